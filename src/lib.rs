@@ -1,1 +1,3 @@
-//! placeholder
+//! A write-ahead log for the edge that ferries itself to Kafka.
+
+pub mod wal;

@@ -1,0 +1,215 @@
+//! What the handles and threads of one open log share: appending, waiting, failing.
+//!
+//! Owns: the state of an open log and the way of an append up to its acknowledgement. Must not know:
+//! threads (they are a thin shell in `mod`), recovery.
+//!
+//! Invariants: `first <= acked <= durable <= written <= next`; the staging lock is held for one
+//! encode and nothing else; an error after staging means *outcome unknown*, and says so.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
+use super::cursor::Settled;
+use super::dictionary::Dictionary;
+use super::error::Error;
+use super::fs::Fs;
+use super::keeper::CursorFiles;
+use super::options::{Durability, Options, SEQ_LEAD};
+use super::pool::{Fill, Pool};
+use super::reader::Segments;
+use super::seq::{LogId, SeqNo};
+use super::staging::{Appended, Encode, Need, Staging, Wait};
+use super::wait::{Bell, Waiters, with_thread_waker};
+use super::writer::{Atomics, Ledger, Writer};
+
+/// What it takes to begin a segment.
+#[derive(Debug)]
+pub(crate) struct Files<F: Fs> {
+    pub fs: Arc<F>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub log_id: LogId,
+    pub marks: Atomics,
+    pub pool: Mutex<Pool>,
+    pub fill: Fill,
+    pub dictionary: RwLock<Dictionary>,
+    pub keeper: Bell,
+}
+
+/// The shared state of an open log.
+#[derive(Debug)]
+pub(crate) struct Core<F: Fs> {
+    pub files: Files<F>,
+    pub staging: Mutex<Staging>,
+    /// Notified when the budget or the SeqNo limit may let an append go on.
+    pub space: Condvar,
+    /// The write token.
+    pub writer: Mutex<Writer<F>>,
+    /// The sync token.
+    pub sync: Mutex<()>,
+    pub ledger: Mutex<Ledger<F>>,
+    pub segments: Arc<Segments>,
+    pub settled: Mutex<Settled>,
+    pub cursor: Mutex<CursorFiles<F>>,
+    pub waiters: Waiters,
+    pub flusher: Bell,
+    pub syncer: Bell,
+    pub failure: OnceLock<String>,
+    /// The last thing that went wrong without anybody waiting for it.
+    pub background: Mutex<Option<String>>,
+}
+
+impl<F: Fs> Core<F> {
+    /// Stages a batch; blocks while there is no room, or not.
+    pub(crate) fn stage<E: Encode>(&self, records: &[E], block: bool) -> Result<Appended, Error> {
+        let need = self.measure(records)?;
+        let mut staging = self.room(need, block)?;
+        Ok(staging.append(records, need, self.files.fs.now_micros()))
+    }
+
+    /// The staging lock, with room for a batch under it.
+    fn room(&self, need: Need, block: bool) -> Result<MutexGuard<'_, Staging>, Error> {
+        let mut staging = self.staging.lock();
+        loop {
+            self.check_failed()?;
+            if staging.closed {
+                return Err(Error::Closed);
+            }
+            match staging.make_room(need) {
+                Ok(filled) => {
+                    if filled {
+                        self.flusher.ring();
+                    }
+                    return Ok(staging);
+                }
+                Err(Wait::Budget) if !block => return Err(Error::Busy),
+                Err(Wait::Budget) => {
+                    // Only a sync gives memory back.
+                    self.syncer.ring();
+                    self.space.wait(&mut staging);
+                }
+                Err(Wait::Limit) => {
+                    drop(staging);
+                    self.save_cursor(false)?;
+                    staging = self.staging.lock();
+                }
+            }
+        }
+    }
+
+    fn measure<E: Encode>(&self, records: &[E]) -> Result<Need, Error> {
+        assert!(!records.is_empty(), "a batch holds at least one record");
+        let largest = records.iter().map(Encode::encoded_len).max().unwrap_or(0);
+        let max = self.files.options.max_record_bytes;
+        if largest > max {
+            return Err(Error::TooLarge { len: largest, max });
+        }
+        let need = Need::of(records);
+        let max = self.files.options.max_batch_bytes();
+        if need.total > max {
+            return Err(Error::TooLarge {
+                len: need.total,
+                max,
+            });
+        }
+        Ok(need)
+    }
+
+    /// Gives bytes an id and puts the definition in front of what is appended from now on.
+    pub(crate) fn define(&self, text: &[u8]) -> Result<Option<u32>, Error> {
+        if let Some(id) = self.files.dictionary.read().id(text) {
+            return Ok(Some(id));
+        }
+        let need = Need {
+            count: 0,
+            ..self.measure(&[text])?
+        };
+        let mut staging = self.room(need, true)?;
+        // Under the staging lock: nobody can use the id in a record before its definition.
+        let mut dictionary = self.files.dictionary.write();
+        if let Some(id) = dictionary.id(text) {
+            return Ok(Some(id));
+        }
+        let Some(id) = dictionary.define(text) else {
+            return Ok(None);
+        };
+        staging.define(id, text, self.files.fs.now_micros());
+        Ok(Some(id))
+    }
+
+    /// Whether everything below `end` has reached this level.
+    pub(crate) fn reached(&self, end: SeqNo, level: Durability) -> bool {
+        match level {
+            Durability::Memory => true,
+            Durability::Os => self.files.marks.written() >= end,
+            Durability::Disk => self.files.marks.durable() >= end,
+        }
+    }
+
+    /// Waits until everything below `end` has reached this level. A waiter that finds both tokens
+    /// free does the work itself: handing it to a thread costs more than the sync saves.
+    pub(crate) fn wait(&self, end: SeqNo, level: Durability) -> Result<(), Error> {
+        loop {
+            if self.reached(end, level) {
+                return Ok(());
+            }
+            self.check_failed()?;
+            if self.lead(level)? {
+                continue;
+            }
+            with_thread_waker(|waker| self.waiters.add(end, level, waker));
+            self.ring_for(level);
+            if !self.reached(end, level) && self.failure.get().is_none() {
+                thread::park();
+            }
+        }
+    }
+
+    /// Sees to it that a background thread brings staged records to this level.
+    pub(crate) fn ring_for(&self, level: Durability) {
+        match level {
+            Durability::Memory | Durability::Os => self.flusher.ring(),
+            Durability::Disk => self.syncer.ring(),
+        }
+    }
+
+    /// Wakes the waiters that have what they wait for; all of them once the log has failed.
+    pub(crate) fn wake(&self) {
+        let failed = self.failure.get().is_some();
+        self.waiters
+            .wake(|end, level| failed || self.reached(end, level));
+    }
+
+    /// The log takes nothing more: what was waiting is told that its outcome is unknown.
+    pub(crate) fn fail(&self, reason: &dyn fmt::Display) -> Error {
+        self.failure.get_or_init(|| reason.to_string());
+        // Under the lock: an append that is about to wait has seen the failure, or is woken.
+        drop(self.staging.lock());
+        self.space.notify_all();
+        self.wake();
+        self.check_failed().err().unwrap_or(Error::Closed)
+    }
+
+    pub(crate) fn check_failed(&self) -> Result<(), Error> {
+        match self.failure.get() {
+            Some(reason) => Err(Error::Failed {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers what went wrong in the background; the log goes on.
+    pub(crate) fn note_background(&self, what: String) {
+        *self.background.lock() = Some(what);
+    }
+
+    /// R4b: the limit that stands durably in the cursor.
+    pub(crate) fn seq_limit(&self) -> SeqNo {
+        self.staging.lock().seq_bound + SEQ_LEAD / 2
+    }
+}

@@ -1,0 +1,69 @@
+//! Definitions: short byte strings that records name by an id.
+//!
+//! Owns: the ids of one log. Must not know: what the strings mean, or when they are written.
+//!
+//! Invariant: an id never changes its meaning within a log; all definitions fit into one frame, which
+//! is repeated at the start of every segment.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::frame::{encode_definition, record_span};
+use super::options::MAX_DICTIONARY_BYTES;
+
+/// The definitions of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Dictionary {
+    ids: HashMap<Bytes, u32>,
+    texts: HashMap<u32, Bytes>,
+    payload_len: usize,
+    next_id: u32,
+}
+
+impl Dictionary {
+    /// The id of these bytes, if they are defined.
+    pub(crate) fn id(&self, text: &[u8]) -> Option<u32> {
+        self.ids.get(text).copied()
+    }
+
+    pub(crate) fn text(&self, id: u32) -> Option<Bytes> {
+        self.texts.get(&id).cloned()
+    }
+
+    /// Takes in what was found on disk; the first meaning of an id stays.
+    pub(crate) fn insert(&mut self, id: u32, text: Bytes) {
+        if self.texts.contains_key(&id) {
+            return;
+        }
+        self.payload_len += record_span(text.len());
+        self.next_id = self.next_id.max(id.saturating_add(1));
+        self.ids.insert(text.clone(), id);
+        self.texts.insert(id, text);
+    }
+
+    /// Gives new bytes an id, or `None` where they do not fit any more.
+    pub(crate) fn define(&mut self, text: &[u8]) -> Option<u32> {
+        if self.payload_len + record_span(text.len()) > MAX_DICTIONARY_BYTES {
+            return None;
+        }
+        let id = self.next_id;
+        self.insert(id, Bytes::copy_from_slice(text));
+        Some(id)
+    }
+
+    /// Bytes of the payload that holds all definitions.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.payload_len
+    }
+
+    /// Writes all definitions; `out` is exactly [`payload_len`](Self::payload_len) bytes.
+    pub(crate) fn encode(&self, out: &mut [u8]) {
+        let mut rest = out;
+        for (id, text) in &self.texts {
+            let (slot, behind) = rest.split_at_mut(record_span(text.len()));
+            encode_definition(*id, text, slot);
+            rest = behind;
+        }
+    }
+}

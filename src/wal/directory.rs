@@ -1,0 +1,269 @@
+//! The files of a log: their names, and which of them are live.
+//!
+//! Owns: names, reading header pages and cursor slots, the walk along the chain. Must not know:
+//! frames, or what to do about what is missing.
+//!
+//! Invariants: names are permanent and carry identity only; nothing here changes a file.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::cursor::{Slot, SlotFound};
+use super::error::Error;
+use super::frame::PAGE;
+use super::fs::{Access, Entry, File, Fs};
+use super::segment::{HEADER_POSITIONS, PageFound, SegmentHeader};
+use super::seq::LogId;
+
+/// The file whose lock says that the log is open.
+pub(crate) const LOCK: &str = "lock";
+/// The two slots of the cursor.
+pub(crate) const CURSORS: [&str; 2] = ["cursor-a", "cursor-b"];
+/// A file that has no name of its own yet; leftovers are removed at open.
+pub(crate) const TEMPORARY: &str = ".tmp";
+
+/// The name of the segment file with this identity.
+pub(crate) fn segment_name(identity: u64) -> String {
+    format!("segment-{identity:08}")
+}
+
+/// The identity in a segment file's name.
+pub(crate) fn segment_identity(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("segment-")?;
+    let identity = digits.parse().ok()?;
+    (segment_name(identity) == name).then_some(identity)
+}
+
+/// A segment file with a valid header.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub path: PathBuf,
+    pub header: SegmentHeader,
+    pub file_len: u64,
+    /// Both header copies are valid and agree.
+    pub both_copies: bool,
+}
+
+/// A segment file without a valid header.
+#[derive(Clone, Debug)]
+pub(crate) struct Headless {
+    pub path: PathBuf,
+    /// Both header pages are zero: certainly a spare.
+    pub blank: bool,
+}
+
+/// Everything in a log's directory, as it was found.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// By number.
+    pub segments: Vec<Segment>,
+    pub headless: Vec<Headless>,
+    /// The valid cursor slots by file.
+    pub slots: [Option<Slot>; 2],
+    /// Cursor files that exist and hold something else than zeros.
+    pub written_slots: usize,
+    pub temporary: Vec<PathBuf>,
+    /// The largest identity in any segment's name.
+    pub largest_identity: u64,
+}
+
+impl Survey {
+    /// Reads the header pages and the cursor of a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] where a file must not be touched by this version (row N).
+    pub(crate) fn of<F: Fs>(fs: &F, dir: &Path) -> Result<Self, Error> {
+        let mut survey = Self::default();
+        for entry in fs.list(dir).map_err(Error::io("list", dir))? {
+            let path = dir.join(&entry.name);
+            if entry.name.ends_with(TEMPORARY) {
+                survey.temporary.push(path);
+            } else if let Some(index) = CURSORS.iter().position(|name| *name == entry.name) {
+                survey.read_slot(fs, index, path)?;
+            } else if let Some(identity) = segment_identity(&entry.name) {
+                survey.largest_identity = survey.largest_identity.max(identity);
+                survey.read_header(fs, path, &entry)?;
+            }
+        }
+        survey.segments.sort_by_key(|segment| segment.header.number);
+        Ok(survey)
+    }
+
+    fn read_slot<F: Fs>(&mut self, fs: &F, index: usize, path: PathBuf) -> Result<(), Error> {
+        let page = match read_page(fs, &path, 0) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            page => page?,
+        };
+        self.written_slots += usize::from(page.iter().any(|&byte| byte != 0));
+        match Slot::decode(&page) {
+            SlotFound::Slot(slot) => self.slots[index] = Some(slot),
+            SlotFound::Refused => {
+                return Err(Error::Version {
+                    path,
+                    found: "cursor version".into(),
+                });
+            }
+            SlotFound::Bad => {}
+        }
+        Ok(())
+    }
+
+    fn read_header<F: Fs>(&mut self, fs: &F, path: PathBuf, entry: &Entry) -> Result<(), Error> {
+        let pages = match header_pages(fs, &path) {
+            // Removed meanwhile by the live log that is being viewed.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            pages => pages?,
+        };
+        let file_len = entry.len;
+        match pick_header(&path, &pages)? {
+            Some(header) => {
+                let both_copies = pages.iter().all(|page| *page == PageFound::Header(header));
+                self.segments.push(Segment {
+                    path,
+                    header,
+                    file_len,
+                    both_copies,
+                });
+            }
+            None => {
+                let blank = pages.iter().all(|page| *page == PageFound::Blank);
+                self.headless.push(Headless { path, blank });
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot that counts: the valid one of the higher generation.
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        self.slots
+            .iter()
+            .flatten()
+            .max_by_key(|slot| slot.generation)
+    }
+
+    /// Whether anything here was ever a log.
+    pub(crate) fn is_log(&self) -> bool {
+        !self.segments.is_empty()
+            || self.written_slots > 0
+            || self.headless.iter().any(|h| !h.blank)
+    }
+
+    /// Row N: all files must belong to one log.
+    pub(crate) fn log_id(&self) -> Result<Option<LogId>, Error> {
+        let Some(id) = self
+            .slot()
+            .map(|slot| slot.log_id)
+            .or_else(|| self.segments.last().map(|segment| segment.header.log_id))
+        else {
+            return Ok(None);
+        };
+        // Single foreign files are ignored; where most are foreign the directory is not ours.
+        let (own, foreign): (Vec<_>, Vec<_>) = self
+            .segments
+            .iter()
+            .partition(|segment| segment.header.log_id == id);
+        let other_slot = self.slots.iter().flatten().any(|slot| slot.log_id != id);
+        match foreign.first() {
+            Some(segment) if other_slot || foreign.len() >= own.len().max(1) => {
+                Err(Error::ForeignLog {
+                    path: segment.path.clone(),
+                    found: segment.header.log_id,
+                    expected: id,
+                })
+            }
+            _ => Ok(Some(id)),
+        }
+    }
+
+    /// The live chain, oldest first: walked back from the newest segment by number and salt.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where a predecessor that should be live is missing (row I).
+    pub(crate) fn chain(&self, dir: &Path, id: LogId) -> Result<Vec<Segment>, Error> {
+        let oldest = self.slot().map(|slot| slot.oldest);
+        let own = || {
+            self.segments.iter().filter(move |s| {
+                s.header.log_id == id && oldest.is_none_or(|o| s.header.number >= o)
+            })
+        };
+        let mut chain: Vec<Segment> = own().next_back().into_iter().cloned().collect();
+        while let Some(first) = chain.last() {
+            let previous = first.header.previous;
+            if previous.number == 0 || oldest.is_some_and(|oldest| previous.number < oldest) {
+                break;
+            }
+            match own()
+                .find(|s| (s.header.number, s.header.salt) == (previous.number, previous.salt))
+            {
+                Some(segment) => chain.push(segment.clone()),
+                // Without a cursor nobody knows which ones were released; but what is released
+                // has no header any more, so one that is left further down proves a hole.
+                None if oldest.is_none()
+                    && own().all(|s| s.header.number >= first.header.number) =>
+                {
+                    break;
+                }
+                None => {
+                    return Err(Error::corrupt(
+                        dir,
+                        0,
+                        format!(
+                            "segment number {} with records up to {} is missing ({} names it as its predecessor)",
+                            previous.number,
+                            previous.next_seq,
+                            first.path.display()
+                        ),
+                    ));
+                }
+            }
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+}
+
+/// The header of one segment file, if it has a valid one.
+pub(crate) fn read_header<F: Fs>(fs: &F, path: &Path) -> Result<Option<SegmentHeader>, Error> {
+    pick_header(path, &header_pages(fs, path)?)
+}
+
+fn header_pages<F: Fs>(fs: &F, path: &Path) -> Result<[PageFound; 2], Error> {
+    let [a, b] = HEADER_POSITIONS;
+    Ok([
+        SegmentHeader::decode_page(&read_page(fs, path, a)?),
+        SegmentHeader::decode_page(&read_page(fs, path, b)?),
+    ])
+}
+
+/// F3: of two valid copies that differ the higher number wins.
+fn pick_header(path: &Path, pages: &[PageFound; 2]) -> Result<Option<SegmentHeader>, Error> {
+    let mut best: Option<SegmentHeader> = None;
+    for page in pages {
+        match page {
+            PageFound::Refused(found) => {
+                return Err(Error::Version {
+                    path: path.into(),
+                    found: (*found).into(),
+                });
+            }
+            PageFound::Header(header) if best.is_none_or(|best| best.number < header.number) => {
+                best = Some(*header);
+            }
+            PageFound::Header(_) | PageFound::Blank | PageFound::Damaged => {}
+        }
+    }
+    Ok(best)
+}
+
+/// One page of a file; what lies behind its end reads as zeros.
+fn read_page<F: Fs>(fs: &F, path: &Path, position: u64) -> Result<Vec<u8>, Error> {
+    let file = fs
+        .open(path, Access::Read)
+        .map_err(Error::io("open", path))?;
+    let mut page = vec![0; PAGE];
+    file.read_at(&mut page, position)
+        .map_err(Error::io("read", path))?;
+    Ok(page)
+}

@@ -1,0 +1,190 @@
+//! What can go wrong in the engine, grouped by what the caller does next.
+//!
+//! Owns: the error type and its text. Must not know: how an error came about.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::seq::{LogId, SeqNo};
+
+/// What can go wrong in the engine, grouped by what the caller should do next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused. While opening: nothing was changed. While running: nothing
+    /// that was acknowledged is affected.
+    Io {
+        /// What was attempted, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Bytes that were promised no longer check out. Never returned for a torn tail. Nothing on
+    /// disk was changed; `ferrylog verify` lists what is readable.
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Byte position in the file.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The batch can never fit. Nothing was appended; do not retry.
+    TooLarge {
+        /// Bytes of the record or encoded batch.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The memory budget is used up by records that are not on disk yet. Nothing was appended;
+    /// wait for a ticket and try again, or use `append`, which blocks.
+    Busy,
+    /// A write or sync failed and so did the one rewrite to a fresh segment: the log takes nothing
+    /// more. What was acknowledged is safe; **the outcome of what was waiting is unknown**, it may
+    /// come back after recovery. Reopen the log.
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+    /// The log is closed.
+    Closed,
+    /// Another process, or another part of this one, has the log open.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// There is no log in this directory (only for opening without creating).
+    NotALog {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Written by a newer version, with a feature this one must not ignore. Nothing was changed.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What is not understood.
+        found: String,
+    },
+    /// Files of two logs are mixed in one directory. Nothing was changed; take the foreign ones out.
+    ForeignLog {
+        /// The file that does not belong.
+        path: PathBuf,
+        /// The log it belongs to.
+        found: LogId,
+        /// The log of the other files.
+        expected: LogId,
+    },
+    /// The records asked for were released: all of them had been settled.
+    Released {
+        /// The oldest record that is left.
+        first: SeqNo,
+    },
+    /// An option is outside its range.
+    Options {
+        /// Which one, what it is, and what it may be.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Makes an [`Error::Io`]; use with `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// The one place where corruption is declared: a breakpoint, a counter, a log line.
+    pub(crate) fn corrupt(
+        path: impl Into<PathBuf>,
+        position: u64,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Corrupt {
+            path: path.into(),
+            position,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { action, path, .. } => write!(f, "could not {action} {}", path.display()),
+            Self::Corrupt {
+                path,
+                position,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "{} is corrupt at position {position}: {reason}",
+                    path.display()
+                )
+            }
+            Self::TooLarge { len, max } => {
+                write!(f, "{len} bytes are over the limit of {max} bytes")
+            }
+            Self::Busy => f.write_str("the memory budget is used up by records not yet on disk"),
+            Self::Failed { reason } => {
+                write!(
+                    f,
+                    "the log failed and must be reopened; what was waiting may or may not be kept: {reason}"
+                )
+            }
+            Self::Closed => f.write_str("the log is closed"),
+            Self::Locked { path } => write!(f, "{} is held by another process", path.display()),
+            Self::NotALog { path } => write!(f, "there is no log in {}", path.display()),
+            Self::Version { path, found } => {
+                write!(f, "{} needs a newer version: {found}", path.display())
+            }
+            Self::ForeignLog {
+                path,
+                found,
+                expected,
+            } => {
+                write!(
+                    f,
+                    "{} belongs to log {found}, the others to {expected}",
+                    path.display()
+                )
+            }
+            Self::Released { first } => {
+                write!(
+                    f,
+                    "these records were released; the oldest one left is {first}"
+                )
+            }
+            Self::Options { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Corrupt { .. }
+            | Self::TooLarge { .. }
+            | Self::Busy
+            | Self::Failed { .. }
+            | Self::Closed
+            | Self::Locked { .. }
+            | Self::NotALog { .. }
+            | Self::Version { .. }
+            | Self::ForeignLog { .. }
+            | Self::Released { .. }
+            | Self::Options { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Housekeeping: saving the cursor, releasing segments, keeping files ready.
+//!
+//! Owns: the two cursor files and the order in which a segment leaves the log. Must not know:
+//! threads or clocks: a thin shell in `mod` says when.
+//!
+//! Order of durable steps: one cursor file is rewritten only after the other one's sync returned; a
+//! segment leaves when *both* durably name a later oldest one, then its header pages are zeroed,
+//! then it is a spare (R6).
+
+use std::path::Path;
+
+use super::core::Core;
+use super::cursor::Slot;
+use super::directory::{CURSORS, TEMPORARY};
+use super::error::Error;
+use super::fs::{Access, File, Fs};
+use super::options::SEQ_LEAD;
+use super::seq::SeqNo;
+
+/// The cursor's two files and what is durable in them.
+#[derive(Debug)]
+pub(crate) struct CursorFiles<F: Fs> {
+    files: [F::File; 2],
+    /// What each file durably holds.
+    saved: [Option<Slot>; 2],
+    /// The one that is written next: never the only valid one.
+    next: usize,
+    pub unclean_ends: u64,
+}
+
+impl<F: Fs> CursorFiles<F> {
+    /// Takes over the files as they were found, creating those that are missing.
+    pub(crate) fn open(
+        fs: &F,
+        dir: &Path,
+        saved: [Option<Slot>; 2],
+        unclean_ends: u64,
+    ) -> Result<Self, Error> {
+        let generation = |slot: &Option<Slot>| slot.as_ref().map(|slot| slot.generation);
+        let next = usize::from(generation(&saved[0]) > generation(&saved[1]));
+        let file = |name: &str| {
+            let path = dir.join(name);
+            match fs.open(&path, Access::Write) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    let file = fs
+                        .open(&path, Access::CreateNew)
+                        .map_err(Error::io("create", &path))?;
+                    fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+                    Ok(file)
+                }
+                file => file.map_err(Error::io("open", &path)),
+            }
+        };
+        Ok(Self {
+            files: [file(CURSORS[0])?, file(CURSORS[1])?],
+            saved,
+            next,
+            unclean_ends,
+        })
+    }
+
+    fn newest(&self) -> Option<&Slot> {
+        self.saved
+            .iter()
+            .flatten()
+            .max_by_key(|slot| slot.generation)
+    }
+
+    /// The oldest segment that either file still names.
+    fn oldest_named(&self) -> u64 {
+        self.saved
+            .iter()
+            .map(|slot| slot.as_ref().map_or(0, |slot| slot.oldest))
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// Writes a slot to the file whose turn it is, durably.
+    pub(crate) fn save(&mut self, fs: &F, dir: &Path, mut slot: Slot) -> Result<(), Error> {
+        slot.generation = self.newest().map_or(0, |slot| slot.generation) + 1;
+        let page = slot.encode();
+        let path = dir.join(CURSORS[self.next]);
+        // The file does not count as anything while it is being rewritten.
+        self.saved[self.next] = None;
+        let file = &self.files[self.next];
+        if file.write_at(&page, 0).and_then(|()| file.sync()).is_err() {
+            // R2: never again on the same file. What it holds is unknown; a new one replaces it.
+            self.files[self.next] = replace(fs, dir, &path, &page)?;
+        }
+        self.saved[self.next] = Some(slot);
+        self.next = 1 - self.next;
+        Ok(())
+    }
+}
+
+/// Creates or replaces a cursor file in one step: there is never a half-written one.
+pub(crate) fn replace<F: Fs>(
+    fs: &F,
+    dir: &Path,
+    path: &Path,
+    page: &[u8],
+) -> Result<F::File, Error> {
+    let fresh = path.with_extension(&TEMPORARY[1..]);
+    match fs.remove(&fresh) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &fresh)(e));
+        }
+        _ => {}
+    }
+    let file = fs
+        .open(&fresh, Access::CreateNew)
+        .map_err(Error::io("create", &fresh))?;
+    file.write_at(page, 0).map_err(Error::io("write", &fresh))?;
+    file.sync().map_err(Error::io("sync", &fresh))?;
+    fs.rename(&fresh, path)
+        .map_err(Error::io("rename", &fresh))?;
+    fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    Ok(file)
+}
+
+impl<F: Fs> Core<F> {
+    /// Saves the cursor: what is settled, what is synced, and the next limit for SeqNos (R4b).
+    pub(crate) fn save_cursor(&self, clean: bool) -> Result<(), Error> {
+        let mut files = self.cursor.lock();
+        let slot = self.slot(&files, clean);
+        let bound = slot.seq_limit.get() - SEQ_LEAD / 2;
+        files.save(&*self.files.fs, &self.files.dir, slot)?;
+        drop(files);
+        // Only what is durable may be used.
+        self.staging.lock().seq_bound = SeqNo::new(bound);
+        self.space.notify_all();
+        Ok(())
+    }
+
+    fn slot(&self, files: &CursorFiles<F>, clean: bool) -> Slot {
+        let (low, runs, totals) = {
+            let settled = self.settled.lock();
+            let (runs, totals) = settled.to_slot_parts();
+            (settled.low(), runs, totals)
+        };
+        let synced = self.files.marks.durable();
+        // The newest segment is named only once its header is durable.
+        let proven = self.ledger.lock().proven;
+        let segments = self.segments.0.lock();
+        let newest = segments.len().saturating_sub(if proven { 1 } else { 2 });
+        let newest = segments
+            .get(newest)
+            .map_or((0, 0), |live| (live.life.number, live.life.salt));
+        let oldest = segments
+            .iter()
+            .find(|live| live.next_seq > low)
+            .map_or(newest.0, |live| live.life.number.min(newest.0));
+        drop(segments);
+        let next = self.staging.lock().next_seq;
+        Slot {
+            log_id: self.files.log_id,
+            generation: 0,
+            low,
+            oldest,
+            newest,
+            synced,
+            seq_limit: next + SEQ_LEAD,
+            origin: SeqNo::ZERO,
+            totals,
+            unclean_ends: files.unclean_ends,
+            clean,
+            runs,
+        }
+    }
+
+    /// One round of housekeeping: cursor, released segments, a spare, zeros ahead of the tail.
+    pub(crate) fn keep(&self) -> Result<(), Error> {
+        while self.files.fill.step(&*self.files.fs)? {}
+        if self.cursor_moved() {
+            self.save_cursor(false)?;
+        }
+        self.release()?;
+        self.prepare_spare()
+    }
+
+    fn cursor_moved(&self) -> bool {
+        let files = self.cursor.lock();
+        let now = self.slot(&files, false);
+        files.newest().is_none_or(|saved| {
+            (saved.low, saved.synced, saved.newest, &saved.totals)
+                != (now.low, now.synced, now.newest, &now.totals)
+        })
+    }
+
+    /// R6: releases the oldest segments, as far as all in them is settled.
+    fn release(&self) -> Result<(), Error> {
+        let wanted = {
+            let files = self.cursor.lock();
+            self.slot(&files, false).oldest
+        };
+        let releasable = || {
+            self.segments
+                .0
+                .lock()
+                .front()
+                .is_some_and(|l| l.life.number < wanted)
+        };
+        // Each file must say so: at most two saves.
+        for _ in 0..2 {
+            if releasable() && self.cursor.lock().oldest_named() < wanted {
+                self.save_cursor(false)?;
+            }
+        }
+        let named = self.cursor.lock().oldest_named();
+        loop {
+            let path = {
+                let mut segments = self.segments.0.lock();
+                if segments.len() < 2 || segments[0].life.number >= named {
+                    return Ok(());
+                }
+                segments.pop_front().map(|live| live.path)
+            };
+            if let Some(path) = path {
+                let max = self.files.options.max_spares;
+                self.files
+                    .pool
+                    .lock()
+                    .release(&*self.files.fs, &self.files.dir, path, max)?;
+            }
+        }
+    }
+
+    /// Has a file ready before a rotation needs one.
+    fn prepare_spare(&self) -> Result<(), Error> {
+        let half_full = self.ledger.lock().durable_end > self.files.options.segment_size / 2;
+        let mut pool = self.files.pool.lock();
+        if half_full && pool.len() == 0 && self.files.options.max_spares > 0 {
+            pool.prepare(&*self.files.fs, &self.files.dir)?;
+        }
+        Ok(())
+    }
+}

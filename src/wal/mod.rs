@@ -1,0 +1,463 @@
+//! The engine: a segmented, checksummed, group-committed log in one directory.
+//!
+//! Owns: everything from an appended byte string to its place on disk and back, the cursor of the
+//! one consumer, and recovery. Must not know: Kafka, messages, async runtimes, configuration files.
+//!
+//! A record is *durable* once a successful `fdatasync` covers it. Four marks move, in this order:
+//! `first <= acked <= durable <= next`. The promises are `docs/durability.md`, the bytes
+//! `docs/format.md`; rules R1 to R14 are cited where they are kept.
+//!
+//! Order of locks: cursor -> write token -> sync token -> ledger -> segments -> staging ->
+//! dictionary. The settled state, the pool, the filler and the waiters are leaves.
+
+mod core;
+mod cursor;
+mod dictionary;
+mod directory;
+mod error;
+mod frame;
+pub mod fs;
+mod keeper;
+mod open;
+mod options;
+mod pool;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod seq;
+mod staging;
+mod verify;
+mod view;
+mod wait;
+mod writer;
+
+use std::future::{Future, IntoFuture};
+use std::ops::Range;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use self::core::Core;
+use self::fs::{Fs, RealFs};
+use self::options::{SAVE_INTERVAL, WRITE_DELAY};
+use self::wait::{Heard, with_thread_waker};
+
+pub use self::cursor::{Class, Totals};
+pub use self::error::Error;
+pub use self::open::Opened;
+pub use self::options::{Durability, Options};
+pub use self::reader::{Reader, Record};
+pub use self::seq::{LogId, SeqNo};
+pub use self::staging::Encode;
+pub use self::verify::{Finding, FindingKind, Verified};
+pub use self::view::{SegmentInfo, View};
+
+/// How far a log has come. `first <= acked <= durable <= next`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marks {
+    /// Oldest record that is still on disk.
+    pub first: SeqNo,
+    /// Everything below is settled.
+    pub acked: SeqNo,
+    /// Everything below is on disk.
+    pub durable: SeqNo,
+    /// The number the next record gets.
+    pub next: SeqNo,
+}
+
+/// An open log. Threads share it by reference; there is one per directory, held by a lock.
+#[derive(Debug)]
+pub struct Wal<F: Fs = RealFs> {
+    core: Arc<Core<F>>,
+    threads: Vec<thread::JoinHandle<()>>,
+    opened: Opened,
+    closed: bool,
+    _lock: F::Lock,
+}
+
+impl Wal {
+    /// Opens the log in `dir`, creating the directory and a new log where there is none.
+    ///
+    /// Everything that was acknowledged at level `disk` is there (`docs/durability.md`, D1); an
+    /// unfinished last write is cut off; [`opened`](Self::opened) says what was found. Costs one
+    /// read of each segment's header and one scan of the newest segment.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if the log is open already. [`Error::Corrupt`] if promised bytes are gone:
+    /// nothing was changed, `ferrylog verify` says what is readable. [`Error::Version`] and
+    /// [`Error::ForeignLog`] if the files are not this version's or not one log's.
+    /// [`Error::Options`] if an option is out of range. [`Error::Io`] for the rest.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        Self::open_on(Arc::new(RealFs), dir, options)
+    }
+}
+
+impl<F: Fs> Wal<F> {
+    /// [`open`](Wal::open) on another file system: how tests inject faults.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Wal::open).
+    pub fn open_on(fs: Arc<F>, dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let (core, opened, lock) = open::open(fs, dir.as_ref(), options)?;
+        let core = Arc::new(core);
+        let threads = Vec::with_capacity(3);
+        let mut wal = Self {
+            core,
+            threads,
+            opened,
+            closed: false,
+            _lock: lock,
+        };
+        wal.spawn("wal-flusher", Core::run_flusher)?;
+        wal.spawn("wal-syncer", Core::run_syncer)?;
+        wal.spawn("wal-keeper", Core::run_keeper)?;
+        Ok(wal)
+    }
+
+    fn spawn(&mut self, name: &str, run: fn(&Core<F>)) -> Result<(), Error> {
+        let core = self.core.clone();
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(&core))
+            .map_err(Error::io("start a thread for", &self.core.files.dir))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Appends one record and returns at once; the ticket tells when it is acknowledged.
+    ///
+    /// Blocks only while the memory budget is used up. A dropped ticket takes nothing back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`], [`Error::Closed`]: nothing was appended. [`Error::Failed`]: the log
+    /// takes nothing more; reopen it. [`Error::Io`]: the cursor could not be saved, which has to
+    /// happen every 8 million records; nothing was appended.
+    pub fn append<E: Encode + ?Sized>(&self, record: &E) -> Result<Ticket<'_, F>, Error> {
+        self.ticket(&[record], true)
+    }
+
+    /// [`append`](Self::append) that does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append), and [`Error::Busy`] where that would block: nothing was appended.
+    pub fn try_append<E: Encode + ?Sized>(&self, record: &E) -> Result<Ticket<'_, F>, Error> {
+        self.ticket(&[record], false)
+    }
+
+    /// Appends one record and waits until it is acknowledged at the log's level.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append). After [`Error::Failed`] the outcome of this record is unknown.
+    pub fn append_wait<E: Encode + ?Sized>(&self, record: &E) -> Result<SeqNo, Error> {
+        // The flusher is not rung: this thread is about to write by itself.
+        let appended = self.core.stage(&[record], true)?;
+        self.core
+            .wait(appended.end, self.core.files.options.durability)?;
+        Ok(appended.first)
+    }
+
+    /// Appends a batch, which recovery keeps whole or not at all. The numbers are consecutive.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append); [`Error::TooLarge`] also for the batch as a whole.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the batch is empty.
+    pub fn append_batch<E: Encode>(&self, records: &[E]) -> Result<Ticket<'_, F>, Error> {
+        self.ticket(records, true)
+    }
+
+    fn ticket<E: Encode>(&self, records: &[E], block: bool) -> Result<Ticket<'_, F>, Error> {
+        let appended = self.core.stage(records, block)?;
+        if appended.was_empty {
+            self.core.flusher.ring_soon();
+        }
+        Ok(Ticket {
+            core: &self.core,
+            first: appended.first,
+            end: appended.end,
+        })
+    }
+
+    /// Waits until everything appended so far is on disk; returns the durable mark.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`]: what of it is on disk is unknown.
+    pub fn sync(&self) -> Result<SeqNo, Error> {
+        let end = self.core.staging.lock().next_seq;
+        self.core.wait(end, Durability::Disk)?;
+        Ok(self.core.files.marks.durable())
+    }
+
+    /// The id of a short byte string that records refer to. The same bytes always get the same id,
+    /// for the life of the log; the definition is on disk before any record appended after this.
+    /// `None`: 64 KiB of definitions are in use; write the bytes into the record instead.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub fn define(&self, text: &[u8]) -> Result<Option<u32>, Error> {
+        self.core.define(text)
+    }
+
+    /// The bytes that [`define`](Self::define) gave this id for.
+    pub fn definition(&self, id: u32) -> Option<Bytes> {
+        self.core.files.dictionary.read().text(id)
+    }
+
+    /// A reader that begins at `from`.
+    pub fn reader(&self, from: SeqNo) -> Reader<F> {
+        Reader::new(self.core.files.fs.clone(), self.core.segments.clone(), from)
+    }
+
+    /// Settles a range: each number in it gets its one final outcome, unless it has one already.
+    ///
+    /// Kept in memory at once, on disk within 200 ms or with [`save_cursor`](Self::save_cursor). A
+    /// range more than 16 million numbers above the low mark is not settled.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range reaches beyond the durable mark: what is not on disk cannot be settled.
+    pub fn settle(&self, range: Range<SeqNo>, class: Class) {
+        let marks = &self.core.files.marks;
+        assert!(
+            range.end <= marks.durable(),
+            "a record is settled only once it is durable"
+        );
+        let low = {
+            let mut settled = self.core.settled.lock();
+            settled.settle(range, class);
+            settled.low()
+        };
+        marks.set_acked(low);
+        self.core.files.keeper.ring_soon();
+    }
+
+    /// Whether this number has its outcome already.
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.core.settled.lock().is_settled(seq)
+    }
+
+    /// Makes what is settled durable now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the last saved cursor still holds; try again.
+    pub fn save_cursor(&self) -> Result<(), Error> {
+        self.core.save_cursor(false)
+    }
+
+    /// Waits until something at or above `beyond` is durable, or for `timeout`; returns the durable
+    /// mark.
+    pub fn wait_durable(&self, beyond: SeqNo, timeout: Duration) -> SeqNo {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let durable = self.core.files.marks.durable();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if durable > beyond || left.is_zero() || self.core.failure.get().is_some() {
+                return durable;
+            }
+            with_thread_waker(|waker| self.core.waiters.add(beyond + 1, Durability::Disk, waker));
+            if self.core.files.marks.durable() <= beyond {
+                thread::park_timeout(left);
+            }
+        }
+    }
+
+    /// How far the log has come.
+    pub fn marks(&self) -> Marks {
+        // In this order each mark is at most the one read after it.
+        let first = self.core.segments.first_seq();
+        let acked = self.core.files.marks.acked();
+        let durable = self.core.files.marks.durable();
+        Marks {
+            first: first.min(acked),
+            acked,
+            durable,
+            next: self.core.staging.lock().next_seq,
+        }
+    }
+
+    /// The terms of the conservation law, as of now.
+    pub fn totals(&self) -> Totals {
+        let settled = self.core.settled.lock();
+        let next = self.core.staging.lock().next_seq;
+        settled.totals(next)
+    }
+
+    /// The log's identity.
+    pub fn log_id(&self) -> LogId {
+        self.core.files.log_id
+    }
+
+    /// What opening found.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// What last went wrong in the background without harm to any record: a cursor that could not
+    /// be saved, a segment that had to be left behind.
+    pub fn background_error(&self) -> Option<String> {
+        self.core.background.lock().clone()
+    }
+
+    /// Writes and syncs what is staged, and marks the end as clean.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] or [`Error::Io`]: the next open recovers as after a crash.
+    pub fn close(mut self) -> Result<Marks, Error> {
+        self.shut()?;
+        Ok(self.marks())
+    }
+
+    fn shut(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        self.core.staging.lock().closed = true;
+        let synced = self.sync();
+        for bell in [
+            &self.core.flusher,
+            &self.core.syncer,
+            &self.core.files.keeper,
+        ] {
+            bell.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic over there has been reported already; nothing of ours depends on it.
+            drop(thread.join());
+        }
+        synced?;
+        self.core.seal_for_close()?;
+        self.core.save_cursor(true)
+    }
+}
+
+impl<F: Fs> Drop for Wal<F> {
+    /// Closes, for those who did not; an error is what recovery is for.
+    fn drop(&mut self) {
+        drop(self.shut());
+    }
+}
+
+impl<F: Fs> Core<F> {
+    fn run_flusher(&self) {
+        while self.flusher.wait(WRITE_DELAY) == Heard::Ring {
+            // An error has made the log fail, and everybody who waits was told.
+            let written = self.write_staged(&mut self.writer.lock(), None);
+            if written.is_ok() && self.wants_sync() {
+                self.syncer.ring();
+            }
+        }
+    }
+
+    fn run_syncer(&self) {
+        while self.syncer.wait(self.files.options.sync_interval) == Heard::Ring {
+            drop(self.write_and_sync(self.sync.lock()));
+        }
+    }
+
+    fn run_keeper(&self) {
+        while self.files.keeper.wait(SAVE_INTERVAL) == Heard::Ring {
+            if let Err(error) = self.keep() {
+                self.note_background(writer::describe(&error));
+                self.files.keeper.ring_soon();
+            }
+        }
+    }
+}
+
+/// A record, or batch, on its way to disk. Wait for it, await it, or drop it.
+#[derive(Debug)]
+#[must_use = "an append is acknowledged only when its ticket was waited for"]
+pub struct Ticket<'a, F: Fs = RealFs> {
+    core: &'a Core<F>,
+    first: SeqNo,
+    end: SeqNo,
+}
+
+impl<'a, F: Fs> Ticket<'a, F> {
+    /// The record's number; of a batch, the first one's.
+    pub fn seq(&self) -> SeqNo {
+        self.first
+    }
+
+    /// The numbers of all records.
+    pub fn range(&self) -> Range<SeqNo> {
+        self.first..self.end
+    }
+
+    /// Whether [`wait`](Self::wait) would return at once.
+    pub fn is_acknowledged(&self) -> bool {
+        self.core
+            .reached(self.end, self.core.files.options.durability)
+    }
+
+    /// Waits until the record is acknowledged at the log's level.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`]: the outcome is unknown; the record may come back after recovery.
+    pub fn wait(self) -> Result<SeqNo, Error> {
+        let level = self.core.files.options.durability;
+        self.wait_for(level)
+    }
+
+    /// Waits until the record is acknowledged at this level, whatever the log's is.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_for(self, level: Durability) -> Result<SeqNo, Error> {
+        self.core.wait(self.end, level)?;
+        Ok(self.first)
+    }
+}
+
+impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {
+    type Output = Result<SeqNo, Error>;
+    type IntoFuture = Acknowledged<'a, F>;
+
+    fn into_future(self) -> Acknowledged<'a, F> {
+        Acknowledged(self)
+    }
+}
+
+/// The future of a [`Ticket`]. Dropping it takes nothing back.
+#[derive(Debug)]
+pub struct Acknowledged<'a, F: Fs = RealFs>(Ticket<'a, F>);
+
+impl<F: Fs> Future for Acknowledged<'_, F> {
+    type Output = Result<SeqNo, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ticket { core, first, end } = self.0;
+        let level = core.files.options.durability;
+        if !core.reached(end, level) {
+            core.waiters.add(end, level, context.waker());
+            core.ring_for(level);
+        }
+        if core.reached(end, level) {
+            return Poll::Ready(Ok(first));
+        }
+        match core.check_failed() {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}

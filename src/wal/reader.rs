@@ -1,0 +1,260 @@
+//! Reading records in order, and the list of live segments that readers and the writer share.
+//!
+//! Owns: [`Reader`], [`Segments`]. Must not know: who writes, or what is settled.
+//!
+//! Invariants: nothing at or above the durable end is read (R14), so a chunk in memory is never
+//! stale; a checksum is checked on the very bytes that are handed out.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::directory::read_header;
+use super::error::Error;
+use super::frame::{Header, Kind, record_at};
+use super::fs::{Access, Fs};
+use super::scan::{Life, Step, Walk, Window, payload};
+use super::seq::SeqNo;
+
+/// A live segment, as far as its records are durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub life: Life,
+    pub path: PathBuf,
+    pub base_seq: SeqNo,
+    /// Position behind the last durable frame.
+    pub end: u64,
+    /// The number after the last durable record.
+    pub next_seq: SeqNo,
+}
+
+/// The live segments, oldest first; only the last one still grows.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(pub Mutex<VecDeque<Live>>);
+
+impl Segments {
+    /// The first segment that holds `seq` or later numbers.
+    fn find(&self, seq: SeqNo) -> Result<Option<Live>, Error> {
+        let list = self.0.lock();
+        match list.front() {
+            Some(first) if seq < first.base_seq => Err(Error::Released {
+                first: first.base_seq,
+            }),
+            _ => Ok(list.iter().find(|live| live.next_seq > seq).cloned()),
+        }
+    }
+
+    /// The oldest number that is left.
+    pub(crate) fn first_seq(&self) -> SeqNo {
+        self.0
+            .lock()
+            .front()
+            .map_or(SeqNo::ZERO, |first| first.base_seq)
+    }
+}
+
+/// One record, as it was appended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Its number.
+    pub seq: SeqNo,
+    /// Wall clock when it was appended: microseconds since 1970, exact to a millisecond.
+    pub time_micros: i64,
+    /// Its bytes: a slice of the buffer they were read into, without a copy. Holding on to it holds
+    /// on to the buffer, 1 MiB.
+    pub payload: Bytes,
+}
+
+/// Reads records in the order of their numbers, and only durable ones.
+#[derive(Debug)]
+pub struct Reader<F: Fs = super::fs::RealFs> {
+    fs: Arc<F>,
+    segments: Arc<Segments>,
+    window: Window,
+    open: Option<Open<F::File>>,
+    frame: Option<Records>,
+    next: SeqNo,
+}
+
+#[derive(Debug)]
+struct Open<F> {
+    live: Live,
+    file: F,
+    walk: Walk,
+}
+
+/// The rest of one frame's records.
+#[derive(Debug)]
+struct Records {
+    payload: Bytes,
+    at: usize,
+    seq: SeqNo,
+    end_seq: SeqNo,
+    base_time_micros: i64,
+}
+
+impl Iterator for Records {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        if self.seq >= self.end_seq {
+            return None;
+        }
+        let at = record_at(&self.payload, self.at)?;
+        let record = Record {
+            seq: self.seq,
+            time_micros: self
+                .base_time_micros
+                .saturating_add(1000 * i64::from(at.time_delta_millis)),
+            payload: self.payload.slice(at.start..at.end),
+        };
+        self.at = at.next;
+        self.seq = self.seq + 1;
+        Some(record)
+    }
+}
+
+impl<F: Fs> Reader<F> {
+    pub(crate) fn new(fs: Arc<F>, segments: Arc<Segments>, from: SeqNo) -> Self {
+        Self {
+            fs,
+            segments,
+            window: Window::new(0),
+            open: None,
+            frame: None,
+            next: from,
+        }
+    }
+
+    /// The number that is read next, or a void number before it.
+    pub fn position(&self) -> SeqNo {
+        self.next
+    }
+
+    /// The next durable record; `None` when there is none for now: ask again later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Released`] if the record is gone because all of its segment was settled.
+    /// [`Error::Corrupt`] if its bytes no longer check out. [`Error::Io`] if they cannot be read.
+    /// The reader stays where it is.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would end at the first None"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record>, Error> {
+        loop {
+            if let Some(record) = self.frame.as_mut().and_then(Iterator::next) {
+                if record.seq < self.next {
+                    continue;
+                }
+                self.next = record.seq + 1;
+                return Ok(Some(record));
+            }
+            self.frame = None;
+            if !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Moves to the next frame with records at or above `next`; false: nothing durable is left.
+    fn advance(&mut self) -> Result<bool, Error> {
+        loop {
+            let Some(open) = self
+                .open
+                .as_mut()
+                .filter(|o| o.walk.expected < o.live.next_seq)
+            else {
+                if !self.open_segment()? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let step = open
+                .walk
+                .step(&mut self.window, &open.file)
+                .map_err(Error::io("read", &open.live.path))?;
+            match step {
+                Step::Frame { header, .. }
+                    if header.kind == Kind::Records && self.next < header.end_seq() =>
+                {
+                    self.enter(&header)?;
+                    return Ok(true);
+                }
+                Step::Frame { .. } => {}
+                Step::Stop(at) => return Err(self.stopped(&format!("{at:?}"))),
+            }
+        }
+    }
+
+    fn enter(&mut self, header: &Header) -> Result<(), Error> {
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let payload = payload(&mut self.window, &open.file, header)
+            .map_err(Error::io("read", &open.live.path))?;
+        self.frame = Some(Records {
+            payload,
+            at: 0,
+            seq: header.first_seq,
+            end_seq: header.end_seq(),
+            base_time_micros: header.base_time_micros,
+        });
+        Ok(())
+    }
+
+    /// Opens the segment of `next`, or takes up where the open one ended before.
+    fn open_segment(&mut self) -> Result<bool, Error> {
+        let Some(live) = self.segments.find(self.next)? else {
+            return Ok(false);
+        };
+        self.next = self.next.max(live.base_seq);
+        if let Some(open) = self
+            .open
+            .as_mut()
+            .filter(|open| open.live.life == live.life)
+        {
+            self.window.limit = live.end;
+            open.live = live;
+            return Ok(true);
+        }
+        let file = match self.fs.open(&live.path, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(self.released()),
+            file => file.map_err(Error::io("open", &live.path))?,
+        };
+        self.window.reset(live.end);
+        let walk = Walk::new(live.life, live.base_seq);
+        self.open = Some(Open { live, file, walk });
+        Ok(true)
+    }
+
+    /// A frame that should be there is not: released meanwhile, or corrupt.
+    fn stopped(&mut self, found: &str) -> Error {
+        let Some(open) = self.open.take() else {
+            return self.released();
+        };
+        match read_header(&*self.fs, &open.live.path) {
+            Ok(Some(header))
+                if (header.number, header.salt) == (open.live.life.number, open.live.life.salt) =>
+            {
+                let reason = format!(
+                    "record {} should be here, found {found}",
+                    open.walk.expected
+                );
+                Error::corrupt(open.live.path, open.walk.position, reason)
+            }
+            Ok(_) => self.released(),
+            Err(error) => error,
+        }
+    }
+
+    fn released(&self) -> Error {
+        Error::Released {
+            first: self.segments.first_seq().max(self.next + 1),
+        }
+    }
+}

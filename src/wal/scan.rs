@@ -1,0 +1,368 @@
+//! Reading a segment's frames in order, and telling where they stop and why.
+//!
+//! Owns: buffered reading of one file, the step from frame to frame, the search behind a stop. Must
+//! not know: whether a stop is the end of the log or damage: that is `recovery`'s and `verify`'s.
+//!
+//! Invariants: nothing read is used before its checksum held; memory is bounded by one frame; every
+//! loop moves forward (R12).
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+
+use super::frame::{Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at};
+use super::fs::File;
+use super::options::MAX_BATCH_BYTES;
+use super::segment::BODY;
+use super::seq::SeqNo;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+/// Largest frame that was ever written; a header that claims more is not believed.
+const MAX_FRAME_LEN: u64 = MAX_BATCH_BYTES as u64 + PAGE as u64;
+
+/// A window on a file: one chunk in memory, handed out in slices without a copy.
+#[derive(Debug)]
+pub(crate) struct Window {
+    chunk: Bytes,
+    start: u64,
+    /// Nothing at or above it is read: a chunk never holds bytes that may still change.
+    pub limit: u64,
+}
+
+impl Window {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            chunk: Bytes::new(),
+            start: 0,
+            limit,
+        }
+    }
+
+    /// Moves to another file, keeping the memory.
+    pub(crate) fn reset(&mut self, limit: u64) {
+        self.start = u64::MAX;
+        self.limit = limit;
+    }
+
+    /// Up to `want` bytes at `position`; fewer only at the limit or the end of the file.
+    pub(crate) fn get<F: File>(
+        &mut self,
+        file: &F,
+        position: u64,
+        want: usize,
+    ) -> io::Result<&[u8]> {
+        let range = self.load(file, position, want)?;
+        Ok(&self.chunk[range])
+    }
+
+    /// The same as a slice that outlives the window.
+    pub(crate) fn slice<F: File>(
+        &mut self,
+        file: &F,
+        position: u64,
+        want: usize,
+    ) -> io::Result<Bytes> {
+        let range = self.load(file, position, want)?;
+        Ok(self.chunk.slice(range))
+    }
+
+    fn load<F: File>(
+        &mut self,
+        file: &F,
+        position: u64,
+        want: usize,
+    ) -> io::Result<std::ops::Range<usize>> {
+        let end = self.start.saturating_add(self.chunk.len() as u64);
+        if position < self.start || position + want as u64 > end {
+            self.start = position;
+            let left = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
+            let len = want.max(CHUNK).min(left);
+            // The old chunk is used again unless somebody still holds a slice of it.
+            let mut buffer = std::mem::take(&mut self.chunk)
+                .try_into_mut()
+                .unwrap_or_default();
+            if buffer.capacity() < len {
+                buffer = BytesMut::with_capacity(len);
+            }
+            buffer.resize(len, 0);
+            let read = file.read_at(&mut buffer, position)?;
+            buffer.truncate(read);
+            self.chunk = buffer.freeze();
+        }
+        let at = usize::try_from(position - self.start)
+            .unwrap_or(usize::MAX)
+            .min(self.chunk.len());
+        Ok(at..at.saturating_add(want).min(self.chunk.len()))
+    }
+}
+
+/// Which life of which segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Life {
+    pub number: u64,
+    pub salt: u64,
+}
+
+/// What stands at a position.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum At {
+    /// A whole frame of this life.
+    Frame(Header),
+    /// A header of this life, but not its payload (row F).
+    BadPayload(Header),
+    /// A header of this life that this version does not understand.
+    Unknown(&'static str),
+    /// The magic of this life, without a valid header.
+    BadHeader,
+    /// Zeros, or bytes of something else.
+    Nothing,
+}
+
+/// Looks at one position.
+pub(crate) fn look<F: File>(
+    window: &mut Window,
+    file: &F,
+    life: Life,
+    position: u64,
+) -> io::Result<At> {
+    let bytes = window.get(file, position, HEADER_LEN)?;
+    let header = match Header::decode(bytes, life.salt) {
+        // L: a good checksum in the wrong place is misdirected or stale.
+        Decoded::Header(h) if (h.segment, h.position) == (life.number, position) => h,
+        Decoded::Unknown(what) => return Ok(At::Unknown(what)),
+        Decoded::Header(_) | Decoded::Invalid => {
+            return Ok(if starts_with_magic(bytes, life.salt) {
+                At::BadHeader
+            } else {
+                At::Nothing
+            });
+        }
+    };
+    let len = u64::from(header.payload_len);
+    if len > MAX_FRAME_LEN || position + HEADER_LEN as u64 + len > window.limit {
+        return Ok(At::BadPayload(header));
+    }
+    let payload = payload(window, file, &header)?;
+    let whole = header.covers(&payload)
+        && match header.kind {
+            Kind::Records => holds_records(&payload, header.count),
+            Kind::Dictionary => header.count == 0 && definitions(&payload).is_some(),
+            Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
+        };
+    Ok(if whole {
+        At::Frame(header)
+    } else {
+        At::BadPayload(header)
+    })
+}
+
+/// The payload of a frame whose header [`look`] returned.
+pub(crate) fn payload<F: File>(
+    window: &mut Window,
+    file: &F,
+    header: &Header,
+) -> io::Result<Bytes> {
+    let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+    // One load for header and payload together keeps both in the window.
+    window.get(file, header.position, HEADER_LEN + len)?;
+    window.slice(file, header.position + HEADER_LEN as u64, len)
+}
+
+fn starts_with_magic(bytes: &[u8], salt: u64) -> bool {
+    bytes.len() >= 4 && u32_at(bytes, 0) == super::frame::MAGIC ^ u32_at(&salt.to_le_bytes(), 0)
+}
+
+/// A walk along the frames of one segment.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub life: Life,
+    /// Where the next frame is looked for.
+    pub position: u64,
+    /// The SeqNo it must begin with.
+    pub expected: SeqNo,
+}
+
+/// One step of a [`Walk`].
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The next frame; `padding` bytes were passed over to reach it.
+    Frame {
+        header: Header,
+        padding: std::ops::Range<u64>,
+    },
+    /// No frame that continues the walk; what stands at its position instead.
+    Stop(At),
+}
+
+impl Walk {
+    pub(crate) fn new(life: Life, base: SeqNo) -> Self {
+        Self {
+            life,
+            position: BODY,
+            expected: base,
+        }
+    }
+
+    /// Steps over the next frame, or stops and stays.
+    pub(crate) fn step<F: File>(&mut self, window: &mut Window, file: &F) -> io::Result<Step> {
+        let here = self.position;
+        let first = look(window, file, self.life, here)?;
+        if let At::Frame(header) = first
+            && header.first_seq == self.expected
+        {
+            return Ok(self.pass(header, here));
+        }
+        // A group ends on a page boundary; the next one begins there.
+        let boundary = here.next_multiple_of(PAGE as u64);
+        if boundary != here && first == At::Nothing {
+            match look(window, file, self.life, boundary)? {
+                At::Frame(header) if header.first_seq == self.expected => {
+                    return Ok(self.pass(header, here));
+                }
+                At::Nothing | At::Frame(_) => {}
+                stop => {
+                    self.position = boundary;
+                    return Ok(Step::Stop(stop));
+                }
+            }
+        }
+        Ok(Step::Stop(first))
+    }
+
+    fn pass(&mut self, header: Header, from: u64) -> Step {
+        self.position = header.position + header.span();
+        self.expected = header.end_seq();
+        Step::Frame {
+            header,
+            padding: from..header.position,
+        }
+    }
+}
+
+/// The valid headers at or behind `from`, searched in steps of 64 bytes; a search that `seen`
+/// answers with false ends there.
+pub(crate) fn search<F: File>(
+    window: &mut Window,
+    file: &F,
+    life: Life,
+    from: u64,
+    mut seen: impl FnMut(Header) -> bool,
+) -> io::Result<()> {
+    let mut position = from.next_multiple_of(HEADER_LEN as u64);
+    loop {
+        let bytes = window.get(file, position, CHUNK)?;
+        let steps = bytes.chunks_exact(HEADER_LEN).enumerate();
+        let mut candidates = Vec::new();
+        for (index, bytes) in steps {
+            if starts_with_magic(bytes, life.salt)
+                && let Decoded::Header(header) = Header::decode(bytes, life.salt)
+                && (header.segment, header.position)
+                    == (life.number, position + (index * HEADER_LEN) as u64)
+            {
+                candidates.push(header);
+            }
+        }
+        let passed = (bytes.len() / HEADER_LEN * HEADER_LEN) as u64;
+        if passed == 0 || !candidates.into_iter().all(&mut seen) {
+            return Ok(());
+        }
+        position += passed;
+    }
+}
+
+/// What a scan of the newest segment found; the material of recovery's decision.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// Behind the last whole frame.
+    pub end: u64,
+    pub next_seq: SeqNo,
+    pub records: u64,
+    /// The last frame is a seal.
+    pub sealed: bool,
+    /// The largest `durable_seq` in any valid header, those behind the stop included.
+    pub promise: SeqNo,
+    /// The largest `acked_seq` in any whole frame.
+    pub acked: SeqNo,
+    /// Where and on what the scan stopped.
+    pub stop: (u64, At),
+    /// First valid header behind the stop.
+    pub after: Option<Header>,
+    /// First frame of a batch that does not end before the stop.
+    pub unfinished: Option<(u64, SeqNo)>,
+    pub definitions: Vec<(u32, Bytes)>,
+}
+
+/// Scans one segment from its first frame to where the frames stop, and behind that.
+pub(crate) fn scan_tail<F: File>(
+    file: &F,
+    life: Life,
+    base: SeqNo,
+    limit: u64,
+) -> io::Result<Tail> {
+    let mut window = Window::new(limit);
+    let mut walk = Walk::new(life, base);
+    let mut tail = Tail {
+        end: BODY,
+        next_seq: base,
+        records: 0,
+        sealed: false,
+        promise: SeqNo::ZERO,
+        acked: SeqNo::ZERO,
+        stop: (BODY, At::Nothing),
+        after: None,
+        unfinished: None,
+        definitions: Vec::new(),
+    };
+    loop {
+        match walk.step(&mut window, file)? {
+            Step::Frame { header, .. } => tail.accept(&mut window, file, &header)?,
+            Step::Stop(at) => {
+                tail.stop = (walk.position, at);
+                break;
+            }
+        }
+    }
+    search(&mut window, file, life, tail.stop.0, |header| {
+        // The header at the stop itself may be good while its payload is not.
+        if header.position > tail.stop.0 {
+            tail.after.get_or_insert(header);
+        }
+        tail.promise = tail.promise.max(header.durable_seq);
+        true
+    })?;
+    Ok(tail)
+}
+
+impl Tail {
+    fn accept<F: File>(
+        &mut self,
+        window: &mut Window,
+        file: &F,
+        header: &Header,
+    ) -> io::Result<()> {
+        self.end = header.position + header.span();
+        self.next_seq = header.end_seq();
+        self.records += u64::from(header.count);
+        self.sealed = header.kind == Kind::Seal;
+        self.promise = self.promise.max(header.durable_seq);
+        self.acked = self.acked.max(header.acked_seq);
+        match header.kind {
+            Kind::Records if header.more => {
+                self.unfinished
+                    .get_or_insert((header.position, header.first_seq));
+            }
+            Kind::Records => self.unfinished = None,
+            Kind::Dictionary => {
+                let payload = payload(window, file, header)?;
+                let found = definitions(&payload).unwrap_or_default();
+                let own = found
+                    .into_iter()
+                    .map(|(id, text)| (id, payload.slice_ref(text)));
+                self.definitions.extend(own);
+            }
+            Kind::Start | Kind::Seal | Kind::Ignorable(_) => {}
+        }
+        Ok(())
+    }
+}

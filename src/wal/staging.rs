@@ -1,0 +1,437 @@
+//! Staging: where appenders copy records into frames, in memory.
+//!
+//! Owns: SeqNos as they are handed out, the buffers, their budget. Must not know: files, positions,
+//! checksums: those are the writer's. Everything here runs under one lock and makes no system call
+//! but reading the clock.
+//!
+//! Invariants: a buffer is one group; a batch lies in one buffer; buffers leave in the order in
+//! which they were filled; bytes held never exceed the budget, but for one larger group alone.
+
+use std::collections::VecDeque;
+
+use super::frame::{HEADER_LEN, Header, Kind, PAGE, encode_definition, encode_record, record_span};
+use super::options::{BUFFER_BYTES, FRAME_BYTES};
+use super::seq::SeqNo;
+
+/// Something that can be appended: its bytes are written straight into the staging buffer.
+///
+/// `encode` runs while other appenders wait: it must only copy.
+pub trait Encode {
+    /// Bytes that [`encode`](Self::encode) will write.
+    fn encoded_len(&self) -> usize;
+    /// Writes exactly [`encoded_len`](Self::encoded_len) bytes; `out` is that long.
+    fn encode(&self, out: &mut [u8]);
+}
+
+impl Encode for [u8] {
+    fn encoded_len(&self) -> usize {
+        self.len()
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+}
+
+impl<const N: usize> Encode for [u8; N] {
+    fn encoded_len(&self) -> usize {
+        N
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+}
+
+impl Encode for Vec<u8> {
+    fn encoded_len(&self) -> usize {
+        self.len()
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+}
+
+impl Encode for bytes::Bytes {
+    fn encoded_len(&self) -> usize {
+        self.len()
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        out.copy_from_slice(self);
+    }
+}
+
+impl<E: Encode + ?Sized> Encode for &E {
+    fn encoded_len(&self) -> usize {
+        (**self).encoded_len()
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        (**self).encode(out);
+    }
+}
+
+/// A frame in a buffer; what its header still lacks is known when it is written.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    at: usize,
+    first_seq: SeqNo,
+    count: u32,
+    base_time_micros: i64,
+    payload_len: usize,
+    kind: Kind,
+    more: bool,
+}
+
+/// One group on its way: encoded frames with room for their headers.
+#[derive(Debug)]
+pub(crate) struct Group {
+    bytes: Vec<u8>,
+    used: usize,
+    frames: Vec<Staged>,
+    /// The number after its last record.
+    pub end_seq: SeqNo,
+    pub records: u64,
+    pub first_time_micros: i64,
+    pub last_time_micros: i64,
+}
+
+/// What the writer knows when it gives a group its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub segment: u64,
+    pub salt: u64,
+    pub position: u64,
+    pub durable_seq: SeqNo,
+    pub acked_seq: SeqNo,
+}
+
+impl Group {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            bytes: vec![0; capacity.next_multiple_of(PAGE)],
+            used: 0,
+            frames: Vec::with_capacity(16),
+            end_seq: SeqNo::ZERO,
+            records: 0,
+            first_time_micros: 0,
+            last_time_micros: 0,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.records = 0;
+        self.frames.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Bytes that it takes in the file: whole pages (R1).
+    pub(crate) fn padded_len(&self) -> usize {
+        self.used.next_multiple_of(PAGE)
+    }
+
+    pub(crate) fn first_seq(&self) -> SeqNo {
+        self.frames
+            .first()
+            .map_or(self.end_seq, |frame| frame.first_seq)
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.len() - self.used
+    }
+
+    /// Adds a frame without records and returns its payload.
+    pub(crate) fn push_frame(
+        &mut self,
+        kind: Kind,
+        payload_len: usize,
+        next_seq: SeqNo,
+        now_micros: i64,
+    ) -> &mut [u8] {
+        assert!(self.room() >= frame_span(payload_len));
+        let at = self.open_frame(kind, next_seq, now_micros);
+        self.grow_frame(payload_len);
+        self.end_seq = next_seq;
+        &mut self.bytes[at + HEADER_LEN..at + HEADER_LEN + payload_len]
+    }
+
+    fn open_frame(&mut self, kind: Kind, first_seq: SeqNo, base_time_micros: i64) -> usize {
+        let at = self.used;
+        assert!(at % HEADER_LEN == 0 && self.room() >= HEADER_LEN);
+        self.frames.push(Staged {
+            at,
+            first_seq,
+            count: 0,
+            base_time_micros,
+            payload_len: 0,
+            kind,
+            more: false,
+        });
+        self.used = at + HEADER_LEN;
+        at
+    }
+
+    /// Lengthens the last frame's payload and clears the bytes up to the next frame's place.
+    fn grow_frame(&mut self, by: usize) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.payload_len += by;
+            let end = frame.at + HEADER_LEN + frame.payload_len;
+            self.used = end.next_multiple_of(HEADER_LEN);
+            self.bytes[end..self.used].fill(0);
+        }
+    }
+
+    /// Finishes the headers for this place and returns the bytes to write there: whole pages.
+    /// Calling it again for another place is how a group is rewritten (R2).
+    pub(crate) fn place(&mut self, place: Place) -> &[u8] {
+        assert!(place.position % PAGE as u64 == 0);
+        let padded = self.padded_len();
+        self.bytes[self.used..padded].fill(0);
+        for frame in &self.frames {
+            let start = frame.at + HEADER_LEN;
+            let (head, payload) =
+                self.bytes[frame.at..start + frame.payload_len].split_at_mut(HEADER_LEN);
+            let header = Header {
+                segment: place.segment,
+                position: place.position + frame.at as u64,
+                first_seq: frame.first_seq,
+                durable_seq: place.durable_seq,
+                acked_seq: place.acked_seq,
+                base_time_micros: frame.base_time_micros,
+                payload_len: u32::try_from(frame.payload_len).unwrap_or(u32::MAX),
+                payload_crc: crc32fast::hash(payload),
+                count: frame.count,
+                kind: frame.kind,
+                more: frame.more,
+            };
+            assert!(header.payload_len as usize == frame.payload_len);
+            header.encode(place.salt, head);
+        }
+        &self.bytes[..padded]
+    }
+}
+
+/// Bytes that a frame with this payload takes in a group.
+pub(crate) const fn frame_span(payload_len: usize) -> usize {
+    (HEADER_LEN + payload_len).next_multiple_of(HEADER_LEN)
+}
+
+/// The staging area.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    /// The number the next record gets.
+    pub next_seq: SeqNo,
+    /// No number at or above it is handed out (R4b: half of the lead below the durable limit).
+    pub seq_bound: SeqNo,
+    pub closed: bool,
+    current: Option<Group>,
+    full: VecDeque<Group>,
+    free: Vec<Group>,
+    /// Bytes of all buffers that exist: free, filling, full, or handed out.
+    held: usize,
+    budget: usize,
+}
+
+/// What an append asks for, measured before the lock is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    pub count: u64,
+    /// Bytes of the records with their headers.
+    pub payload: usize,
+    /// Most bytes that the batch can take, its frame headers included.
+    pub total: usize,
+}
+
+impl Need {
+    pub(crate) fn of<E: Encode>(records: &[E]) -> Self {
+        let payload = records
+            .iter()
+            .map(|r| record_span(r.encoded_len()))
+            .sum::<usize>();
+        // Each frame but the last is more than half full or holds one large record alone.
+        let frames = records.len().min(2 * payload / FRAME_BYTES + 2);
+        Self {
+            count: records.len() as u64,
+            payload,
+            total: payload + 2 * HEADER_LEN * (frames + 1),
+        }
+    }
+}
+
+/// Why there is no room right now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// The budget is used up: wait for a sync.
+    Budget,
+    /// The SeqNo limit must be moved by a cursor save first.
+    Limit,
+}
+
+/// What an append left behind for its caller to act on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub first: SeqNo,
+    pub end: SeqNo,
+    /// Staging was empty before: somebody should see to it that it is written.
+    pub was_empty: bool,
+}
+
+impl Staging {
+    pub(crate) fn new(next_seq: SeqNo, seq_bound: SeqNo, budget: usize) -> Self {
+        Self {
+            next_seq,
+            seq_bound,
+            closed: false,
+            current: None,
+            full: VecDeque::new(),
+            free: Vec::new(),
+            held: 0,
+            budget,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.current.as_ref().is_none_or(Group::is_empty)
+    }
+
+    /// Makes room for one batch in one buffer, or says what to wait for. True: another buffer is
+    /// full now and should be written.
+    pub(crate) fn make_room(&mut self, need: Need) -> Result<bool, Wait> {
+        if self.next_seq + need.count > self.seq_bound {
+            return Err(Wait::Limit);
+        }
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|group| group.room() >= need.total)
+        {
+            return Ok(false);
+        }
+        if let Some(empty) = self.current.take_if(|group| group.is_empty()) {
+            self.recycle(empty);
+        }
+        let size = need.total.next_multiple_of(PAGE).max(BUFFER_BYTES);
+        let reused = if size == BUFFER_BYTES {
+            self.free.pop()
+        } else {
+            None
+        };
+        let next = match reused {
+            Some(group) => group,
+            None => self.allocate(size).ok_or(Wait::Budget)?,
+        };
+        let full = self.current.replace(next);
+        let filled = full.is_some();
+        self.full.extend(full);
+        Ok(filled)
+    }
+
+    /// A new buffer, where the budget allows one; idle buffers give way to it.
+    fn allocate(&mut self, size: usize) -> Option<Group> {
+        while self.held + size > self.budget && self.free.pop().is_some() {
+            self.held -= BUFFER_BYTES;
+        }
+        (self.held == 0 || self.held + size <= self.budget).then(|| {
+            self.held += size;
+            Group::with_capacity(size)
+        })
+    }
+
+    /// Encodes a batch for which [`make_room`](Self::make_room) made room.
+    pub(crate) fn append<E: Encode>(&mut self, records: &[E], need: Need, now: i64) -> Appended {
+        let was_empty = self.is_empty();
+        let first = self.next_seq;
+        let Some(group) = self.current.as_mut() else {
+            unreachable!("make_room left a current buffer");
+        };
+        if group.is_empty() {
+            group.first_time_micros = now;
+        }
+        group.last_time_micros = now;
+        let mut begin = !fits(group, need.payload, now);
+        for (index, record) in records.iter().enumerate() {
+            let len = record.encoded_len();
+            let span = record_span(len);
+            if begin || !fits(group, span, now) {
+                if index > 0
+                    && let Some(last) = group.frames.last_mut()
+                {
+                    last.more = true;
+                }
+                group.open_frame(Kind::Records, self.next_seq, now);
+                begin = false;
+            }
+            let delta = group
+                .frames
+                .last()
+                .and_then(|frame| delta_millis(frame, now))
+                .unwrap_or(0);
+            let at = group
+                .frames
+                .last()
+                .map_or(0, |f| f.at + HEADER_LEN + f.payload_len);
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let out = encode_record(len, delta, &mut group.bytes[at..at + span]);
+            record.encode(out);
+            // Only now does the record exist: an `encode` that panics leaves none behind.
+            group.grow_frame(span);
+            if let Some(frame) = group.frames.last_mut() {
+                frame.count += 1;
+            }
+            self.next_seq = self.next_seq + 1;
+            group.end_seq = self.next_seq;
+            group.records += 1;
+        }
+        Appended {
+            first,
+            end: self.next_seq,
+            was_empty,
+        }
+    }
+
+    /// Puts a definition in front of the records that follow.
+    pub(crate) fn define(&mut self, id: u32, bytes: &[u8], now: i64) {
+        if let Some(group) = self.current.as_mut() {
+            let payload = record_span(bytes.len());
+            let out = group.push_frame(Kind::Dictionary, payload, self.next_seq, now);
+            encode_definition(id, bytes, out);
+        }
+    }
+
+    /// The next group to write, oldest first.
+    pub(crate) fn take(&mut self) -> Option<Group> {
+        self.full
+            .pop_front()
+            .or_else(|| self.current.take_if(|group| !group.is_empty()))
+    }
+
+    /// Takes back what is durable now.
+    pub(crate) fn recycle(&mut self, mut group: Group) {
+        if group.bytes.len() == BUFFER_BYTES && self.held <= self.budget {
+            group.clear();
+            self.free.push(group);
+        } else {
+            self.held -= group.bytes.len();
+        }
+    }
+}
+
+/// Whether a payload of this length may go on in the group's last frame.
+fn fits(group: &Group, span: usize, now: i64) -> bool {
+    group.frames.last().is_some_and(|frame| {
+        frame.kind == Kind::Records
+            && frame.payload_len + span <= FRAME_BYTES
+            && delta_millis(frame, now).is_some()
+    })
+}
+
+/// F6: the time since the frame's base, where it fits and is not negative.
+fn delta_millis(frame: &Staged, now: i64) -> Option<u16> {
+    u16::try_from(now.checked_sub(frame.base_time_micros)?.div_euclid(1000)).ok()
+}

@@ -1,0 +1,262 @@
+//! Checking every byte of every live segment, changing nothing.
+//!
+//! Owns: the findings and their wording. Must not know: repair.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::directory::Segment;
+use super::error::Error;
+use super::frame::PAGE;
+use super::fs::{Access, File, Fs};
+use super::recovery::Row;
+use super::scan::{At, Step, Walk, Window, search};
+use super::segment::{BODY, HEADER_POSITIONS, SLOT_POSITIONS};
+use super::seq::SeqNo;
+use super::view::View;
+
+/// What [`View::verify`] went over, and what it found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Live segments.
+    pub segments: u64,
+    /// Frames whose checksum holds.
+    pub frames: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Everything that is not as it should be, in the order of the log.
+    pub findings: Vec<Finding>,
+}
+
+impl Verified {
+    /// Whether nothing promised is damaged. A torn tail is expected after a crash.
+    pub fn is_clean(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| finding.kind == FindingKind::Torn)
+    }
+}
+
+/// What a damaged region is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// An unfinished last write: never acknowledged at level `disk`. Expected after a crash.
+    Torn,
+    /// Bytes changed after they were promised.
+    Corrupt,
+}
+
+/// One region that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Expected or not.
+    pub kind: FindingKind,
+    /// The file.
+    pub path: PathBuf,
+    /// First byte of the region.
+    pub position: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The records that were in it, where that is known.
+    pub seqs: Option<Range<SeqNo>>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// One segment while it is being checked.
+struct Check<'a, F: File> {
+    path: &'a Path,
+    file: F,
+    window: Window,
+    walk: Walk,
+    /// Where its records end, and with which number.
+    end: (u64, SeqNo),
+    result: &'a mut Verified,
+}
+
+impl<F: Fs> View<F> {
+    /// Checks every byte of every live segment. `progress` gets the bytes checked and their total.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if something cannot be read at all. Damage is no error: see
+    /// [`Verified::findings`].
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
+        let mut result = Verified::default();
+        let chain = &self.found.chain;
+        let (live, _) = self.found.live(self.end);
+        let total = live.iter().map(|live| live.end).sum();
+        for (segment, live) in chain.iter().zip(&live) {
+            self.check_reserved(segment, &mut result)?;
+            let file = self.fs.open(&segment.path, Access::Read);
+            let mut check = Check {
+                path: &segment.path,
+                file: file.map_err(Error::io("open", &segment.path))?,
+                window: Window::new(live.end),
+                walk: Walk::new(live.life, live.base_seq),
+                end: (live.end, live.next_seq),
+                result: &mut result,
+            };
+            check.frames().map_err(Error::io("read", &segment.path))?;
+            result.segments += 1;
+            result.bytes += live.end;
+            progress(result.bytes, total);
+        }
+        self.check_end(&mut result);
+        Ok(result)
+    }
+
+    /// Header copies, tail slots and the zeros between them.
+    fn check_reserved(&self, segment: &Segment, result: &mut Verified) -> Result<(), Error> {
+        let path = &segment.path;
+        let mut finding = |position: u64, len: u64, reason: &str| {
+            result.findings.push(Finding {
+                kind: FindingKind::Corrupt,
+                path: path.clone(),
+                position,
+                len,
+                seqs: None,
+                reason: reason.into(),
+            });
+        };
+        if !segment.both_copies {
+            finding(
+                0,
+                BODY,
+                "one of the two header copies is damaged; the other one stands in",
+            );
+        }
+        let file = self
+            .fs
+            .open(path, Access::Read)
+            .map_err(Error::io("open", path))?;
+        let mut window = Window::new(BODY);
+        let mut position = 0;
+        while position < BODY {
+            let kept = HEADER_POSITIONS.contains(&position) || SLOT_POSITIONS.contains(&position);
+            let page = window
+                .get(&file, position, PAGE)
+                .map_err(Error::io("read", path))?;
+            if !kept && page.iter().any(|&byte| byte != 0) {
+                finding(position, PAGE as u64, "the reserved area is not zero");
+            }
+            position += PAGE as u64;
+        }
+        Ok(())
+    }
+
+    /// What stands behind the last record of the newest segment.
+    fn check_end(&self, result: &mut Verified) {
+        let (Some(tail), Some(newest)) = (&self.found.tail, self.found.chain.last()) else {
+            return;
+        };
+        let (kind, missing) = match self.end.row {
+            Row::A => return,
+            Row::B | Row::C => (FindingKind::Torn, None),
+            Row::D | Row::E => (
+                FindingKind::Corrupt,
+                Some(self.end.next_seq..self.found.promised),
+            ),
+        };
+        let reason = match kind {
+            FindingKind::Torn => "an unfinished write, never acknowledged at level disk",
+            FindingKind::Corrupt => "records that were declared durable are not here",
+        };
+        let behind = tail.after.map_or(tail.stop.0, |header| header.position);
+        result.findings.push(Finding {
+            kind,
+            path: newest.path.clone(),
+            position: self.end.position,
+            len: behind
+                .max(tail.stop.0)
+                .saturating_sub(self.end.position)
+                .max(1),
+            seqs: missing,
+            reason: reason.into(),
+        });
+    }
+}
+
+impl<F: File> Check<'_, F> {
+    /// Walks to the segment's end, over damaged stretches to the next whole frame.
+    fn frames(&mut self) -> std::io::Result<()> {
+        while self.walk.position < self.end.0 {
+            match self.walk.step(&mut self.window, &self.file)? {
+                Step::Frame { header, padding } => {
+                    self.result.frames += 1;
+                    self.result.records += u64::from(header.count);
+                    self.check_zero(padding)?;
+                }
+                Step::Stop(At::Nothing) if self.walk.expected >= self.end.1 => {
+                    return self.check_zero(self.walk.position..self.end.0);
+                }
+                Step::Stop(at) => self.skip(&at)?,
+            }
+        }
+        if self.walk.expected < self.end.1 {
+            self.finding(
+                self.walk.position..self.end.0,
+                self.end.1,
+                "records are missing",
+            );
+        }
+        Ok(())
+    }
+
+    /// Passes a damaged stretch.
+    fn skip(&mut self, found: &At) -> std::io::Result<()> {
+        let (from, expected) = (self.walk.position, self.walk.expected);
+        let mut next = None;
+        search(
+            &mut self.window,
+            &self.file,
+            self.walk.life,
+            from + 1,
+            |header| {
+                if header.first_seq >= expected && next.is_none() {
+                    next = Some(header);
+                }
+                next.is_none()
+            },
+        )?;
+        let (position, seq) = next.map_or(self.end, |header| (header.position, header.first_seq));
+        let reason = match found {
+            At::BadPayload(_) => "the payload does not match its checksum",
+            At::BadHeader => "the frame header does not match its checksum",
+            At::Unknown(what) => what,
+            At::Frame(_) => "a frame of other records stands here",
+            At::Nothing => "no frame is here",
+        };
+        self.finding(from..position, seq, reason);
+        self.walk.position = position;
+        self.walk.expected = seq;
+        Ok(())
+    }
+
+    fn check_zero(&mut self, padding: Range<u64>) -> std::io::Result<()> {
+        let len = usize::try_from(padding.end - padding.start).unwrap_or(usize::MAX);
+        let bytes = self.window.get(&self.file, padding.start, len)?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            let expected = self.walk.expected;
+            self.finding(padding, expected, "the padding is not zero");
+        }
+        Ok(())
+    }
+
+    fn finding(&mut self, region: Range<u64>, up_to: SeqNo, reason: &str) {
+        let seqs = self.walk.expected..up_to;
+        self.result.findings.push(Finding {
+            kind: FindingKind::Corrupt,
+            path: self.path.into(),
+            position: region.start,
+            len: region.end - region.start,
+            seqs: (!seqs.is_empty()).then_some(seqs),
+            reason: reason.into(),
+        });
+    }
+}

@@ -1,0 +1,163 @@
+//! A look at a log without lock, sync or write.
+//!
+//! Owns: [`View`]. Must not know: writing. It works on a live log and on a dead one, judges nothing
+//! above the last promise, and a segment that was released meanwhile is no corruption.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::Marks;
+use super::cursor::{Settled, Totals};
+use super::dictionary::Dictionary;
+use super::error::Error;
+use super::fs::{Fs, RealFs};
+use super::open::Found;
+use super::reader::{Live, Reader, Segments};
+use super::recovery::{End, Row};
+use super::seq::{LogId, SeqNo};
+
+/// A log as it was when [`View::open`] looked at it.
+#[derive(Debug)]
+pub struct View<F: Fs = RealFs> {
+    pub(crate) fs: Arc<F>,
+    pub(crate) found: Found,
+    /// Where the log ends; of a damaged one, where its whole frames stop.
+    pub(crate) end: End,
+    damage: Option<Error>,
+    segments: Arc<Segments>,
+    settled: Settled,
+    dictionary: Dictionary,
+}
+
+/// One live segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its number in the log.
+    pub number: u64,
+    /// First record's number.
+    pub base: SeqNo,
+    /// The number after its last record.
+    pub next: SeqNo,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+}
+
+impl View {
+    /// Looks at the log in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotALog`] if there is none. [`Error::Io`] if it cannot be read. [`Error::Corrupt`]
+    /// only if nothing can be told about it; damage to records shows when they are read, and in
+    /// [`verify`](Self::verify).
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_on(Arc::new(RealFs), dir)
+    }
+}
+
+impl<F: Fs> View<F> {
+    /// [`open`](View::open) on another file system.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](View::open).
+    pub fn open_on(fs: Arc<F>, dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref();
+        let not_a_log = || Error::NotALog { path: dir.into() };
+        let found = match Found::of(&*fs, dir) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(not_a_log());
+            }
+            found => found?.ok_or_else(not_a_log)?,
+        };
+        let (end, damage) = match (found.end(), &found.tail) {
+            (Err(damage), Some(tail)) => {
+                let end = End {
+                    row: Row::E,
+                    position: tail.end,
+                    next_seq: tail.next_seq,
+                };
+                (end, Some(damage))
+            }
+            (end, _) => (end?, None),
+        };
+        let (live, voids) = found.live(end);
+        let settled = found.settled(voids);
+        let mut dictionary = Dictionary::default();
+        for (id, text) in &found.definitions {
+            dictionary.insert(*id, Bytes::copy_from_slice(text));
+        }
+        let segments = Arc::new(Segments(Mutex::new(live)));
+        Ok(Self {
+            fs,
+            found,
+            end,
+            damage,
+            segments,
+            settled,
+            dictionary,
+        })
+    }
+
+    /// How far the log has come. `durable` and `next` are both the end that was found.
+    pub fn marks(&self) -> Marks {
+        let next = self.end.next_seq.max(self.settled.low());
+        let acked = self.settled.low();
+        Marks {
+            first: self.segments.first_seq().min(acked),
+            acked,
+            durable: next,
+            next,
+        }
+    }
+
+    /// The terms of the conservation law, as the cursor was last saved.
+    pub fn totals(&self) -> Totals {
+        self.settled.totals(self.marks().next)
+    }
+
+    /// The log's identity.
+    pub fn log_id(&self) -> LogId {
+        self.found.log_id
+    }
+
+    /// Why the log would not open, if it would not.
+    pub fn damage(&self) -> Option<&Error> {
+        self.damage.as_ref()
+    }
+
+    /// The bytes that this id stands for.
+    pub fn definition(&self, id: u32) -> Option<Bytes> {
+        self.dictionary.text(id)
+    }
+
+    /// Whether this number has its outcome already.
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.settled.is_settled(seq)
+    }
+
+    /// A reader that begins at `from` and ends where the log ended when it was looked at.
+    pub fn reader(&self, from: SeqNo) -> Reader<F> {
+        Reader::new(self.fs.clone(), self.segments.clone(), from)
+    }
+
+    /// The live segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let info = |(live, segment): (&Live, &super::directory::Segment)| SegmentInfo {
+            path: live.path.clone(),
+            number: live.life.number,
+            base: live.base_seq,
+            next: live.next_seq,
+            file_bytes: segment.file_len,
+        };
+        let live: VecDeque<Live> = self.segments.0.lock().clone();
+        live.iter().zip(&self.found.chain).map(info).collect()
+    }
+}

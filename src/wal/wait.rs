@@ -1,0 +1,162 @@
+//! Waiting for a watermark: blocking threads and async tasks alike, without an allocation per record.
+//!
+//! Owns: who waits for which number, and waking those that are covered, once. Must not know: what
+//! moves a watermark.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::options::Durability;
+use super::seq::SeqNo;
+
+/// Who waits, and for what.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    count: AtomicUsize,
+    list: Mutex<Vec<Waiter>>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    end: SeqNo,
+    level: Durability,
+    waker: Waker,
+}
+
+impl Waiters {
+    /// Adds a waiter. The caller looks at the watermark once more afterwards: a wake-up between its
+    /// first look and this call went to somebody else.
+    pub(crate) fn add(&self, end: SeqNo, level: Durability, waker: &Waker) {
+        let mut list = self.list.lock();
+        if list
+            .iter()
+            .any(|w| (w.end, w.level) == (end, level) && w.waker.will_wake(waker))
+        {
+            return;
+        }
+        list.push(Waiter {
+            end,
+            level,
+            waker: waker.clone(),
+        });
+        self.count.store(list.len(), Ordering::SeqCst);
+    }
+
+    /// Wakes those that `covered` says have what they wait for.
+    pub(crate) fn wake(&self, covered: impl Fn(SeqNo, Durability) -> bool) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut woken = Vec::new();
+        {
+            let mut list = self.list.lock();
+            let mut at = 0;
+            while at < list.len() {
+                if covered(list[at].end, list[at].level) {
+                    woken.push(list.swap_remove(at).waker);
+                } else {
+                    at += 1;
+                }
+            }
+            self.count.store(list.len(), Ordering::SeqCst);
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
+/// Runs with this thread's waker; [`thread::park`] returns after it was woken.
+pub(crate) fn with_thread_waker<T>(run: impl FnOnce(&Waker) -> T) -> T {
+    WAKER.with(run)
+}
+
+/// A bell for one background thread.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    /// Spares the lock where the bell has been rung already.
+    rung: AtomicBool,
+    state: Mutex<Rung>,
+    ringing: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rung {
+    #[default]
+    No,
+    Soon,
+    Now,
+    Stop,
+}
+
+/// Why a wait for a [`Bell`] ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Heard {
+    /// It rang.
+    Ring,
+    /// The thread is to end.
+    Stop,
+}
+
+impl Bell {
+    /// There is work that may wait for company.
+    pub(crate) fn ring_soon(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            self.raise(Rung::Soon);
+        }
+    }
+
+    /// There is work that somebody waits for.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        self.raise(Rung::Now);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.raise(Rung::Stop);
+    }
+
+    fn raise(&self, to: Rung) {
+        let mut state = self.state.lock();
+        if *state < to {
+            *state = to;
+            self.ringing.notify_one();
+        }
+    }
+
+    /// Waits until it rings, and `delay` longer where the work may wait for company.
+    pub(crate) fn wait(&self, delay: Duration) -> Heard {
+        let mut state = self.state.lock();
+        while *state == Rung::No {
+            self.ringing.wait(&mut state);
+        }
+        let deadline = Instant::now() + delay;
+        while *state == Rung::Soon && !self.ringing.wait_until(&mut state, deadline).timed_out() {}
+        if *state == Rung::Stop {
+            return Heard::Stop;
+        }
+        *state = Rung::No;
+        self.rung.store(false, Ordering::SeqCst);
+        Heard::Ring
+    }
+}
