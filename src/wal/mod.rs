@@ -360,8 +360,8 @@ impl<F: Fs> Core<F> {
         while self.flusher.wait(WRITE_DELAY) == Heard::Ring {
             // An error has made the log fail, and everybody who waits was told.
             let written = self.write_staged(&mut self.writer.lock(), None);
-            if written.is_ok() && self.wants_sync() {
-                self.syncer.ring();
+            if written.is_ok() {
+                self.ring_syncer();
             }
         }
     }

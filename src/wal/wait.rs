@@ -47,9 +47,13 @@ impl Waiters {
         self.count.store(list.len(), Ordering::SeqCst);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
     /// Wakes those that `covered` says have what they wait for.
     pub(crate) fn wake(&self, covered: impl Fn(SeqNo, Durability) -> bool) {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.is_empty() {
             return;
         }
         let mut woken = Vec::new();

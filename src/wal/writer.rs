@@ -229,9 +229,13 @@ impl<F: Fs> Core<F> {
         Ok(())
     }
 
-    /// Whether a sync should begin now, whoever waits (R13).
-    pub(crate) fn wants_sync(&self) -> bool {
-        self.ledger.lock().bytes >= SYNC_BYTES
+    /// After writing without syncing: has the syncer begin now, if somebody waits for the disk or
+    /// so much is unsynced that it holds up appends or a rotation (R13).
+    pub(crate) fn ring_syncer(&self) {
+        let most = (self.files.options.memory_budget as u64 / 4).min(SYNC_BYTES);
+        if !self.waiters.is_empty() || self.ledger.lock().bytes >= most {
+            self.syncer.ring();
+        }
     }
 
     /// Syncs what was written before and publishes it. On failure the file is poisoned; the caller
@@ -432,9 +436,7 @@ impl<F: Fs> Core<F> {
             };
             self.write_staged(&mut writer, None)?;
             drop(writer);
-            if self.wants_sync() {
-                self.syncer.ring();
-            }
+            self.ring_syncer();
             return Ok(true);
         }
         let Some(mut writer) = self.writer.try_lock() else {
