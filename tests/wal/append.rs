@@ -76,6 +76,9 @@ fn settled_segments_are_released_and_their_files_live_again() {
         "{files} files are left of 30 MB in segments of 1 MiB"
     );
     assert!(wal.marks().first > SeqNo::ZERO, "segments were released");
-    assert!(wal.reader(wal.marks().acked).next().unwrap().is_none(), "nothing is left to ship");
+    assert!(
+        wal.reader(wal.marks().acked).next().unwrap().is_none(),
+        "nothing is left to ship"
+    );
     assert_eq!(wal.totals().shipped, 20_000);
 }
