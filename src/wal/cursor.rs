@@ -93,7 +93,7 @@ impl Class {
 /// Records by their final outcome, and those that have none yet.
 ///
 /// `accepted = shipped + dead_lettered + expired + dropped + moved + lost + unknown + queued`, at
-/// all times, over restarts and crashes (`docs/durability.md`, D6). Void numbers are neither
+/// all times, over restarts and crashes (`docs/durability.md`, P6). Void numbers are neither
 /// accepted nor settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]

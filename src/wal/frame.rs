@@ -359,4 +359,45 @@ mod tests {
             assert_eq!(definitions(&payload[..len]), None, "{len} bytes");
         }
     }
+
+    /// The bytes under "A worked frame" in `docs/format.md`.
+    fn worked_example() -> Vec<u8> {
+        let text = include_str!("../../docs/format.md");
+        let hex = text
+            .split("```hex\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
+        hex.split_whitespace()
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn f4_f5_f6_the_worked_frame_is_what_is_written() {
+        use crate::wal::staging::{Need, Place, Staging};
+        let base = 1_767_225_600_000_000;
+        let mut staging = Staging::new(SeqNo::ZERO, SeqNo::new(10), 1 << 20);
+        for (record, now) in [(&b"temps"[..], base), (&b"39.4"[..], base + 3000)] {
+            let need = Need::of(&[record]);
+            staging.make_room(need).unwrap();
+            staging.append(&[record], need, now);
+        }
+        let mut group = staging.take().unwrap();
+        let bytes = group.place(Place {
+            segment: 1,
+            salt: SALT,
+            position: 132 << 10,
+            durable_seq: SeqNo::ZERO,
+            acked_seq: SeqNo::ZERO,
+        });
+        let example = worked_example();
+        let written: Vec<String> = bytes[..example.len()]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let stated: Vec<String> = example.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(written.join(" "), stated.join(" "));
+        assert!(bytes[example.len()..].iter().all(|&byte| byte == 0));
+    }
 }

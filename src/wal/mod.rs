@@ -84,7 +84,7 @@ pub struct Wal<F: Fs = RealFs> {
 impl Wal {
     /// Opens the log in `dir`, creating the directory and a new log where there is none.
     ///
-    /// Everything that was acknowledged at level `disk` is there (`docs/durability.md`, D1); an
+    /// Everything that was acknowledged at level `disk` is there (`docs/durability.md`, P1); an
     /// unfinished last write is cut off; [`opened`](Self::opened) says what was found. Costs one
     /// read of each segment's header and one scan of the newest segment.
     ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::Error;
 
-/// What an acknowledgement of an append means (`docs/durability.md`, D1).
+/// What an acknowledgement of an append means (`docs/durability.md`, P1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Durability {
     /// Staged in memory: survives nothing. For data that may be lost.
