@@ -7,38 +7,22 @@
 //! encode and nothing else; an error after staging means *outcome unknown*, and says so.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::cursor::Settled;
-use super::dictionary::Dictionary;
+use super::active::{Active, Files};
 use super::error::Error;
 use super::fs::Fs;
 use super::keeper::CursorFiles;
-use super::options::{Durability, Options, SEQ_LEAD};
-use super::pool::{Fill, Pool};
+use super::options::{Durability, SEQ_LEAD};
 use super::reader::Segments;
-use super::seq::{LogId, SeqNo};
+use super::seq::SeqNo;
+use super::settled::Settled;
 use super::staging::{Appended, Encode, Need, Staging, Wait};
 use super::wait::{Bell, Waiters, with_thread_waker};
-use super::writer::{Atomics, Ledger, Writer};
-
-/// What it takes to begin a segment.
-#[derive(Debug)]
-pub(crate) struct Files<F: Fs> {
-    pub fs: Arc<F>,
-    pub dir: PathBuf,
-    pub options: Options,
-    pub log_id: LogId,
-    pub marks: Atomics,
-    pub pool: Mutex<Pool>,
-    pub fill: Fill,
-    pub dictionary: RwLock<Dictionary>,
-    pub keeper: Bell,
-}
+use super::writer::Ledger;
 
 /// The shared state of an open log.
 #[derive(Debug)]
@@ -48,7 +32,7 @@ pub(crate) struct Core<F: Fs> {
     /// Notified when the budget or the SeqNo limit may let an append go on.
     pub space: Condvar,
     /// The write token.
-    pub writer: Mutex<Writer<F>>,
+    pub writer: Mutex<Active<F>>,
     /// The sync token.
     pub sync: Mutex<()>,
     pub ledger: Mutex<Ledger<F>>,

@@ -14,6 +14,7 @@ use super::cursor::Slot;
 use super::directory::{CURSORS, TEMPORARY};
 use super::error::Error;
 use super::fs::{Access, File, Fs};
+use super::open::oldest_needed;
 use super::options::SEQ_LEAD;
 use super::seq::SeqNo;
 
@@ -146,10 +147,7 @@ impl<F: Fs> Core<F> {
         let newest = segments
             .get(newest)
             .map_or((0, 0), |live| (live.life.number, live.life.salt));
-        let oldest = segments
-            .iter()
-            .find(|live| live.next_seq > low)
-            .map_or(newest.0, |live| live.life.number.min(newest.0));
+        let oldest = oldest_needed(&segments, low, newest.0);
         drop(segments);
         let next = self.staging.lock().next_seq;
         Slot {

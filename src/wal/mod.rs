@@ -10,14 +10,17 @@
 //! Order of locks: cursor -> write token -> sync token -> ledger -> segments -> staging ->
 //! dictionary. The settled state, the pool, the filler and the waiters are leaves.
 
+mod active;
 mod core;
 mod cursor;
 mod dictionary;
 mod directory;
 mod error;
+mod found;
 mod frame;
 pub mod fs;
 mod keeper;
+mod marks;
 mod open;
 mod options;
 mod pool;
@@ -26,6 +29,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod seq;
+mod settled;
 mod staging;
 mod verify;
 mod view;
@@ -48,12 +52,12 @@ use self::fs::{Fs, RealFs};
 use self::options::{SAVE_INTERVAL, WRITE_DELAY};
 use self::wait::{Heard, with_thread_waker};
 
-pub use self::cursor::{Class, Totals};
 pub use self::error::Error;
 pub use self::open::Opened;
 pub use self::options::{Durability, Options};
 pub use self::reader::{Reader, Record};
 pub use self::seq::{LogId, SeqNo};
+pub use self::settled::{Class, Totals};
 pub use self::staging::Encode;
 pub use self::verify::{Finding, FindingKind, Verified};
 pub use self::view::{SegmentInfo, View};

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Marks;
-use super::cursor::{Settled, Totals};
 use super::dictionary::Dictionary;
 use super::error::Error;
+use super::found::Found;
 use super::fs::{Fs, RealFs};
-use super::open::Found;
 use super::reader::{Live, Reader, Segments};
 use super::recovery::{End, Row};
 use super::seq::{LogId, SeqNo};
+use super::settled::{Settled, Totals};
 
 /// A log as it was when [`View::open`] looked at it.
 #[derive(Debug)]

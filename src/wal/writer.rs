@@ -13,35 +13,18 @@
 //! (R2).
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use parking_lot::MutexGuard;
 
-use super::core::{Core, Files};
+use super::active::Active;
+use super::core::Core;
 use super::error::Error;
-use super::frame::{Kind, MAX_SEGMENT_NUMBER};
 use super::fs::{File, Fs};
 use super::options::{Durability, SYNC_BYTES};
-use super::reader::Live;
-use super::scan::Life;
-use super::segment::{
-    BODY, EndKind, FIELDS_LEN, HEADER_POSITIONS, INDEX_STEP, Predecessor, Seal, SegmentHeader,
-};
+use super::segment::{BODY, EndKind, Predecessor, SegmentHeader};
 use super::seq::SeqNo;
-use super::staging::{Group, Place, frame_span};
-
-/// The write token: who holds it alone gives positions and writes.
-#[derive(Debug)]
-pub(crate) struct Writer<F: Fs> {
-    file: Arc<F::File>,
-    path: PathBuf,
-    pub header: SegmentHeader,
-    /// Where the next group goes.
-    position: u64,
-    seal: Seal,
-}
+use super::staging::Group;
 
 /// What is written but not known to be durable, in the active file.
 #[derive(Debug)]
@@ -64,122 +47,18 @@ pub(crate) struct Ledger<F: Fs> {
 pub(crate) type SyncToken<'a> = MutexGuard<'a, ()>;
 
 impl<F: Fs> Ledger<F> {
-    fn new(file: Arc<F::File>, end: u64) -> Self {
+    /// Of a segment that was just begun; `proven`: and synced.
+    pub(crate) fn new(active: &Active<F>, proven: bool) -> Self {
         Self {
-            file,
+            file: active.file.clone(),
             groups: VecDeque::new(),
             bytes: 0,
-            dirty: true,
-            end,
-            durable_end: BODY,
-            proven: false,
+            dirty: !proven,
+            end: active.position,
+            durable_end: if proven { active.position } else { BODY },
+            proven,
             broken: None,
         }
-    }
-}
-
-/// A segment that was begun: header and preamble are written, nothing is synced.
-pub(crate) struct Begun<F: Fs> {
-    pub writer: Writer<F>,
-    pub ledger: Ledger<F>,
-}
-
-impl<F: Fs> Begun<F> {
-    /// Makes header, preamble and groups durable.
-    pub(crate) fn sync(mut self) -> Result<Self, Error> {
-        let ledger = &mut self.ledger;
-        ledger
-            .file
-            .sync()
-            .map_err(Error::io("sync", &self.writer.path))?;
-        ledger.dirty = false;
-        ledger.durable_end = ledger.end;
-        ledger.proven = true;
-        Ok(self)
-    }
-}
-
-impl<F: Fs> Files<F> {
-    /// Writes a segment's preamble and header; `groups` are what a rewrite puts between them, synced.
-    /// The header itself is not synced here.
-    pub(crate) fn begin_segment(
-        &self,
-        header: SegmentHeader,
-        groups: &mut VecDeque<Group>,
-    ) -> Result<Begun<F>, Error> {
-        let (file, path) = self.pool.lock().take(&*self.fs, &self.dir)?;
-        assert!(header.number <= MAX_SEGMENT_NUMBER);
-        let file = Arc::new(file);
-        let filled = file.len().map_err(Error::io("measure", &path))?;
-        self.fill.reset(&path, filled, header.size);
-        let seal = Seal {
-            first_seq: header.base_seq,
-            ..Seal::default()
-        };
-        let mut writer = Writer {
-            file: file.clone(),
-            path,
-            header,
-            position: BODY,
-            seal,
-        };
-        let mut preamble = self.preamble(&header);
-        writer.write(self, &mut preamble)?;
-        // R2: groups that are rewritten go in front of the header that makes them count.
-        let rewritten = !groups.is_empty();
-        for group in groups.iter_mut() {
-            writer.write(self, group)?;
-        }
-        if rewritten {
-            file.sync().map_err(Error::io("sync", &writer.path))?;
-        }
-        let page = header.encode_page();
-        for position in HEADER_POSITIONS {
-            file.write_at(&page, position)
-                .map_err(Error::io("write", &writer.path))?;
-        }
-        let ledger = Ledger::new(file, writer.position);
-        Ok(Begun { writer, ledger })
-    }
-
-    /// The start frame and every definition so far.
-    fn preamble(&self, header: &SegmentHeader) -> Group {
-        let now = self.fs.now_micros();
-        let dictionary = self.dictionary.read();
-        let definitions = dictionary.payload_len();
-        let mut group = Group::with_capacity(frame_span(FIELDS_LEN) + frame_span(definitions));
-        group
-            .push_frame(Kind::Start, FIELDS_LEN, header.base_seq, now)
-            .copy_from_slice(&header.encode_fields());
-        if definitions > 0 {
-            let out = group.push_frame(Kind::Dictionary, definitions, header.base_seq, now);
-            dictionary.encode(out);
-        }
-        group
-    }
-
-    /// A header for a new life.
-    pub(crate) fn new_header(
-        &self,
-        number: u64,
-        base_seq: SeqNo,
-        seq_limit: SeqNo,
-        previous: Predecessor,
-    ) -> Result<SegmentHeader, Error> {
-        Ok(SegmentHeader {
-            log_id: self.log_id,
-            number,
-            salt: self
-                .fs
-                .random()
-                .map_err(Error::io("draw randomness for", &self.dir))?,
-            base_seq,
-            created_micros: self.fs.now_micros(),
-            size: self.options.segment_size,
-            seq_limit,
-            durable_seq: self.marks.durable(),
-            previous,
-        })
     }
 }
 
@@ -188,7 +67,7 @@ impl<F: Fs> Core<F> {
     /// token for a rotation. An error is final: the log has failed.
     pub(crate) fn write_staged(
         &self,
-        writer: &mut Writer<F>,
+        writer: &mut Active<F>,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
@@ -202,7 +81,7 @@ impl<F: Fs> Core<F> {
 
     fn write_group(
         &self,
-        writer: &mut Writer<F>,
+        writer: &mut Active<F>,
         mut group: Group,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
@@ -291,15 +170,15 @@ impl<F: Fs> Core<F> {
     /// Ends the active segment with a seal, if anything is in it.
     pub(crate) fn seal_for_close(&self) -> Result<(), Error> {
         let mut writer = self.writer.lock();
-        if writer.seal.count == 0 {
+        if writer.is_empty() {
             return Ok(());
         }
         writer.write_seal(&self.files)?;
-        writer.file.sync().map_err(Error::io("sync", &writer.path))
+        writer.sync()
     }
 
     /// Seals the active segment, syncs it, and only then begins the next one (R13).
-    fn rotate(&self, writer: &mut Writer<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+    fn rotate(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
         let sealed = writer.write_seal(&self.files);
         {
             let mut ledger = self.ledger.lock();
@@ -324,8 +203,8 @@ impl<F: Fs> Core<F> {
         }
         let end = (self.ledger.lock().durable_end, self.files.marks.durable());
         let header = self.successor(&writer.header, EndKind::Sealed, end)?;
-        let begun = self.files.begin_segment(header, &mut VecDeque::new())?;
-        self.enter(writer, begun);
+        let next = self.files.begin_segment(header, &mut VecDeque::new())?;
+        self.enter(writer, next, false);
         Ok(())
     }
 
@@ -348,15 +227,15 @@ impl<F: Fs> Core<F> {
     }
 
     /// Makes a begun segment the active one.
-    fn enter(&self, writer: &mut Writer<F>, begun: Begun<F>) {
-        *writer = begun.writer;
-        *self.ledger.lock() = begun.ledger;
+    fn enter(&self, writer: &mut Active<F>, next: Active<F>, proven: bool) {
+        *self.ledger.lock() = Ledger::new(&next, proven);
+        *writer = next;
         self.segments.0.lock().push_back(writer.live());
     }
 
     /// R2: after a failed write or sync, writes what is not durable to a fresh segment, once. If
     /// that fails as well the log takes nothing more.
-    fn mend(&self, writer: &mut Writer<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+    fn mend(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
         self.check_failed()?;
         let Some(reason) = self.ledger.lock().broken.clone() else {
             return Ok(());
@@ -372,7 +251,7 @@ impl<F: Fs> Core<F> {
     }
 
     /// Rewrites what is not durable; the caller holds both tokens.
-    fn rewrite(&self, writer: &mut Writer<F>) -> Result<(), Error> {
+    fn rewrite(&self, writer: &mut Active<F>) -> Result<(), Error> {
         let (mut groups, proven, durable_end) = {
             let mut ledger = self.ledger.lock();
             (
@@ -394,12 +273,13 @@ impl<F: Fs> Core<F> {
                 .new_header(old.number + 1, old.base_seq, self.seq_limit(), old.previous)?
         };
         // Only the header makes the groups count: it is synced after them.
-        let begun = self.files.begin_segment(header, &mut groups)?.sync()?;
-        let end = begun.ledger.end;
+        let fresh = self.files.begin_segment(header, &mut groups)?;
+        fresh.sync()?;
+        let end = fresh.position;
         if !proven {
             self.segments.0.lock().pop_back();
         }
-        self.enter(writer, begun);
+        self.enter(writer, fresh, true);
         self.publish_durable(end, groups.back().map(|group| group.end_seq));
         self.recycle(groups.into());
         self.wake();
@@ -455,125 +335,10 @@ impl<F: Fs> Core<F> {
     }
 }
 
-impl<F: Fs> Writer<F> {
-    /// The active segment as readers see it: nothing of it is durable yet.
-    pub(crate) fn live(&self) -> Live {
-        Live {
-            life: Life {
-                number: self.header.number,
-                salt: self.header.salt,
-            },
-            path: self.path.clone(),
-            base_seq: self.header.base_seq,
-            end: BODY,
-            next_seq: self.header.base_seq,
-        }
-    }
-
-    fn has_room(&self, len: u64) -> bool {
-        self.position + len + Seal::room(self.header.size) <= self.header.size
-    }
-
-    fn write(&mut self, files: &Files<F>, group: &mut Group) -> Result<(), Error> {
-        let bytes = group.place(Place {
-            segment: self.header.number,
-            salt: self.header.salt,
-            position: self.position,
-            durable_seq: files.marks.durable(),
-            acked_seq: files.marks.acked(),
-        });
-        let end = self.position + bytes.len() as u64;
-        if files.fill.advance(end) && bytes.len() < 64 << 10 {
-            files.keeper.ring();
-        }
-        self.file
-            .write_at(bytes, self.position)
-            .map_err(Error::io("write", &self.path))?;
-        self.note(group);
-        // A group ends on a page boundary; positions in between belong to its padding (R1).
-        self.position = end;
-        Ok(())
-    }
-
-    /// Keeps count for the seal.
-    fn note(&mut self, group: &Group) {
-        if group.records == 0 {
-            return;
-        }
-        let indexed = self
-            .seal
-            .index
-            .last()
-            .map_or(0, |(_, position)| position / INDEX_STEP + 1);
-        if self.position / INDEX_STEP >= indexed {
-            self.seal.index.push((group.first_seq(), self.position));
-        }
-        if self.seal.count == 0 {
-            self.seal.first_time_micros = group.first_time_micros;
-        }
-        self.seal.count += group.records;
-        self.seal.last_seq = group.end_seq;
-        self.seal.last_time_micros = group.last_time_micros;
-    }
-
-    /// Writes the seal frame; the caller syncs.
-    pub(crate) fn write_seal(&mut self, files: &Files<F>) -> Result<(), Error> {
-        let len = self.seal.len();
-        let mut group = Group::with_capacity(frame_span(len));
-        let next_seq = files.marks.written();
-        self.seal
-            .encode(group.push_frame(Kind::Seal, len, next_seq, files.fs.now_micros()));
-        self.write(files, &mut group)
-    }
-}
-
 /// An error with its cause, on one line.
 pub(crate) fn describe(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
-    }
-}
-
-/// Where appends stand. `acked <= durable <= written <= next`.
-#[derive(Debug)]
-pub(crate) struct Atomics {
-    written: AtomicU64,
-    durable: AtomicU64,
-    acked: AtomicU64,
-}
-
-impl Atomics {
-    pub(crate) fn new(durable: SeqNo, acked: SeqNo) -> Self {
-        Self {
-            written: durable.get().into(),
-            durable: durable.get().into(),
-            acked: acked.get().into(),
-        }
-    }
-
-    pub(crate) fn written(&self) -> SeqNo {
-        SeqNo::new(self.written.load(SeqCst))
-    }
-
-    pub(crate) fn durable(&self) -> SeqNo {
-        SeqNo::new(self.durable.load(SeqCst))
-    }
-
-    pub(crate) fn acked(&self) -> SeqNo {
-        SeqNo::new(self.acked.load(SeqCst))
-    }
-
-    fn set_written(&self, seq: SeqNo) {
-        self.written.fetch_max(seq.get(), SeqCst);
-    }
-
-    fn set_durable(&self, seq: SeqNo) {
-        self.set_written(seq);
-        self.durable.fetch_max(seq.get(), SeqCst);
-    }
-
-    pub(crate) fn set_acked(&self, seq: SeqNo) {
-        self.acked.fetch_max(seq.get(), SeqCst);
     }
 }

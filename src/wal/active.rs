@@ -1,0 +1,219 @@
+//! The active segment: beginning one, writing groups into it, sealing it.
+//!
+//! Owns: [`Files`], what it takes to begin a segment; [`Active`], its file and its next position. Must
+//! not know: staging, waiters, or when a sync is due.
+//!
+//! Order of durable steps: the file's name, then preamble and header; where groups are rewritten (R2)
+//! these and a sync come first, and only then the header that makes them count.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::dictionary::Dictionary;
+use super::error::Error;
+use super::frame::{Kind, MAX_SEGMENT_NUMBER};
+use super::fs::{File, Fs};
+use super::marks::Atomics;
+use super::options::Options;
+use super::pool::{Fill, Pool};
+use super::reader::Live;
+use super::scan::Life;
+use super::segment::{
+    BODY, FIELDS_LEN, HEADER_POSITIONS, INDEX_STEP, Predecessor, Seal, SegmentHeader,
+};
+use super::seq::{LogId, SeqNo};
+use super::staging::{Group, Place, frame_span};
+use super::wait::Bell;
+
+/// What it takes to begin a segment.
+#[derive(Debug)]
+pub(crate) struct Files<F: Fs> {
+    pub fs: Arc<F>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub log_id: LogId,
+    pub marks: Atomics,
+    pub pool: Mutex<Pool>,
+    pub fill: Fill,
+    pub dictionary: RwLock<Dictionary>,
+    pub keeper: Bell,
+}
+
+/// The active segment: the one that is appended to. Whoever holds the write token writes it.
+#[derive(Debug)]
+pub(crate) struct Active<F: Fs> {
+    pub file: Arc<F::File>,
+    pub path: PathBuf,
+    pub header: SegmentHeader,
+    /// Where the next group goes.
+    pub position: u64,
+    seal: Seal,
+}
+
+impl<F: Fs> Files<F> {
+    /// Writes a segment's preamble and header; `groups` are what a rewrite puts between them, synced.
+    /// The header itself is not synced here.
+    pub(crate) fn begin_segment(
+        &self,
+        header: SegmentHeader,
+        groups: &mut VecDeque<Group>,
+    ) -> Result<Active<F>, Error> {
+        let (file, path) = self.pool.lock().take(&*self.fs, &self.dir)?;
+        assert!(header.number <= MAX_SEGMENT_NUMBER);
+        let file = Arc::new(file);
+        let filled = file.len().map_err(Error::io("measure", &path))?;
+        self.fill.reset(&path, filled, header.size);
+        let seal = Seal {
+            first_seq: header.base_seq,
+            ..Seal::default()
+        };
+        let mut active = Active {
+            file: file.clone(),
+            path,
+            header,
+            position: BODY,
+            seal,
+        };
+        let mut preamble = self.preamble(&header);
+        active.write(self, &mut preamble)?;
+        // R2: groups that are rewritten go in front of the header that makes them count.
+        let rewritten = !groups.is_empty();
+        for group in groups.iter_mut() {
+            active.write(self, group)?;
+        }
+        if rewritten {
+            file.sync().map_err(Error::io("sync", &active.path))?;
+        }
+        let page = header.encode_page();
+        for position in HEADER_POSITIONS {
+            file.write_at(&page, position)
+                .map_err(Error::io("write", &active.path))?;
+        }
+        Ok(active)
+    }
+
+    /// The start frame and every definition so far.
+    fn preamble(&self, header: &SegmentHeader) -> Group {
+        let now = self.fs.now_micros();
+        let dictionary = self.dictionary.read();
+        let definitions = dictionary.payload_len();
+        let mut group = Group::with_capacity(frame_span(FIELDS_LEN) + frame_span(definitions));
+        group
+            .push_frame(Kind::Start, FIELDS_LEN, header.base_seq, now)
+            .copy_from_slice(&header.encode_fields());
+        if definitions > 0 {
+            let out = group.push_frame(Kind::Dictionary, definitions, header.base_seq, now);
+            dictionary.encode(out);
+        }
+        group
+    }
+
+    /// A header for a new life.
+    pub(crate) fn new_header(
+        &self,
+        number: u64,
+        base_seq: SeqNo,
+        seq_limit: SeqNo,
+        previous: Predecessor,
+    ) -> Result<SegmentHeader, Error> {
+        Ok(SegmentHeader {
+            log_id: self.log_id,
+            number,
+            salt: self
+                .fs
+                .random()
+                .map_err(Error::io("draw randomness for", &self.dir))?,
+            base_seq,
+            created_micros: self.fs.now_micros(),
+            size: self.options.segment_size,
+            seq_limit,
+            durable_seq: self.marks.durable(),
+            previous,
+        })
+    }
+}
+
+impl<F: Fs> Active<F> {
+    /// The active segment as readers see it: nothing of it is durable yet.
+    pub(crate) fn live(&self) -> Live {
+        Live {
+            life: Life {
+                number: self.header.number,
+                salt: self.header.salt,
+            },
+            path: self.path.clone(),
+            base_seq: self.header.base_seq,
+            end: BODY,
+            next_seq: self.header.base_seq,
+        }
+    }
+
+    pub(crate) fn has_room(&self, len: u64) -> bool {
+        self.position + len + Seal::room(self.header.size) <= self.header.size
+    }
+
+    pub(crate) fn write(&mut self, files: &Files<F>, group: &mut Group) -> Result<(), Error> {
+        let bytes = group.place(Place {
+            segment: self.header.number,
+            salt: self.header.salt,
+            position: self.position,
+            durable_seq: files.marks.durable(),
+            acked_seq: files.marks.acked(),
+        });
+        let end = self.position + bytes.len() as u64;
+        if files.fill.advance(end) && bytes.len() < 64 << 10 {
+            files.keeper.ring();
+        }
+        self.file
+            .write_at(bytes, self.position)
+            .map_err(Error::io("write", &self.path))?;
+        self.note(group);
+        // A group ends on a page boundary; positions in between belong to its padding (R1).
+        self.position = end;
+        Ok(())
+    }
+
+    /// Keeps count for the seal.
+    fn note(&mut self, group: &Group) {
+        if group.records == 0 {
+            return;
+        }
+        let indexed = self
+            .seal
+            .index
+            .last()
+            .map_or(0, |(_, position)| position / INDEX_STEP + 1);
+        if self.position / INDEX_STEP >= indexed {
+            self.seal.index.push((group.first_seq(), self.position));
+        }
+        if self.seal.count == 0 {
+            self.seal.first_time_micros = group.first_time_micros;
+        }
+        self.seal.count += group.records;
+        self.seal.last_seq = group.end_seq;
+        self.seal.last_time_micros = group.last_time_micros;
+    }
+
+    /// Writes the seal frame; the caller syncs.
+    pub(crate) fn write_seal(&mut self, files: &Files<F>) -> Result<(), Error> {
+        let len = self.seal.len();
+        let mut group = Group::with_capacity(frame_span(len));
+        let next_seq = files.marks.written();
+        self.seal
+            .encode(group.push_frame(Kind::Seal, len, next_seq, files.fs.now_micros()));
+        self.write(files, &mut group)
+    }
+
+    /// Whether any record is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seal.count == 0
+    }
+
+    /// Makes everything written so far durable; only for a segment that nobody else syncs.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync().map_err(Error::io("sync", &self.path))
+    }
+}

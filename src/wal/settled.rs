@@ -1,0 +1,347 @@
+//! What is settled, in memory, and the conservation law.
+//!
+//! Owns: the one final outcome of every SeqNo ([`Settled`], pure). Must not know: files, or who
+//! settles a record and why.
+//!
+//! Invariants: the first settlement of a SeqNo stays; the low mark never moves back; the totals count
+//! each settled number once (P6).
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::options::MAX_WINDOW;
+use super::seq::SeqNo;
+
+/// The one final outcome of a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Class {
+    /// The sink has acknowledged it.
+    Shipped,
+    /// It stands durably in the dead-letter log.
+    DeadLettered,
+    /// A policy let it grow too old.
+    Expired,
+    /// A policy gave it up for space.
+    Dropped,
+    /// It stands durably in another log of the store.
+    Moved,
+    /// It was promised and can no longer be read.
+    Lost,
+    /// The number was skipped after an unclean end: neither accepted nor lost.
+    Void,
+    /// Settled, but both cursor slots were lost and with them how.
+    Unknown,
+}
+
+impl Class {
+    /// All classes, in the order of their codes.
+    pub const ALL: [Self; 8] = [
+        Self::Shipped,
+        Self::DeadLettered,
+        Self::Expired,
+        Self::Dropped,
+        Self::Moved,
+        Self::Lost,
+        Self::Void,
+        Self::Unknown,
+    ];
+
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Shipped => 0,
+            Self::DeadLettered => 1,
+            Self::Expired => 2,
+            Self::Dropped => 3,
+            Self::Moved => 4,
+            Self::Lost => 5,
+            Self::Void => 6,
+            Self::Unknown => 7,
+        }
+    }
+
+    /// F9: on disk and in the ring, 0 stands for "not settled".
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Shipped => 1,
+            Self::DeadLettered => 2,
+            Self::Expired => 3,
+            Self::Dropped => 4,
+            Self::Moved => 5,
+            Self::Lost => 6,
+            Self::Void => 7,
+            Self::Unknown => 8,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.code() == code)
+    }
+
+    /// Whether a slot may forget a settlement of this class above the low mark: the records are
+    /// then queued again. A loss or a drop is never forgotten.
+    const fn may_requeue(self) -> bool {
+        match self {
+            Self::Shipped | Self::DeadLettered | Self::Moved | Self::Unknown => true,
+            Self::Expired | Self::Dropped | Self::Lost | Self::Void => false,
+        }
+    }
+}
+
+/// Records by their final outcome, and those that have none yet.
+///
+/// `accepted = shipped + dead_lettered + expired + dropped + moved + lost + unknown + queued`, at
+/// all times, over restarts and crashes (`docs/durability.md`, P6). Void numbers are neither
+/// accepted nor settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "each field is the count of the class of its name"
+)]
+pub struct Totals {
+    /// Appended, in the life of the log.
+    pub accepted: u64,
+    pub shipped: u64,
+    pub dead_lettered: u64,
+    pub expired: u64,
+    pub dropped: u64,
+    pub moved: u64,
+    pub lost: u64,
+    pub unknown: u64,
+    pub void: u64,
+    /// Not settled yet.
+    pub queued: u64,
+}
+
+impl Totals {
+    /// Whether each accepted record is settled once or queued.
+    pub fn balances(&self) -> bool {
+        let settled = self.shipped
+            + self.dead_lettered
+            + self.expired
+            + self.dropped
+            + self.moved
+            + self.lost
+            + self.unknown;
+        self.accepted == settled + self.queued
+    }
+}
+
+/// F9: settled runs that a slot of the cursor holds.
+pub(crate) const MAX_RUNS: usize = 160;
+
+/// A settled stretch above the low mark.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub range: Range<SeqNo>,
+    pub class: Class,
+}
+
+/// What is settled, in memory: a low mark, and one byte for each SeqNo of the window above it.
+///
+/// Void ranges above the mark are kept apart from the window: they are long, few, and told by the
+/// segment headers, so that a crash loop cannot fill the cursor with them.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    origin: SeqNo,
+    low: SeqNo,
+    /// Codes of the non-void SeqNos from `low` on; zero: not settled. The front is never settled.
+    window: VecDeque<u8>,
+    settled_in_window: u64,
+    /// Above `low`, in order, apart from each other.
+    voids: VecDeque<Range<SeqNo>>,
+    /// Of void ranges, only what lies below `low` is counted.
+    totals: [u64; Class::ALL.len()],
+}
+
+impl Settled {
+    /// The state that a slot and the chain of segments describe.
+    pub(crate) fn new(
+        origin: SeqNo,
+        low: SeqNo,
+        totals: [u64; Class::ALL.len()],
+        runs: &[Run],
+        voids: impl IntoIterator<Item = Range<SeqNo>>,
+    ) -> Self {
+        let mut settled = Self {
+            origin,
+            low,
+            window: VecDeque::new(),
+            settled_in_window: 0,
+            voids: VecDeque::new(),
+            totals,
+        };
+        for void in voids {
+            settled.add_void(void);
+        }
+        for run in runs {
+            // The slot's totals hold its runs already.
+            settled.totals[run.class.index()] -= run.range.end - run.range.start;
+            settled.settle(run.range.clone(), run.class);
+        }
+        settled
+    }
+
+    pub(crate) fn low(&self) -> SeqNo {
+        self.low
+    }
+
+    /// Declares numbers void that were skipped; they lie above everything handed out so far.
+    pub(crate) fn add_void(&mut self, range: Range<SeqNo>) {
+        let range = range.start.max(self.low)..range.end;
+        if range.start < range.end {
+            assert!(self.voids.back().is_none_or(|last| last.end <= range.start));
+            self.voids.push_back(range);
+            self.advance();
+        }
+    }
+
+    /// Settles a range; numbers that are settled already keep their class. Returns how many were new.
+    pub(crate) fn settle(&mut self, range: Range<SeqNo>, class: Class) -> u64 {
+        let mut fresh = 0;
+        let mut seq = range.start.max(self.low);
+        while seq < range.end {
+            if let Some(void) = self.voids.iter().find(|void| void.contains(&seq)) {
+                seq = void.end;
+                continue;
+            }
+            let Some(at) = self.window_index(seq) else {
+                break;
+            };
+            if at >= self.window.len() {
+                self.window.resize(at + 1, 0);
+            }
+            if self.window[at] == 0 {
+                self.window[at] = class.code();
+                fresh += 1;
+            }
+            seq = seq + 1;
+        }
+        self.settled_in_window += fresh;
+        self.totals[class.index()] += fresh;
+        self.advance();
+        fresh
+    }
+
+    pub(crate) fn is_settled(&self, seq: SeqNo) -> bool {
+        seq < self.low
+            || self.voids.iter().any(|void| void.contains(&seq))
+            || self
+                .window_index(seq)
+                .and_then(|at| self.window.get(at))
+                .is_some_and(|&code| code != 0)
+    }
+
+    /// Place in the window of a SeqNo at or above `low` that is not void.
+    fn window_index(&self, seq: SeqNo) -> Option<usize> {
+        let voids: u64 = self
+            .voids
+            .iter()
+            .take_while(|v| v.end <= seq)
+            .map(|v| v.end - v.start)
+            .sum();
+        usize::try_from(seq - self.low - voids)
+            .ok()
+            .filter(|&at| at < MAX_WINDOW)
+    }
+
+    fn advance(&mut self) {
+        loop {
+            if self
+                .voids
+                .front()
+                .is_some_and(|void| void.start == self.low)
+                && let Some(void) = self.voids.pop_front()
+            {
+                self.totals[Class::Void.index()] += void.end - void.start;
+                self.low = void.end;
+            } else if self.window.front().is_some_and(|&code| code != 0) {
+                self.window.pop_front();
+                self.settled_in_window -= 1;
+                self.low = self.low + 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The settled stretches above the low mark, lowest first.
+    fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut seq = self.low;
+        let mut voids = self.voids.iter().peekable();
+        for &code in &self.window {
+            if let Some(void) = voids.next_if(|void| void.start == seq) {
+                seq = void.end;
+            }
+            if let Some(class) = Class::from_code(code) {
+                match runs.last_mut() {
+                    Some(last) if last.range.end == seq && last.class == class => {
+                        last.range.end = seq + 1;
+                    }
+                    _ => runs.push(Run {
+                        range: seq..seq + 1,
+                        class,
+                    }),
+                }
+            }
+            seq = seq + 1;
+        }
+        runs
+    }
+
+    /// What a slot can hold of this: runs that do not fit are queued again, in the runs and in the
+    /// totals alike; those that must not be forgotten come first.
+    pub(crate) fn to_slot_parts(&self) -> (Vec<Run>, [u64; Class::ALL.len()]) {
+        let runs = self.runs();
+        let must = runs
+            .iter()
+            .filter(|run| !run.class.may_requeue())
+            .count()
+            .min(MAX_RUNS);
+        let (mut room, mut must_room) = (MAX_RUNS - must, must);
+        let mut totals = self.totals;
+        let kept = runs
+            .into_iter()
+            .filter(|run| {
+                let room = if run.class.may_requeue() {
+                    &mut room
+                } else {
+                    &mut must_room
+                };
+                let keep = *room > 0;
+                if keep {
+                    *room -= 1;
+                } else {
+                    totals[run.class.index()] -= run.range.end - run.range.start;
+                }
+                keep
+            })
+            .collect();
+        (kept, totals)
+    }
+
+    /// The conservation law's terms, for a log whose next number is `next`.
+    pub(crate) fn totals(&self, next: SeqNo) -> Totals {
+        let voids: u64 = self
+            .voids
+            .iter()
+            .map(|void| void.end.min(next) - void.start)
+            .sum();
+        let of = |class: Class| self.totals[class.index()];
+        let void = of(Class::Void) + voids;
+        Totals {
+            accepted: (next - self.origin).saturating_sub(void),
+            shipped: of(Class::Shipped),
+            dead_lettered: of(Class::DeadLettered),
+            expired: of(Class::Expired),
+            dropped: of(Class::Dropped),
+            moved: of(Class::Moved),
+            lost: of(Class::Lost),
+            unknown: of(Class::Unknown),
+            void,
+            queued: (next - self.low).saturating_sub(voids + self.settled_in_window),
+        }
+    }
+}
