@@ -5,6 +5,13 @@
 //! prints the table alone. The files lie in `FERRYLOG_BENCH_DIR`, or else in the target directory,
 //! so that they are on a disk and not on a tmpfs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "what cannot go on here panics"
+)]
+
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;

@@ -40,6 +40,9 @@ pub(crate) struct Core<F: Fs> {
     pub settled: Mutex<Settled>,
     pub cursor: Mutex<CursorFiles<F>>,
     pub waiters: Waiters,
+    /// Told like the waiters, but nobody hurries for them: a shipper that waits for records must not
+    /// turn level `os` into `disk`.
+    pub watchers: Waiters,
     pub flusher: Bell,
     pub syncer: Bell,
     pub failure: OnceLock<String>,
@@ -164,8 +167,9 @@ impl<F: Fs> Core<F> {
     /// Wakes the waiters that have what they wait for; all of them once the log has failed.
     pub(crate) fn wake(&self) {
         let failed = self.failure.get().is_some();
-        self.waiters
-            .wake(|end, level| failed || self.reached(end, level));
+        for list in [&self.waiters, &self.watchers] {
+            list.wake(|end, level| failed || self.reached(end, level));
+        }
     }
 
     /// The log takes nothing more: what was waiting is told that its outcome is unknown.

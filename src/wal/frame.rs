@@ -25,7 +25,7 @@ const POSITION_BITS: u32 = 26;
 /// Largest segment number that fits.
 pub(crate) const MAX_SEGMENT_NUMBER: u64 = (1 << (64 - POSITION_BITS)) - 1;
 
-const _: () = assert!(PAGE % HEADER_LEN == 0);
+const _: () = assert!(PAGE.is_multiple_of(HEADER_LEN));
 const _: () = assert!((4u64 << 30) / (HEADER_LEN as u64) <= 1 << POSITION_BITS);
 
 /// What a frame carries.
@@ -116,8 +116,8 @@ impl Header {
     /// Writes the header into the first 64 bytes of `out`.
     pub(crate) fn encode(&self, salt: u64, out: &mut [u8]) {
         assert!(self.segment <= MAX_SEGMENT_NUMBER);
-        assert!(self.position % HEADER_LEN as u64 == 0);
-        let place = self.segment << POSITION_BITS | self.position / HEADER_LEN as u64;
+        assert!(self.position.is_multiple_of(HEADER_LEN as u64));
+        let place = (self.segment << POSITION_BITS) | (self.position / HEADER_LEN as u64);
         let flags = if self.more { FLAG_MORE } else { 0 };
         out[0..4].copy_from_slice(&(MAGIC ^ low_half(salt)).to_le_bytes());
         out[8..16].copy_from_slice(&place.to_le_bytes());
@@ -191,7 +191,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// The eight bytes at `at` as a number; the caller has checked the length.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+    u64::from(u32_at(bytes, at)) | (u64::from(u32_at(bytes, at + 4)) << 32)
 }
 
 /// Bytes that a record of this length takes in a payload.

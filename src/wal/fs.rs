@@ -33,6 +33,10 @@ pub struct Entry {
 }
 
 /// The outside world.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "all of them: what the system answers"
+)]
 pub trait Fs: Send + Sync + Debug + 'static {
     /// An open file.
     type File: File;
@@ -60,6 +64,11 @@ pub trait Fs: Send + Sync + Debug + 'static {
 }
 
 /// An open file. Positions and lengths are in bytes.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "all of them: what the system answers"
+)]
+#[expect(clippy::len_without_is_empty, reason = "a file is no collection")]
 pub trait File: Send + Sync + Debug + 'static {
     /// Reads until `buffer` is full or the file ends; returns how much was read.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;

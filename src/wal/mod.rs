@@ -275,7 +275,7 @@ impl<F: Fs> Wal<F> {
             if durable > beyond || left.is_zero() || self.core.failure.get().is_some() {
                 return durable;
             }
-            with_thread_waker(|waker| self.core.waiters.add(beyond + 1, Durability::Disk, waker));
+            with_thread_waker(|waker| self.core.watchers.add(beyond + 1, Durability::Disk, waker));
             if self.core.files.marks.durable() <= beyond {
                 thread::park_timeout(left);
             }

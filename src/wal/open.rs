@@ -280,6 +280,7 @@ fn core<F: Fs>(
         settled: Mutex::new(settled),
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),
+        watchers: Waiters::default(),
         flusher: Bell::default(),
         syncer: Bell::default(),
         failure: OnceLock::new(),

@@ -118,7 +118,7 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let size = self.segment_size;
-        if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(&size) || size % 4096 != 0 {
+        if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(&size) || !size.is_multiple_of(4096) {
             return Err(Error::Options {
                 reason: format!("segment_size is {size}: use 1 MiB to 4 GiB, a multiple of 4 KiB"),
             });

@@ -202,21 +202,28 @@ impl Settled {
         let mut fresh = 0;
         let mut seq = range.start.max(self.low);
         while seq < range.end {
-            if let Some(void) = self.voids.iter().find(|void| void.contains(&seq)) {
-                seq = void.end;
-                continue;
-            }
+            let next_void = self.voids.iter().find(|void| seq < void.end);
+            let stretch_end = match next_void {
+                Some(void) if void.start <= seq => {
+                    seq = void.end;
+                    continue;
+                }
+                Some(void) => void.start.min(range.end),
+                None => range.end,
+            };
             let Some(at) = self.window_index(seq) else {
                 break;
             };
-            if at >= self.window.len() {
-                self.window.resize(at + 1, 0);
+            let len = usize::try_from(stretch_end - seq).unwrap_or(MAX_WINDOW);
+            let end = at.saturating_add(len).min(MAX_WINDOW);
+            if self.window.len() < end {
+                self.window.resize(end, 0);
             }
-            if self.window[at] == 0 {
-                self.window[at] = class.code();
+            for code in self.window.range_mut(at..end).filter(|code| **code == 0) {
+                *code = class.code();
                 fresh += 1;
             }
-            seq = seq + 1;
+            seq = stretch_end;
         }
         self.settled_in_window += fresh;
         self.totals[class.index()] += fresh;

@@ -163,7 +163,7 @@ impl Group {
 
     fn open_frame(&mut self, kind: Kind, first_seq: SeqNo, base_time_micros: i64) -> usize {
         let at = self.used;
-        assert!(at % HEADER_LEN == 0 && self.room() >= HEADER_LEN);
+        assert!(at.is_multiple_of(HEADER_LEN) && self.room() >= HEADER_LEN);
         self.frames.push(Staged {
             at,
             first_seq,
@@ -190,7 +190,7 @@ impl Group {
     /// Finishes the headers for this place and returns the bytes to write there: whole pages.
     /// Calling it again for another place is how a group is rewritten (R2).
     pub(crate) fn place(&mut self, place: Place) -> &[u8] {
-        assert!(place.position % PAGE as u64 == 0);
+        assert!(place.position.is_multiple_of(PAGE as u64));
         let padded = self.padded_len();
         self.bytes[self.used..padded].fill(0);
         for frame in &self.frames {

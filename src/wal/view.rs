@@ -33,6 +33,31 @@ pub struct View<F: Fs = RealFs> {
     dictionary: Dictionary,
 }
 
+/// How often a log that seems damaged is looked at before that is believed.
+const LOOKS_MAX: u32 = 4;
+
+fn look<F: Fs>(fs: &F, dir: &Path) -> Result<(Found, End, Option<Error>), Error> {
+    let not_a_log = || Error::NotALog { path: dir.into() };
+    let found = match Found::of(fs, dir) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(not_a_log());
+        }
+        found => found?.ok_or_else(not_a_log)?,
+    };
+    match (found.end(), &found.tail) {
+        (Err(damage), Some(tail)) => {
+            let (position, next_seq) = (tail.end, tail.next_seq);
+            let end = End {
+                row: Row::E,
+                position,
+                next_seq,
+            };
+            Ok((found, end, Some(damage)))
+        }
+        (end, _) => end.map(|end| (found, end, None)),
+    }
+}
+
 /// One live segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -70,23 +95,13 @@ impl<F: Fs> View<F> {
     /// As [`open`](View::open).
     pub fn open_on(fs: Arc<F>, dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        let not_a_log = || Error::NotALog { path: dir.into() };
-        let found = match Found::of(&*fs, dir) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(not_a_log());
+        // A live log moves on while it is looked at: what seems damaged may only be newer.
+        let mut looks = 1;
+        let (found, end, damage) = loop {
+            match look(&*fs, dir) {
+                Ok((_, _, Some(_))) | Err(Error::Corrupt { .. }) if looks < LOOKS_MAX => looks += 1,
+                seen => break seen?,
             }
-            found => found?.ok_or_else(not_a_log)?,
-        };
-        let (end, damage) = match (found.end(), &found.tail) {
-            (Err(damage), Some(tail)) => {
-                let end = End {
-                    row: Row::E,
-                    position: tail.end,
-                    next_seq: tail.next_seq,
-                };
-                (end, Some(damage))
-            }
-            (end, _) => (end?, None),
         };
         let (live, voids) = found.live(end);
         let settled = found.settled(voids);

@@ -1,3 +1,10 @@
 //! The engine through its public face: one module a subject.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "what cannot go on here panics"
+)]
+
 mod append;
