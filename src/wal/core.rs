@@ -125,6 +125,8 @@ impl<F: Fs> Core<F> {
             return Ok(None);
         };
         staging.define(id, text, self.files.fs.now_micros());
+        // The record that follows finds staging in use, and so leaves the bell to us.
+        self.flusher.ring_soon();
         Ok(Some(id))
     }
 
