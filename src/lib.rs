@@ -1,3 +1,6 @@
-//! A write-ahead log for the edge that ferries itself to Kafka.
+#![doc = include_str!("../README.md")]
 
+pub mod store;
+
+pub mod message;
 pub mod wal;

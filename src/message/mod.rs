@@ -1,0 +1,290 @@
+//! What a record is before and after the log: a message for one Kafka topic.
+//!
+//! Owns the two shapes of a message, the borrowed one that is appended ([`MessageRef`]) and the
+//! one that is read back ([`Message`], slices of the log's read buffer), their limits, and their
+//! bytes ([`codec`]).
+//!
+//! It must not know the log that keeps the bytes, the client that sends them, or where an interned
+//! topic name is kept: names are resolved by a function that the caller passes in.
+//!
+//! Invariants: a message that passes [`MessageRef::check`] can be sent by any Kafka client, and
+//! what is decoded equals what was encoded, but for a missing timestamp, which becomes the time of
+//! the append.
+
+pub mod codec;
+
+use std::{error, fmt, sync::Arc};
+
+use bytes::Bytes;
+
+/// Longest topic name, in bytes: Kafka's own limit.
+pub const TOPIC_LEN_MAX: usize = 249;
+/// Longest key, in bytes. A key chooses a partition; one that is larger is a value in disguise.
+pub const KEY_LEN_MAX: usize = 64 * 1024;
+/// Most bytes that the headers of one message may take in the log, lengths included. This bounds
+/// their number too: a header takes two bytes at least.
+pub const HEADERS_LEN_MAX: usize = 64 * 1024;
+
+/// One header of a message. Kafka allows the same name twice and a value that is null.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header<'a> {
+    /// Its name, which may be empty.
+    pub name: &'a str,
+    /// Its value; `None` is Kafka's null.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A message as it is appended. It borrows everything, so that appending copies each byte once.
+///
+/// ```
+/// use ferrylog::message::MessageRef;
+///
+/// let reading = MessageRef { key: Some(b"site-17"), value: Some(b"21.4"), ..MessageRef::to("temps") };
+/// assert!(reading.check().is_ok());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageRef<'a> {
+    /// The topic it goes to.
+    pub topic: &'a str,
+    /// The partition it must go to; `None` leaves that to the key.
+    pub partition: Option<i32>,
+    /// The key; `None` is Kafka's null.
+    pub key: Option<&'a [u8]>,
+    /// Headers, in order.
+    pub headers: &'a [Header<'a>],
+    /// Milliseconds since 1970; `None` is the time of the append.
+    pub timestamp_millis: Option<i64>,
+    /// The value; `None` is Kafka's null, a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> MessageRef<'a> {
+    /// A message to `topic` with every other part empty.
+    #[must_use]
+    pub const fn to(topic: &'a str) -> Self {
+        Self {
+            topic,
+            partition: None,
+            key: None,
+            headers: &[],
+            timestamp_millis: None,
+            value: None,
+        }
+    }
+
+    /// Checks everything that Kafka or the log would refuse whatever happens later, but for the
+    /// length of the whole, which is the log's to judge.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] names the first part that is wrong. The message can never be accepted as it is.
+    pub fn check(&self) -> Result<(), Invalid> {
+        check_topic(self.topic)?;
+        if let Some(partition) = self.partition.filter(|partition| *partition < 0) {
+            return Err(Invalid::Partition { partition });
+        }
+        if let Some(millis) = self.timestamp_millis.filter(|millis| *millis < 0) {
+            return Err(Invalid::Timestamp { millis });
+        }
+        let key_len = self.key.map_or(0, <[u8]>::len);
+        if key_len > KEY_LEN_MAX {
+            return Err(Invalid::Key { len: key_len });
+        }
+        let headers_len = codec::header_block_len(self.headers);
+        if headers_len > HEADERS_LEN_MAX {
+            return Err(Invalid::Headers { len: headers_len });
+        }
+        Ok(())
+    }
+}
+
+/// Checks a topic name against Kafka's rule: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`.
+///
+/// # Errors
+///
+/// [`Invalid::Topic`] with the name and what is wrong with it.
+pub fn check_topic(topic: &str) -> Result<(), Invalid> {
+    let reason = if topic.is_empty() {
+        "it is empty"
+    } else if topic.len() > TOPIC_LEN_MAX {
+        "it is longer than 249 bytes"
+    } else if topic == "." || topic == ".." {
+        "'.' and '..' are reserved"
+    } else if !topic.bytes().all(is_topic_byte) {
+        "only a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
+    } else {
+        return Ok(());
+    };
+    Err(Invalid::Topic {
+        topic: topic.chars().take(TOPIC_LEN_MAX).collect(),
+        reason,
+    })
+}
+
+const fn is_topic_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+/// A message as it is read: its parts are slices of the log's read buffer, its topic is shared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// The topic it goes to.
+    pub topic: Arc<str>,
+    /// The partition it must go to; `None` leaves that to the key.
+    pub partition: Option<i32>,
+    /// The key; `None` is Kafka's null.
+    pub key: Option<Bytes>,
+    /// Milliseconds since 1970: as given, else the time of the append.
+    pub timestamp_millis: i64,
+    /// The value; `None` is Kafka's null, a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers as they lie in the log. Only [`codec::decode`] makes them, after a check of
+    /// every one: so reading them again cannot fail.
+    headers: codec::HeaderBlock,
+}
+
+impl Message {
+    /// The headers, in order.
+    #[must_use]
+    pub fn headers(&self) -> codec::Headers<'_> {
+        self.headers.iter()
+    }
+}
+
+/// Why a message can never be accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// The topic name breaks Kafka's rule.
+    Topic {
+        /// The name, cut to 249 characters.
+        topic: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A partition is 0 or more.
+    Partition {
+        /// The one given.
+        partition: i32,
+    },
+    /// A timestamp is 0 or more.
+    Timestamp {
+        /// The one given, in milliseconds.
+        millis: i64,
+    },
+    /// The key is longer than [`KEY_LEN_MAX`].
+    Key {
+        /// Its length.
+        len: usize,
+    },
+    /// The headers take more than [`HEADERS_LEN_MAX`].
+    Headers {
+        /// What they take.
+        len: usize,
+    },
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic { topic, reason } => write!(f, "no valid topic name: {topic:?}: {reason}"),
+            Self::Partition { partition } => {
+                write!(f, "no valid partition: {partition} is negative")
+            }
+            Self::Timestamp { millis } => {
+                write!(f, "no valid timestamp: {millis} ms is negative")
+            }
+            Self::Key { len } => write!(
+                f,
+                "the key is {len} bytes long, {KEY_LEN_MAX} are the limit"
+            ),
+            Self::Headers { len } => {
+                write!(
+                    f,
+                    "the headers take {len} bytes, {HEADERS_LEN_MAX} are the limit"
+                )
+            }
+        }
+    }
+}
+
+impl error::Error for Invalid {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_kafkas_rule() {
+        for good in ["a", "temps", "A.b_c-9", "...", &"x".repeat(249)] {
+            assert_eq!(check_topic(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "tëmps",
+            "a\0",
+            &"x".repeat(250),
+        ] {
+            assert!(check_topic(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_kafka_or_the_log_would_refuse_is_refused_at_once() {
+        let good = MessageRef::to("t");
+        assert_eq!(good.check(), Ok(()));
+
+        let long = vec![0; KEY_LEN_MAX + 1];
+        let key = MessageRef {
+            key: Some(&long),
+            ..good
+        };
+        assert_eq!(
+            key.check(),
+            Err(Invalid::Key {
+                len: KEY_LEN_MAX + 1
+            })
+        );
+        let key = MessageRef {
+            key: Some(&long[1..]),
+            ..good
+        };
+        assert_eq!(key.check(), Ok(()));
+
+        let header = [Header {
+            name: "n",
+            value: Some(&long),
+        }];
+        let headers = MessageRef {
+            headers: &header,
+            ..good
+        };
+        assert!(matches!(headers.check(), Err(Invalid::Headers { .. })));
+
+        let partition = MessageRef {
+            partition: Some(-1),
+            ..good
+        };
+        assert_eq!(partition.check(), Err(Invalid::Partition { partition: -1 }));
+        let timestamp = MessageRef {
+            timestamp_millis: Some(-1),
+            ..good
+        };
+        assert_eq!(timestamp.check(), Err(Invalid::Timestamp { millis: -1 }));
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let topic = check_topic("a b").unwrap_err().to_string();
+        assert!(
+            topic.contains("\"a b\"") && topic.contains("only a-z"),
+            "{topic}"
+        );
+        let key = Invalid::Key { len: 70_000 }.to_string();
+        assert!(key.contains("70000") && key.contains("65536"), "{key}");
+    }
+}

@@ -1,0 +1,362 @@
+//! A lane: one log whose records are messages.
+//!
+//! Owns the way between a message and a record: the codec, and the names of the topics, which
+//! stand once in the log's dictionary and as a number in each record.
+//!
+//! It must not know where the messages go, nor how the log keeps its bytes.
+//!
+//! Invariants: a record never carries the number of a topic whose definition is not before it in
+//! the log. Appending a message allocates nothing once its topic is known.
+
+use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::Error;
+use crate::{
+    message::{
+        Message, MessageRef,
+        codec::{self, DecodeError, Topic},
+    },
+    wal::{
+        self, Class, Encode, LogId, Marks, Opened, Options, Reader, SegmentInfo, SeqNo, Ticket,
+        Totals, Verified, View, Wal,
+    },
+};
+
+/// First byte of a definition that names a topic. Other kinds of definitions may follow.
+const DEFINES_TOPIC: u8 = b't';
+
+/// One log of messages, open for appending and settling.
+#[derive(Debug)]
+pub struct Lane {
+    name: String,
+    wal: Wal,
+    /// Numbers of the topics met so far. It holds what the log's dictionary holds, and that is
+    /// bounded: a topic that did not fit there is not kept here either.
+    topics: RwLock<HashMap<Box<str>, u32>>,
+}
+
+impl Lane {
+    pub(super) fn open(name: &str, dir: &Path, options: Options) -> Result<Self, Error> {
+        Ok(Self {
+            name: name.into(),
+            wal: Wal::open(dir, options)?,
+            topics: RwLock::default(),
+        })
+    }
+
+    pub(super) fn close(self) -> Result<(), Error> {
+        self.wal.close()?;
+        Ok(())
+    }
+
+    /// The name of the lane.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The identity of its log.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.wal.log_id()
+    }
+
+    /// What was found when it was opened.
+    #[must_use]
+    pub fn opened(&self) -> &Opened {
+        self.wal.opened()
+    }
+
+    /// Appends one message; the ticket tells its number at once and its durability when asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] or [`wal::Error::TooLarge`](crate::wal::Error::TooLarge): it was not
+    /// appended and never can be. Any other [`Error::Log`]: the log takes nothing more.
+    pub fn append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
+        Ok(self.wal.append(&self.encoded(message)?)?)
+    }
+
+    /// Appends one message and waits for the log's durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::append`]; where the wait failed, the outcome is not known.
+    pub fn append_wait(&self, message: &MessageRef<'_>) -> Result<SeqNo, Error> {
+        Ok(self.wal.append_wait(&self.encoded(message)?)?)
+    }
+
+    /// Appends messages of which a crash leaves all or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::append`]; one message that is refused refuses them all.
+    pub fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Ticket<'_>, Error> {
+        let encoded: Vec<Encoded<'_>> = messages
+            .iter()
+            .map(|message| self.encoded(message))
+            .collect::<Result<_, _>>()?;
+        Ok(self.wal.append_batch(&encoded)?)
+    }
+
+    /// Waits until everything appended before is on disk, and returns the end of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if a write or sync failed: what was not acknowledged has no known outcome.
+    pub fn sync(&self) -> Result<SeqNo, Error> {
+        Ok(self.wal.sync()?)
+    }
+
+    /// Reads what is on disk, from `from` on.
+    #[must_use]
+    pub fn reader(&self, from: SeqNo) -> LaneReader<'_> {
+        LaneReader::new(self.wal.reader(from), Definitions::Log(&self.wal))
+    }
+
+    /// Gives a range its one final outcome; what has one already keeps it.
+    pub fn settle(&self, range: Range<SeqNo>, class: Class) {
+        self.wal.settle(range, class);
+    }
+
+    /// Whether a record has its final outcome.
+    #[must_use]
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.wal.is_settled(seq)
+    }
+
+    /// Makes all settlements durable now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if the cursor cannot be written.
+    pub fn save_cursor(&self) -> Result<(), Error> {
+        Ok(self.wal.save_cursor()?)
+    }
+
+    /// Waits until something beyond `beyond` is on disk or the time is over; returns the end of
+    /// what is on disk.
+    pub fn wait_durable(&self, beyond: SeqNo, timeout: Duration) -> SeqNo {
+        self.wal.wait_durable(beyond, timeout)
+    }
+
+    /// Where the log begins, is settled up to, is on disk up to, and ends.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.wal.marks()
+    }
+
+    /// What became of every record so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.wal.totals()
+    }
+
+    fn encoded<'a>(&self, message: &'a MessageRef<'a>) -> Result<Encoded<'a>, Error> {
+        message.check()?;
+        let topic = self.topic(message.topic)?;
+        Ok(Encoded { message, topic })
+    }
+
+    /// How `name` is written in this log.
+    fn topic(&self, name: &str) -> Result<Topic, Error> {
+        if let Some(&id) = self.topics.read().get(name) {
+            return Ok(Topic::Id(id));
+        }
+        let mut definition = Vec::with_capacity(1 + name.len());
+        definition.push(DEFINES_TOPIC);
+        definition.extend_from_slice(name.as_bytes());
+        let Some(id) = self.wal.define(&definition)? else {
+            return Ok(Topic::Inline);
+        };
+        self.topics.write().insert(name.into(), id);
+        Ok(Topic::Id(id))
+    }
+}
+
+/// One log of messages, to look at.
+#[derive(Debug)]
+pub struct LaneView {
+    name: String,
+    view: View,
+}
+
+impl LaneView {
+    pub(super) fn open(name: &str, dir: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            name: name.into(),
+            view: View::open(dir)?,
+        })
+    }
+
+    /// The name of the lane.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The identity of its log.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.view.log_id()
+    }
+
+    /// Where the log begins, is settled up to, is on disk up to, and ends.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.view.marks()
+    }
+
+    /// What became of every record so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.view.totals()
+    }
+
+    /// Why the log would not open for appending, if it would not.
+    #[must_use]
+    pub fn damage(&self) -> Option<&wal::Error> {
+        self.view.damage()
+    }
+
+    /// The files that hold records.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.view.segments()
+    }
+
+    /// Whether a record has its final outcome.
+    #[must_use]
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.view.is_settled(seq)
+    }
+
+    /// Reads every record that is there, from `from` on.
+    #[must_use]
+    pub fn reader(&self, from: SeqNo) -> LaneReader<'_> {
+        LaneReader::new(self.view.reader(from), Definitions::View(&self.view))
+    }
+
+    /// Checks every byte of every segment; `progress` hears how many are done, of how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if the files cannot be read at all; what is wrong in them is a finding.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
+        Ok(self.view.verify(progress)?)
+    }
+}
+
+/// A record of a lane.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number.
+    pub seq: SeqNo,
+    /// What it holds.
+    pub message: Result<Message, Undecodable>,
+}
+
+/// A record that is no message: its bytes are kept.
+#[derive(Clone, Debug)]
+pub struct Undecodable {
+    /// The bytes.
+    pub raw: Bytes,
+    /// Why they are no message.
+    pub reason: DecodeError,
+}
+
+/// Reads the records of a lane in order. It borrows the lane, so that a store cannot be closed
+/// under it.
+#[derive(Debug)]
+pub struct LaneReader<'a> {
+    reader: Reader,
+    definitions: Definitions<'a>,
+    /// Names of the topics met so far, so that each is one allocation, not one per record.
+    names: HashMap<u32, Arc<str>>,
+}
+
+impl<'a> LaneReader<'a> {
+    fn new(reader: Reader, definitions: Definitions<'a>) -> Self {
+        Self {
+            reader,
+            definitions,
+            names: HashMap::new(),
+        }
+    }
+
+    /// The next record, or `None` while nothing more is on disk: ask again later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if the file cannot be read or its bytes are not what was written.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the end is not final: more may come"
+    )]
+    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
+        let Some(record) = self.reader.next()? else {
+            return Ok(None);
+        };
+        let (names, definitions) = (&mut self.names, &self.definitions);
+        let append_millis = record.time_micros / 1_000;
+        let message = codec::decode(&record.payload, append_millis, |id| {
+            names.get(&id).cloned().or_else(|| {
+                let name = definitions.topic(id)?;
+                names.insert(id, Arc::clone(&name));
+                Some(name)
+            })
+        });
+        Ok(Some(Entry {
+            seq: record.seq,
+            message: message.map_err(|reason| Undecodable {
+                raw: record.payload,
+                reason,
+            }),
+        }))
+    }
+
+    /// The number of the record to be read next.
+    #[must_use]
+    pub fn position(&self) -> SeqNo {
+        self.reader.position()
+    }
+}
+
+/// Where the definitions of a log are found.
+#[derive(Clone, Copy, Debug)]
+enum Definitions<'a> {
+    Log(&'a Wal),
+    View(&'a View),
+}
+
+impl Definitions<'_> {
+    fn topic(&self, id: u32) -> Option<Arc<str>> {
+        let definition = match self {
+            Self::Log(wal) => wal.definition(id),
+            Self::View(view) => view.definition(id),
+        }?;
+        let (&kind, name) = definition.split_first()?;
+        let name = str::from_utf8(name).ok()?;
+        (kind == DEFINES_TOPIC).then(|| Arc::from(name))
+    }
+}
+
+/// A checked message with its topic's place in the dictionary: what the log copies from.
+#[derive(Debug)]
+struct Encoded<'a> {
+    message: &'a MessageRef<'a>,
+    topic: Topic,
+}
+
+impl Encode for Encoded<'_> {
+    fn encoded_len(&self) -> usize {
+        codec::encoded_len(self.message, self.topic)
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        codec::encode(self.message, self.topic, out);
+    }
+}
