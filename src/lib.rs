@@ -1,6 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "agent")]
+pub mod cli;
+
+#[cfg(feature = "kafka")]
+pub mod ship;
 pub mod store;
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod message;
 pub mod wal;

@@ -1,0 +1,196 @@
+//! `ferrylog drain`: ships what is there, then ends.
+//!
+//! Owns the arguments and the words; the loop is the shipper's.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    Global,
+    failure::{self, Ended, Exit, Failure},
+    output::{self, Progress},
+    signals,
+    status::Records,
+};
+use crate::{
+    kafka::{self, Settings},
+    ship::{self, Drained, ShipOptions},
+    store::{Store, StoreView},
+    wal::Options,
+};
+
+/// Ship what the store holds to Kafka, then end
+///
+/// Exit code 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
+/// signal. 3: Kafka could not be reached. Whatever the end, nothing is lost: what remains is
+/// shipped by the next run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Brokers to start from, as host:port with commas between
+    #[arg(long, value_name = "B")]
+    bootstrap_servers: String,
+
+    /// Seconds without a usable link before giving up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+
+    /// A librdkafka property, for TLS and SASL for example; may be given many times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
+    property: Vec<(String, String)>,
+}
+
+fn property(text: &str) -> Result<(String, String), &'static str> {
+    // The value may be a secret: what is wrong is told without it.
+    let (name, value) = text.split_once('=').ok_or("it has no `=`")?;
+    Ok((name.into(), value.into()))
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
+    let settings = Settings {
+        properties: arguments.property.clone(),
+        ..Settings::new(&arguments.bootstrap_servers)
+    };
+    settings.check().map_err(|error| of_kafka(&error))?;
+    let stop = signals::stop_flag()?;
+    let store_failure = |error| failure::of_store(&error, &global.data);
+    // Looked at first, because opening would make a store where there is none.
+    StoreView::open(&global.data).map_err(store_failure)?;
+    let store = Store::open(&global.data, Options::default()).map_err(store_failure)?;
+
+    let options = ShipOptions {
+        timeout: Some(Duration::from_secs(arguments.timeout)),
+        ..ShipOptions::default()
+    };
+    let mut progress = Progress::new("shipping");
+    let drained = ship::drain(store.lane(), &settings, &options, &stop, &mut |now| {
+        progress.records(now.shipped, Some(now.shipped + now.queued));
+        progress.message(&now.link);
+    });
+    drop(progress);
+    let records = Records::of(&store.lane().totals());
+    let closed = store.close().map_err(store_failure);
+    let drained = drained.map_err(|error| {
+        of_ship(&error, global).fact(&format!("{} in the store", records.waiting()))
+    })?;
+    closed?;
+    tell(global, &drained, &records)
+}
+
+fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, Ended> {
+    if global.json {
+        output::json(&json!({
+            "shipped": drained.shipped,
+            "bytes": drained.shipped_bytes,
+            "seconds": drained.elapsed.as_secs_f64(),
+            "empty": drained.is_empty,
+            "records": records,
+        }))?;
+    } else {
+        let rows = [
+            (
+                "shipped",
+                format!(
+                    "{}, {}, {}",
+                    output::count(drained.shipped, "record"),
+                    output::bytes(drained.shipped_bytes),
+                    output::rate(drained.shipped, drained.elapsed),
+                ),
+            ),
+            ("records", records.line()),
+        ];
+        output::table(&mut output::stdout(), &rows)?;
+    }
+    if drained.is_empty {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::new(
+        Exit::Wrong,
+        "stopped",
+        format!("stopped by a signal; {} in the store", records.waiting()),
+    )
+    .next("run it again: it goes on from there")
+    .into())
+}
+
+/// Tells why shipping ended; the error says itself what to do where Kafka is the cause.
+pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
+    let (exit, kind, next) = match error {
+        ship::Error::Unreachable { .. } => (
+            Exit::Unreachable,
+            "unreachable",
+            "look at the address and the network, or give it more time with --timeout",
+        ),
+        ship::Error::Spent { .. } => (
+            Exit::Unreachable,
+            "unreachable",
+            "look at the brokers' logs",
+        ),
+        ship::Error::UnknownTopic { .. } => (
+            Exit::Wrong,
+            "unknown_topic",
+            "create the topic, then run it again",
+        ),
+        ship::Error::Topic { .. } => (
+            Exit::Wrong,
+            "topic",
+            "let this client describe the topic and write to it, then run it again",
+        ),
+        ship::Error::NoPartition { .. } => (
+            Exit::Wrong,
+            "no_partition",
+            "add partitions to the topic, then run it again",
+        ),
+        ship::Error::Refused { .. } => (
+            Exit::Wrong,
+            "refused",
+            "correct what the cluster complains about, then run it again",
+        ),
+        ship::Error::Undecodable { .. } => (
+            Exit::Wrong,
+            "undecodable",
+            "a newer ferrylog may know it; `ferrylog export` shows its bytes",
+        ),
+        ship::Error::Kafka(error) => return of_kafka(error),
+        ship::Error::Store(error) => return failure::of_store(error, &global.data),
+    };
+    Failure::new(exit, kind, failure::chain(error)).next(next)
+}
+
+pub(super) fn of_kafka(error: &kafka::Error) -> Failure {
+    let (exit, kind, next) = match error {
+        kafka::Error::Forbidden { .. } | kafka::Error::Configuration { .. } => (
+            Exit::Usage,
+            "configuration",
+            "correct the property, then run it again",
+        ),
+        kafka::Error::Unreachable { .. } => (
+            Exit::Unreachable,
+            "unreachable",
+            "look at the address and the network",
+        ),
+        kafka::Error::UnknownTopic { .. } => (
+            Exit::Wrong,
+            "unknown_topic",
+            "create the topic, then run it again",
+        ),
+        kafka::Error::Refused { .. } => (
+            Exit::Wrong,
+            "refused",
+            "correct what the cluster complains about, then run it again",
+        ),
+    };
+    Failure::new(exit, kind, failure::chain(error)).next(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_is_split_at_the_first_equals_sign_and_never_repeated_in_an_error() {
+        let good = property("sasl.password=a=b").unwrap();
+        assert_eq!(good, ("sasl.password".into(), "a=b".into()));
+        assert_eq!(property("hunter2"), Err("it has no `=`"));
+    }
+}

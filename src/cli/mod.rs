@@ -1,0 +1,135 @@
+//! The command line: `ferrylog <command>`, one file a command.
+//!
+//! Owns the arguments, the exit codes, and the words in which a result or a failure is told. It
+//! must not know how a log keeps its bytes or how Kafka is spoken to: it asks the store and the
+//! shipper.
+//!
+//! Invariants: results go to standard output, everything else to standard error. A command that
+//! ends with 0 did all that it was asked for.
+
+mod demo;
+mod drain;
+mod export;
+mod failure;
+mod input;
+mod lines;
+mod output;
+mod send;
+mod signals;
+mod status;
+mod verify;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use failure::{Ended, Exit, Failure};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  it found what it looked for to be wrong: corrupt bytes, a refused record, records that remain
+  2  usage or configuration: nothing was done
+  3  it could not reach what it needs: Kafka, the disk, or a store that another process holds";
+
+/// A write-ahead log for the edge that ferries itself to Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "ferrylog", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "FERRYLOG_DATA",
+        default_value = "./ferrylog-data"
+    )]
+    data: PathBuf,
+
+    /// Print JSON: results on standard output, failures on standard error
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    Send(send::Arguments),
+    Drain(drain::Arguments),
+    Status(status::Arguments),
+    Verify(verify::Arguments),
+    Export(export::Arguments),
+    /// The process that `demo` kills.
+    #[command(hide = true)]
+    DemoAppend(demo::append::Arguments),
+}
+
+/// Runs one command and returns its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // A failure to understand the arguments must be told in the format that they ask for.
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let ended = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => dispatch(&arguments),
+        Err(error) => usage(&error, json),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(Ended::ClosedPipe) => Exit::Done.into(),
+        Err(Ended::Failed(failure)) => {
+            failure.tell(json);
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
+    let global = &arguments.global;
+    match &arguments.command {
+        Command::Demo(arguments) => demo::run(global, arguments),
+        Command::Send(arguments) => send::run(global, arguments),
+        Command::Drain(arguments) => drain::run(global, arguments),
+        Command::Status(arguments) => status::run(global, arguments),
+        Command::Verify(arguments) => verify::run(global, arguments),
+        Command::Export(arguments) => export::run(global, arguments),
+        Command::DemoAppend(arguments) => demo::append::run(global, arguments),
+    }
+}
+
+/// Help and version come as errors too: clap knows which is which.
+fn usage(error: &clap::Error, json: bool) -> Result<Exit, Ended> {
+    if error.use_stderr() && json {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        return Err(Failure::new(Exit::Usage, "usage", message)
+            .next("`ferrylog --help` lists the commands")
+            .into());
+    }
+    error.print()?;
+    Ok(if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_contradict_nothing() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,394 @@
+//! `ferrylog send`: appends lines.
+//!
+//! A thread reads the input in chunks, this one cuts it into lines and appends them without a wait
+//! between, and with `--acks` a third one prints what has become durable. The input may block for
+//! ever (a terminal, a pipe); a signal still ends the command, because only its own thread waits
+//! for it.
+//!
+//! Invariants: a SeqNo is printed only after a sync that covers its record; exit code 0 means that
+//! every line is on disk; every other end says how many are.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{
+    Global,
+    failure::{self, Ended, Exit, Failure},
+    input::{self, Chunk, Source},
+    lines::{Lines, TooLong},
+    output::{self, Progress},
+    signals,
+};
+use crate::{
+    message::{self, MessageRef},
+    store::{self, Lane, Store},
+    wal::{Durability, Options, SeqNo},
+};
+
+/// How often a waiting thread looks at what it must stop for.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Append lines to the store, one record a line; no Kafka is needed
+///
+/// A line ends with a line feed, or with a carriage return and a line feed; neither is part of the
+/// record. An empty line is a record with an empty value. A line that is refused (over the limit,
+/// or without the key separator) ends the command: the lines before it stay accepted, and the
+/// message says how many.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Topic that the records are for
+    #[arg(long)]
+    topic: String,
+
+    /// Split each line at the first S into key and value (\t is a tab)
+    #[arg(long, value_name = "S", value_parser = key_separator)]
+    key_separator: Option<String>,
+
+    /// What makes a record accepted: disk (a sync), os (a write), memory (nothing)
+    #[arg(long, value_name = "LEVEL", default_value_t = Durability::Disk)]
+    durability: Durability,
+
+    /// Print each record's number, one a line, as soon as it is on disk
+    #[arg(long)]
+    acks: bool,
+
+    /// Files to read; none or - is standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+fn key_separator(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    Ok(text.replace("\\t", "\t"))
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
+    message::check_topic(&arguments.topic)
+        .map_err(|error| Failure::new(Exit::Usage, "usage", error.to_string()))?;
+    let sources = input::sources(&arguments.files)?;
+    let total_bytes = sources.iter().map(Source::len).sum();
+    let stop = signals::stop_flag()?;
+    let options = Options {
+        durability: arguments.durability,
+        ..Options::default()
+    };
+    let limit = options.max_record_bytes;
+    let store_failure = |error: &store::Error| failure::of_store(error, &global.data);
+    let store = Store::open(&global.data, options).map_err(|error| store_failure(&error))?;
+
+    let started = Instant::now();
+    let mut sending = Sending {
+        arguments,
+        lane: store.lane(),
+        chunks: input::read(sources.clone()),
+        sources: &sources,
+        stop: &stop,
+        limit,
+        first: store.lane().marks().next,
+        last: None,
+        count: 0,
+        bytes: 0,
+    };
+    let end = AtomicU64::new(u64::MAX);
+    let (appended, synced) = thread::scope(|scope| {
+        let (lane, first, end) = (sending.lane, sending.first, &end);
+        if arguments.acks {
+            scope.spawn(move || print_acks(lane, first, end));
+        }
+        let appended = sending.append_all(total_bytes);
+        let synced = lane.sync();
+        let durable = *synced.as_ref().unwrap_or(&lane.marks().durable);
+        end.store(durable.get(), Ordering::Release);
+        (appended, synced)
+    });
+    let sent = Sent {
+        count: sending.count,
+        bytes: sending.bytes,
+        seqs: sending.last.map(|last| (sending.first, last)),
+        elapsed: started.elapsed(),
+    };
+    let closed = synced.and_then(|_| store.close());
+    if let Err(error) = closed {
+        let fact = format!(
+            "of the {} taken, those not printed by --acks may or may not be kept",
+            output::count(sent.count, "record")
+        );
+        return Err(store_failure(&error).fact(&fact).into());
+    }
+    match appended {
+        Ok(()) => sent.tell(global, arguments),
+        Err(Refused { place, failure }) => {
+            Err(failure.context(&place).fact(&sent.before_it()).into())
+        }
+    }
+}
+
+/// What ended the appending early, and where.
+struct Refused {
+    place: String,
+    failure: Failure,
+}
+
+/// The appending half of the command.
+struct Sending<'a> {
+    arguments: &'a Arguments,
+    lane: &'a Lane,
+    chunks: Receiver<Chunk>,
+    sources: &'a [Source],
+    stop: &'a AtomicBool,
+    limit: usize,
+    first: SeqNo,
+    last: Option<SeqNo>,
+    count: u64,
+    bytes: u64,
+}
+
+impl Sending<'_> {
+    fn append_all(&mut self, total_bytes: Option<u64>) -> Result<(), Refused> {
+        let mut progress = Progress::new("sending");
+        let mut read_bytes = 0;
+        for source in self.sources {
+            let mut lines = Lines::new(self.limit);
+            loop {
+                match self.next_chunk().map_err(|failure| Refused {
+                    place: source.name(),
+                    failure,
+                })? {
+                    Chunk::Bytes(chunk) => {
+                        lines
+                            .feed(&chunk, |line| self.append(line))
+                            .map_err(|error| self.refused(source, &lines, error))?;
+                        read_bytes += chunk.len() as u64;
+                        progress.bytes(read_bytes, total_bytes);
+                    }
+                    Chunk::End => break,
+                    Chunk::Failed(error) => {
+                        return Err(Refused {
+                            place: source.name(),
+                            failure: input::unreadable(Exit::Unreachable, &error),
+                        });
+                    }
+                }
+            }
+            lines
+                .finish(|line| self.append(line))
+                .map_err(|error| self.refused(source, &lines, error))?;
+        }
+        Ok(())
+    }
+
+    fn next_chunk(&self) -> Result<Chunk, Failure> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Failure::new(Exit::Wrong, "stopped", "stopped by a signal")
+                    .next("send the rest of the input again"));
+            }
+            match self.chunks.recv_timeout(GLANCE) {
+                Ok(chunk) => return Ok(chunk),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let error = io::Error::other("the reading thread ended");
+                    return Ok(Chunk::Failed(error));
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) -> Result<(), LineError> {
+        let (key, value) = match &self.arguments.key_separator {
+            None => (None, line),
+            Some(separator) => {
+                let (key, value) =
+                    split_once(line, separator.as_bytes()).ok_or(LineError::NoSeparator)?;
+                (Some(key), value)
+            }
+        };
+        let ticket = self.lane.append(&MessageRef {
+            key,
+            value: Some(value),
+            ..MessageRef::to(&self.arguments.topic)
+        })?;
+        self.last = Some(ticket.seq());
+        self.count += 1;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    fn refused(&self, source: &Source, lines: &Lines, error: LineError) -> Refused {
+        let failure = match error {
+            LineError::TooLong => Failure::new(
+                Exit::Wrong,
+                "too_large",
+                format!(
+                    "the line is longer than the limit of {} bytes",
+                    output::number(self.limit as u64)
+                ),
+            )
+            .next("split the record; a smaller one is accepted"),
+            LineError::NoSeparator => Failure::new(
+                Exit::Wrong,
+                "refused",
+                format!(
+                    "the line has no key separator {:?}",
+                    self.arguments.key_separator.as_deref().unwrap_or_default()
+                ),
+            )
+            .next("correct the line, then send from it on"),
+            LineError::Store(error) => failure::of_store(&error, Path::new("")),
+        };
+        Refused {
+            place: format!("{}:{}", source.name(), lines.number()),
+            failure,
+        }
+    }
+}
+
+/// Why a line was not appended.
+enum LineError {
+    TooLong,
+    NoSeparator,
+    Store(store::Error),
+}
+
+impl From<TooLong> for LineError {
+    fn from(TooLong: TooLong) -> Self {
+        Self::TooLong
+    }
+}
+
+impl From<store::Error> for LineError {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn split_once<'a>(line: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = line
+        .windows(separator.len())
+        .position(|window| window == separator)?;
+    let (key, rest) = line.split_at_checked(at)?;
+    Some((key, rest.get(separator.len()..)?))
+}
+
+/// What was accepted, and is on disk.
+struct Sent {
+    count: u64,
+    bytes: u64,
+    seqs: Option<(SeqNo, SeqNo)>,
+    elapsed: Duration,
+}
+
+impl Sent {
+    fn range(&self) -> String {
+        self.seqs
+            .map(|(first, last)| format!(" (SeqNo {first} to {last})"))
+            .unwrap_or_default()
+    }
+
+    fn before_it(&self) -> String {
+        match self.count {
+            0 => "nothing before it was accepted".into(),
+            count => format!(
+                "what came before it is accepted and on disk: {}{}",
+                output::count(count, "record"),
+                self.range()
+            ),
+        }
+    }
+
+    fn tell(&self, global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
+        if global.json {
+            output::json(&json!({
+                "accepted": self.count,
+                "bytes": self.bytes,
+                "first_seq": self.seqs.map(|(first, _)| first.get()),
+                "last_seq": self.seqs.map(|(_, last)| last.get()),
+                "seconds": self.elapsed.as_secs_f64(),
+            }))?;
+            return Ok(Exit::Done);
+        }
+        let text = format!(
+            "{} for {} accepted and on disk{}, {}\n",
+            output::count(self.count, "record"),
+            arguments.topic,
+            self.range(),
+            output::rate(self.count, self.elapsed),
+        );
+        // Standard output belongs to the acknowledgements where they were asked for.
+        if arguments.acks {
+            io::stderr().lock().write_all(text.as_bytes())?;
+        } else {
+            output::stdout().write_all(text.as_bytes())?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Prints the numbers from `printed` on as they become durable, until `end` is known and reached.
+fn print_acks(lane: &Lane, mut printed: SeqNo, end: &AtomicU64) {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    while printed.get() < end.load(Ordering::Acquire) {
+        let since = Instant::now();
+        let durable = lane.wait_durable(printed, GLANCE);
+        if durable <= printed {
+            // A log that has failed does not wait; the appending thread is told why.
+            thread::sleep(GLANCE.saturating_sub(since.elapsed()));
+            continue;
+        }
+        for seq in printed.get()..durable.get() {
+            if writeln!(out, "{seq}").is_err() {
+                // Nobody hears the acknowledgements any more: the records are still welcome.
+                return;
+            }
+        }
+        if out.flush().is_err() {
+            return;
+        }
+        printed = durable;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_split_at_the_first_separator() {
+        let cases = [
+            ("k:v", ":", Some(("k", "v"))),
+            ("k:v:w", ":", Some(("k", "v:w"))),
+            (":v", ":", Some(("", "v"))),
+            ("k:", ":", Some(("k", ""))),
+            ("k=>v", "=>", Some(("k", "v"))),
+            ("kv", ":", None),
+            ("", ":", None),
+        ];
+        for (line, separator, expected) in cases {
+            let expected = expected.map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+            assert_eq!(
+                split_once(line.as_bytes(), separator.as_bytes()),
+                expected,
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_backslash_t_is_a_tab_and_an_empty_separator_is_refused() {
+        assert_eq!(key_separator("\\t").as_deref(), Ok("\t"));
+        assert_eq!(key_separator(":").as_deref(), Ok(":"));
+        assert!(key_separator("").is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! `ferrylog status`: what a store holds, promises and has settled.
+//!
+//! It only looks, so it works while another process appends, and after that process has died.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    Global,
+    failure::{self, Ended, Exit},
+    output,
+};
+use crate::{
+    store::{LaneView, StoreView},
+    wal::Totals,
+};
+
+/// What an acknowledgement of this store is worth; `docs/durability.md` and delivery say it in full.
+const PROMISE: &str = "what was accepted leaves this store only when Kafka has it (acks=all): at least once, in order per partition";
+
+/// Show what the store holds, what became of every record, and whether the sum is right
+///
+/// Works on a store that another process has open, and on one whose process has died. Exit code 1
+/// if the conservation line does not balance or the store is damaged.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, Ended> {
+    let store =
+        StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
+    let lanes: Vec<Lane> = store.lanes().iter().map(Lane::of).collect();
+    let well = |lane: &Lane| lane.records.balances && lane.damage.is_none();
+    let all_well = lanes.iter().all(well);
+    if global.json {
+        output::json(&Status {
+            data: &global.data,
+            promise: PROMISE,
+            lanes,
+        })?;
+    } else {
+        let mut out = output::stdout();
+        let mut rows = vec![
+            ("store", global.data.display().to_string()),
+            ("promise", PROMISE.into()),
+        ];
+        for lane in &lanes {
+            rows.extend(lane.rows());
+        }
+        output::table(&mut out, &rows)?;
+    }
+    Ok(if all_well { Exit::Done } else { Exit::Wrong })
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    data: &'a Path,
+    promise: &'static str,
+    lanes: Vec<Lane>,
+}
+
+#[derive(Serialize)]
+struct Lane {
+    name: String,
+    log_id: String,
+    marks: Marks,
+    records: Records,
+    segments: u64,
+    bytes: u64,
+    /// Why the log would not open for appending, if it would not.
+    damage: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Marks {
+    first: u64,
+    acked: u64,
+    durable: u64,
+    next: u64,
+}
+
+impl Lane {
+    fn of(lane: &LaneView) -> Self {
+        let (marks, segments) = (lane.marks(), lane.segments());
+        Self {
+            name: lane.name().into(),
+            log_id: lane.log_id().to_string(),
+            marks: Marks {
+                first: marks.first.get(),
+                acked: marks.acked.get(),
+                durable: marks.durable.get(),
+                next: marks.next.get(),
+            },
+            records: Records::of(&lane.totals()),
+            segments: segments.len() as u64,
+            bytes: segments.iter().map(|segment| segment.file_bytes).sum(),
+            damage: lane.damage().map(|error| failure::chain(error)),
+        }
+    }
+
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let waiting = match self.records.queued {
+            0 => "nothing waits for Kafka".into(),
+            _ => format!(
+                "{} for Kafka; `ferrylog drain` ships them",
+                self.records.waiting()
+            ),
+        };
+        let mut rows = vec![
+            ("lane", format!("{}, log {}", self.name, self.log_id)),
+            (
+                "marks",
+                format!(
+                    "first {} <= acked {} <= durable {} <= next {}",
+                    self.marks.first, self.marks.acked, self.marks.durable, self.marks.next
+                ),
+            ),
+            ("records", self.records.line()),
+            ("queue", waiting),
+            (
+                "disk",
+                format!(
+                    "{}, {}",
+                    output::count(self.segments, "segment"),
+                    output::bytes(self.bytes)
+                ),
+            ),
+        ];
+        if let Some(damage) = &self.damage {
+            rows.push(("damage", output::bad(damage)));
+        }
+        rows
+    }
+}
+
+/// What became of every record: `accepted` is the sum of all others.
+#[derive(Serialize)]
+pub(super) struct Records {
+    accepted: u64,
+    shipped: u64,
+    dead_lettered: u64,
+    expired: u64,
+    dropped: u64,
+    moved: u64,
+    lost: u64,
+    unknown: u64,
+    pub(super) queued: u64,
+    pub(super) balances: bool,
+}
+
+impl Records {
+    pub(super) fn of(totals: &Totals) -> Self {
+        Self {
+            accepted: totals.accepted,
+            shipped: totals.shipped,
+            dead_lettered: totals.dead_lettered,
+            expired: totals.expired,
+            dropped: totals.dropped,
+            moved: totals.moved,
+            lost: totals.lost,
+            unknown: totals.unknown,
+            queued: totals.queued,
+            balances: totals.balances(),
+        }
+    }
+
+    /// How many wait for Kafka, in words.
+    pub(super) fn waiting(&self) -> String {
+        let verb = if self.queued == 1 { "waits" } else { "wait" };
+        format!("{} {verb}", output::count(self.queued, "record"))
+    }
+
+    /// The conservation line. Classes without a record are left out, but for the two that every
+    /// reader looks for.
+    pub(super) fn line(&self) -> String {
+        let classes = [
+            ("shipped", self.shipped),
+            ("dead-lettered", self.dead_lettered),
+            ("expired", self.expired),
+            ("dropped", self.dropped),
+            ("moved", self.moved),
+            ("lost", self.lost),
+            ("unknown", self.unknown),
+            ("queued", self.queued),
+        ];
+        let sum: Vec<String> = classes
+            .into_iter()
+            .filter(|&(class, count)| count > 0 || class == "shipped" || class == "queued")
+            .map(|(class, count)| format!("{} {class}", output::number(count)))
+            .collect();
+        let verdict = if self.balances {
+            output::good("balances")
+        } else {
+            output::bad("DOES NOT BALANCE")
+        };
+        format!(
+            "{} accepted = {}: {verdict}",
+            output::number(self.accepted),
+            sum.join(" + ")
+        )
+    }
+}

@@ -1,0 +1,265 @@
+//! From settings to a librdkafka configuration: our defaults, and what may not be overridden.
+//!
+//! Must not know what is sent. Invariants: a property that would break a promise is refused by
+//! name with the reason (never silently replaced); values of secret properties are never printed.
+
+use std::fmt;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+
+use super::Error;
+
+/// Where the cluster is, and any librdkafka property on top of our defaults.
+#[derive(Clone)]
+pub struct Settings {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap_servers: String,
+    /// librdkafka properties, by name; those that would break a promise are refused.
+    pub properties: Vec<(String, String)>,
+}
+
+/// The defaults, and why each differs from librdkafka's own.
+const DEFAULTS: &[(&str, &str)] = &[
+    // An acknowledgement means that every in-sync replica has it, once per producer, in order.
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    // A refused batch stops the producer, so that nothing behind it overtakes it.
+    ("enable.gapless.guarantee", "true"),
+    ("max.in.flight.requests.per.connection", "5"),
+    // librdkafka never gives a record up by itself: no outage is too long.
+    ("message.timeout.ms", "0"),
+    ("linger.ms", "5"),
+    ("batch.size", "1000000"),
+    ("compression.type", "lz4"),
+    // Above the largest record the log takes: whether it is too large is for the broker to say.
+    ("message.max.bytes", "20000000"),
+    // The flight budget bounds what is queued; librdkafka's own limits stay out of its way.
+    ("queue.buffering.max.messages", "0"),
+    ("queue.buffering.max.kbytes", "2147483647"),
+    ("socket.timeout.ms", "60000"),
+    ("socket.keepalive.enable", "true"),
+    ("reconnect.backoff.ms", "500"),
+    ("reconnect.backoff.max.ms", "5000"),
+    // A misspelt topic is an error to be seen, not a new topic.
+    ("allow.auto.create.topics", "false"),
+    ("log.connection.close", "false"),
+    ("enable.metrics.push", "false"),
+    ("client.id", "ferrylog"),
+];
+
+/// Properties that would break a promise, with the reason.
+const FORBIDDEN: &[(&[&str], &str)] = &[
+    (
+        &["bootstrap.servers", "metadata.broker.list"],
+        "give the brokers as bootstrap servers, which the probe of the link reads too",
+    ),
+    (
+        &["acks", "request.required.acks"],
+        "a record leaves the log only when all in-sync replicas have it",
+    ),
+    (
+        &["enable.idempotence"],
+        "without it retries reorder and duplicate records",
+    ),
+    (
+        &["enable.gapless.guarantee"],
+        "without it records overtake a refused one",
+    ),
+    (
+        &["message.timeout.ms", "delivery.timeout.ms"],
+        "no outage is long enough to give a record up; a limit on age belongs to the record",
+    ),
+    (
+        &["retries", "message.send.max.retries"],
+        "no outage is long enough to give a record up",
+    ),
+    (
+        &["transactional.id"],
+        "it is derived from the log's own identity",
+    ),
+    (
+        &["partitioner"],
+        "partitions are chosen before librdkafka sees a record, as the Java client chooses them",
+    ),
+    (
+        &["delivery.report.only.error"],
+        "a record leaves the log only by its delivery report",
+    ),
+];
+
+impl Settings {
+    /// Settings for a cluster, with our defaults alone.
+    pub fn new(bootstrap_servers: impl Into<String>) -> Settings {
+        Settings {
+            bootstrap_servers: bootstrap_servers.into(),
+            properties: Vec::new(),
+        }
+    }
+
+    /// Checks every property, without connecting to anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] for a property that would break a promise, [`Error::Configuration`]
+    /// for one that librdkafka does not know or whose value it does not take.
+    pub fn check(&self) -> Result<(), Error> {
+        self.producer_config()?
+            .create_native_config()
+            .map(drop)
+            .map_err(|error| configuration_error(&error))
+    }
+
+    /// The configuration of a producer.
+    pub(super) fn producer_config(&self) -> Result<ClientConfig, Error> {
+        self.refuse_forbidden()?;
+        let mut config = self.base_config();
+        for (name, value) in DEFAULTS {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        Ok(config)
+    }
+
+    /// The configuration of a consumer that reads partitions by itself, in no group.
+    pub(super) fn consumer_config(&self) -> Result<ClientConfig, Error> {
+        self.refuse_forbidden()?;
+        let mut config = self.base_config();
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+            .set("group.id", "ferrylog-reader")
+            .set("enable.auto.commit", "false")
+            .set("check.crcs", "true")
+            // A record that is gone is an error: it must not be skipped unseen.
+            .set("auto.offset.reset", "error");
+        Ok(config)
+    }
+
+    fn base_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    fn refuse_forbidden(&self) -> Result<(), Error> {
+        if self.bootstrap_servers.trim().is_empty() {
+            return Err(Error::Configuration {
+                reason: "no bootstrap servers are given".to_owned(),
+            });
+        }
+        for (property, _) in &self.properties {
+            for (names, reason) in FORBIDDEN {
+                if names.contains(&property.as_str()) {
+                    return Err(Error::Forbidden {
+                        property: property.clone(),
+                        reason,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows the names of all properties, but no value that may be a secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value): &(String, String)| {
+            let value = if is_secret(name) { "***" } else { value };
+            format!("{name}={value}")
+        };
+        f.debug_struct("Settings")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field(
+                "properties",
+                &self.properties.iter().map(shown).collect::<Vec<_>>(),
+            )
+            .finish()
+    }
+}
+
+/// Whether a property's value must not be shown.
+fn is_secret(property: &str) -> bool {
+    let mut words = property.split(['.', '_']);
+    words.any(|word| {
+        matches!(
+            word,
+            "password" | "secret" | "key" | "pem" | "token" | "jaas" | "oauthbearer"
+        )
+    })
+}
+
+/// librdkafka's complaint, without the value of a secret property.
+pub(super) fn configuration_error(error: &KafkaError) -> Error {
+    let reason = match error {
+        KafkaError::ClientConfig(_, _, name, _) if is_secret(name) => {
+            format!("the value of `{name}` is not accepted")
+        }
+        KafkaError::ClientConfig(_, text, ..) => text.clone(),
+        KafkaError::ClientCreation(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Error::Configuration { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Settings {
+        Settings {
+            properties: vec![(name.to_owned(), value.to_owned())],
+            ..Settings::new("127.0.0.1:9092")
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        Settings::new("127.0.0.1:9092").check().unwrap();
+    }
+
+    #[test]
+    fn a_property_that_would_break_a_promise_is_refused_by_name() {
+        for (names, _) in FORBIDDEN {
+            for name in *names {
+                let error = with(name, "0").check().unwrap_err();
+                assert!(matches!(&error, Error::Forbidden { property, .. } if property == name));
+                assert!(error.to_string().contains(name), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_other_property_of_librdkafka_is_taken() {
+        with("compression.type", "zstd").check().unwrap();
+        with("sasl.mechanisms", "SCRAM-SHA-256").check().unwrap();
+        with("security.protocol", "sasl_ssl").check().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_property_is_refused() {
+        let error = with("no.such.property", "1").check().unwrap_err();
+        assert!(error.to_string().contains("no.such.property"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_printed_neither_in_errors_nor_in_debug_lines() {
+        let settings = with("sasl.password", "hunter2");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        // Not a valid value: librdkafka would quote it.
+        let error = with("ssl.key.password.no.such", "hunter2")
+            .check()
+            .unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn no_servers_are_refused() {
+        assert!(Settings::new(" ").check().is_err());
+    }
+}

@@ -1,0 +1,357 @@
+//! The producer: librdkafka's, polled by one thread, with our own book of what is in flight.
+//!
+//! Owns the librdkafka producer and the slab that turns a delivery report back into the caller's
+//! token. Must not know what the token stands for. Invariants: one report per record taken, never
+//! a second one; nothing is flushed (that costs 100 ms at least); dropping the producer purges what it still holds, and
+//! the fate of that is in doubt.
+
+use std::fmt;
+use std::mem;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use super::classify::{ErrorClass, classify};
+use super::client::{Settings, configuration_error};
+use super::{Error, code_of, number_and_name};
+
+/// Most events handled by one poll; an event is a whole batch of reports.
+const EVENTS_PER_POLL: usize = 64;
+
+/// A record handed over for sending. Borrows everything; librdkafka copies it.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Where it goes.
+    pub topic: &'a str,
+    /// Which partition: never left to librdkafka.
+    pub partition: i32,
+    /// The key; none is not an empty one.
+    pub key: Option<&'a [u8]>,
+    /// The value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values, in order.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Milliseconds since 1970. Zero is sent as the time of sending: librdkafka's own rule.
+    pub timestamp_millis: i64,
+    /// Comes back in the report.
+    pub token: u64,
+}
+
+/// What became of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The token it was sent with.
+    pub token: u64,
+    /// Delivered or not.
+    pub outcome: Outcome,
+}
+
+/// Delivered or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All in-sync replicas have it.
+    Delivered {
+        /// Its partition.
+        partition: i32,
+        /// Its place there.
+        partition_offset: i64,
+    },
+    /// It was given back.
+    Failed(Failure),
+}
+
+/// Why a record was given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it means.
+    pub class: ErrorClass,
+    /// librdkafka's or Kafka's code.
+    pub code: i32,
+    /// The code's name and text.
+    pub name: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, code {}", self.name, self.code)
+    }
+}
+
+/// Why a record was not taken at all. No report follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// librdkafka's queue is full. Poll, then try again.
+    QueueFull,
+    /// It cannot be taken by this producer.
+    Failed(Failure),
+}
+
+/// What librdkafka reported about the client as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// [`ErrorClass::Fatal`]: this producer is spent. Else the connection, and it tries by itself.
+    pub class: ErrorClass,
+    /// Whether requests went without an answer for too long.
+    pub timed_out: bool,
+    /// librdkafka's words.
+    pub reason: String,
+}
+
+/// A producer. Used by one thread.
+pub struct Producer {
+    inner: BaseProducer<Inbox>,
+    slab: Slab,
+    /// Reports of the poll in progress; kept to reuse its memory.
+    batch: Vec<(usize, Outcome)>,
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Producer {
+    /// Creates a producer. Connects in the background: a cluster that is away is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] and [`Error::Configuration`], as [`Settings::check`].
+    pub fn new(settings: &Settings) -> Result<Producer, Error> {
+        let inner = settings
+            .producer_config()?
+            .create_with_context(Inbox::default())
+            .map_err(|error| configuration_error(&error))?;
+        Ok(Producer {
+            inner,
+            slab: Slab::default(),
+            batch: Vec::new(),
+        })
+    }
+
+    /// Hands one record over. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::QueueFull`]: poll and try again. [`SendError::Failed`]: not taken, and trying
+    /// again as it is will not help unless its class says so.
+    pub fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        let slot = self.slab.insert(record.token);
+        let mut base: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, slot)
+                .partition(record.partition)
+                .timestamp(record.timestamp_millis);
+        base.key = record.key;
+        base.payload = record.value;
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for &(key, value) in record.headers {
+                headers = headers.insert(Header { key, value });
+            }
+            base.headers = Some(headers);
+        }
+        self.inner.send(base).map_err(|(error, _)| {
+            self.slab.take(slot);
+            match code_of(&error) {
+                RDKafkaErrorCode::QueueFull => SendError::QueueFull,
+                code => SendError::Failed(failure(code)),
+            }
+        })
+    }
+
+    /// Takes what librdkafka has to report; if that is nothing, waits for `timeout` and looks again.
+    ///
+    /// librdkafka's own poll with a timeout is never used: through this binding it does not return
+    /// early, and turns the processor for the last millisecond of it.
+    pub fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        if !self.poll_events(reports) && !timeout.is_zero() {
+            thread::sleep(timeout);
+            self.poll_events(reports);
+        }
+    }
+
+    /// Handles the events that are there, each a whole batch of reports; false if there were none.
+    fn poll_events(&mut self, reports: &mut Vec<Report>) -> bool {
+        let mut found = false;
+        for _ in 0..EVENTS_PER_POLL {
+            self.inner.poll(Duration::ZERO);
+            if !self.collect(reports) {
+                break;
+            }
+            found = true;
+        }
+        found
+    }
+
+    /// Moves the reports out of the inbox; false if there were none.
+    fn collect(&mut self, reports: &mut Vec<Report>) -> bool {
+        mem::swap(&mut *self.inner.context().reports.lock(), &mut self.batch);
+        let found = !self.batch.is_empty();
+        for (slot, outcome) in self.batch.drain(..) {
+            let token = self.slab.take(slot);
+            reports.push(Report { token, outcome });
+        }
+        found
+    }
+
+    /// What went wrong with the client since this was last asked; the gravest only.
+    pub fn trouble(&mut self) -> Option<Trouble> {
+        self.inner.context().trouble.lock().take()
+    }
+
+    /// How many records were taken and not reported yet.
+    pub fn in_flight(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Asks the cluster how many partitions a topic has. Creates no topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] if nobody answered or the topic is not ready,
+    /// [`Error::UnknownTopic`], or [`Error::Refused`] with the cluster's reason.
+    pub fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, Error> {
+        const ACTION: &str = "asking for the partitions";
+        let metadata = self
+            .inner
+            .client()
+            .fetch_metadata(Some(topic), timeout)
+            .map_err(|error| Error::of(ACTION, topic, timeout, code_of(&error)))?;
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else {
+            return Err(Error::UnknownTopic {
+                topic: topic.to_owned(),
+            });
+        };
+        if let Some(code) = found.error() {
+            return Err(Error::of(ACTION, topic, timeout, code.into()));
+        }
+        match u32::try_from(found.partitions().len()) {
+            Ok(count) if count > 0 => Ok(count),
+            // A topic that is being created.
+            _ => Err(Error::of(
+                ACTION,
+                topic,
+                timeout,
+                RDKafkaErrorCode::LeaderNotAvailable,
+            )),
+        }
+    }
+}
+
+fn failure(code: RDKafkaErrorCode) -> Failure {
+    let (number, name) = number_and_name(code);
+    Failure {
+        class: classify(code),
+        code: number,
+        name,
+    }
+}
+
+/// Where librdkafka's callbacks leave what they bring, until the poll that caused them collects it.
+#[derive(Default)]
+struct Inbox {
+    reports: Mutex<Vec<(usize, Outcome)>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl ClientContext for Inbox {
+    /// Errors come as events too; there is nothing in the lines that a caller could act on.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    /// Called twice for each event, so it only remembers the gravest.
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = code_of(&error);
+        let mut trouble = self.trouble.lock();
+        if trouble
+            .as_ref()
+            .is_none_or(|t| t.class != ErrorClass::Fatal)
+        {
+            *trouble = Some(Trouble {
+                class: classify(code),
+                timed_out: matches!(
+                    code,
+                    RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut
+                ),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+}
+
+impl ProducerContext for Inbox {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        let outcome = match result {
+            Ok(message) => Outcome::Delivered {
+                partition: message.partition(),
+                partition_offset: message.offset(),
+            },
+            Err((error, _)) => Outcome::Failed(failure(code_of(error))),
+        };
+        self.reports.lock().push((slot, outcome));
+    }
+}
+
+/// Tokens of what is in flight, by slot. librdkafka hands back a `usize`, which has 32 bits on
+/// small machines, so the token itself cannot ride along.
+#[derive(Default)]
+struct Slab {
+    tokens: Vec<u64>,
+    free: Vec<usize>,
+}
+
+impl Slab {
+    fn insert(&mut self, token: u64) -> usize {
+        if let Some(slot) = self.free.pop() {
+            self.tokens[slot] = token;
+            slot
+        } else {
+            self.tokens.push(token);
+            self.tokens.len() - 1
+        }
+    }
+
+    fn take(&mut self, slot: usize) -> u64 {
+        self.free.push(slot);
+        self.tokens[slot]
+    }
+
+    fn len(&self) -> usize {
+        self.tokens.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_gives_its_token_back_and_is_used_again() {
+        let mut slab = Slab::default();
+        let (a, b) = (slab.insert(70), slab.insert(71));
+        assert_eq!(slab.len(), 2);
+        assert_eq!(slab.take(a), 70);
+        assert_eq!(slab.insert(72), a);
+        assert_eq!((slab.take(b), slab.take(a)), (71, 72));
+        assert_eq!(slab.len(), 0);
+    }
+
+    #[test]
+    fn the_gravest_trouble_is_kept() {
+        let inbox = Inbox::default();
+        inbox.error(KafkaError::Global(RDKafkaErrorCode::Fatal), "spent");
+        inbox.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1");
+        let trouble = inbox.trouble.lock().take().unwrap();
+        assert_eq!(trouble.class, ErrorClass::Fatal);
+        assert_eq!(trouble.reason, "spent");
+    }
+}

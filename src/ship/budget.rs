@@ -1,0 +1,290 @@
+//! How much may be in flight: enough to fill the link, never more than it carries in a few seconds.
+//!
+//! Pure; time is passed in. Must not know records or Kafka. Without a bound, a batch that takes
+//! longer than the request timeout to cross a thin link is sent again from its first byte, for
+//! ever; and a fleet that comes back after an outage arrives all at once.
+//!
+//! Invariants: `in_flight` is the sum over the partitions; one record may always be in flight,
+//! however large; one partition holds at most its share while others have something in flight.
+
+use std::time::{Duration, Instant};
+
+/// Memory a record in flight takes besides its key and value; measured, rounded up.
+const RECORD_OVERHEAD: u64 = 256;
+
+/// Memory a header takes besides its name and value; measured, rounded up.
+const HEADER_OVERHEAD: u64 = 128;
+
+/// What is in flight should cross the link in this many seconds.
+const CROSSING_SECONDS: u64 = 4;
+
+/// Below this, a link that works at all would spend its time on round trips.
+const MIN_BYTES: u64 = 32 * 1024;
+
+/// What a new connection starts with.
+const FIRST_BYTES: u64 = 64 * 1024;
+
+/// A partition's share while it is not alone: one that is stuck leaves the rest to the others.
+const PARTITION_SHARE: u64 = 8;
+
+/// Shortest time over which goodput is measured.
+const SAMPLE: Duration = Duration::from_millis(250);
+
+/// The flight budget of one cluster, in bytes of memory.
+#[derive(Debug)]
+pub(super) struct Budget {
+    max: u64,
+    /// What slow start allows; doubles with each budget that was acknowledged.
+    ramp: u64,
+    /// Acknowledged since `ramp` last changed.
+    ramp_acknowledged: u64,
+    /// Bytes per second that were acknowledged lately; none before the first sample.
+    goodput: Option<u64>,
+    sample_since: Instant,
+    sample_bytes: u64,
+    in_flight: u64,
+    /// By the index that the caller gives to each topic-partition.
+    partitions: Vec<u64>,
+}
+
+impl Budget {
+    pub(super) fn new(max: u64, now: Instant) -> Budget {
+        Budget {
+            max,
+            ramp: FIRST_BYTES,
+            ramp_acknowledged: 0,
+            goodput: None,
+            sample_since: now,
+            sample_bytes: 0,
+            in_flight: 0,
+            partitions: Vec::new(),
+        }
+    }
+
+    /// What may be in flight now.
+    pub(super) fn limit(&self) -> u64 {
+        let carried = self.goodput.map_or(u64::MAX, |bytes| {
+            bytes.saturating_mul(CROSSING_SECONDS).max(MIN_BYTES)
+        });
+        self.ramp.min(carried).min(self.max)
+    }
+
+    /// Whether a record of this cost may follow into this partition.
+    pub(super) fn has_room(&self, partition: usize, cost: u64) -> bool {
+        let held = self.partitions.get(partition).copied().unwrap_or(0);
+        let limit = self.limit();
+        if self.in_flight == 0 {
+            return true;
+        }
+        if self.in_flight.saturating_add(cost) > limit {
+            return false;
+        }
+        let alone = held == self.in_flight;
+        alone || held == 0 || held.saturating_add(cost) <= limit / PARTITION_SHARE
+    }
+
+    /// A record was handed over.
+    pub(super) fn take(&mut self, partition: usize, cost: u64, now: Instant) {
+        if self.in_flight == 0 {
+            // Idle time says nothing about the link.
+            self.sample_since = now;
+            self.sample_bytes = 0;
+        }
+        if self.partitions.len() <= partition {
+            self.partitions.resize(partition + 1, 0);
+        }
+        self.partitions[partition] += cost;
+        self.in_flight += cost;
+    }
+
+    /// A record was acknowledged.
+    pub(super) fn acknowledge(&mut self, partition: usize, cost: u64) {
+        assert!(self.in_flight >= cost, "more came back than was taken");
+        self.in_flight -= cost;
+        self.partitions[partition] -= cost;
+        self.sample_bytes += cost;
+        self.ramp_acknowledged += cost;
+    }
+
+    /// Draws the conclusions from what was acknowledged since; to be called once after each poll.
+    pub(super) fn measure(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.sample_since);
+        if elapsed >= SAMPLE && self.sample_bytes > 0 {
+            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            let rate = self.sample_bytes.saturating_mul(1000) / millis.max(1);
+            self.goodput = Some(match self.goodput {
+                Some(before) => before / 2 + rate / 2,
+                None => rate,
+            });
+            self.sample_since = now;
+            self.sample_bytes = 0;
+        }
+        let limit = self.limit();
+        if self.ramp_acknowledged >= limit {
+            self.ramp = limit
+                .saturating_mul(2)
+                .clamp(FIRST_BYTES, self.max.max(FIRST_BYTES));
+            self.ramp_acknowledged = 0;
+        }
+    }
+
+    /// A request timed out: too much was in flight.
+    pub(super) fn timed_out(&mut self) {
+        self.ramp = (self.limit() / 4).max(MIN_BYTES);
+        self.ramp_acknowledged = 0;
+    }
+
+    /// A new connection: it may be another link than before.
+    pub(super) fn reconnected(&mut self, now: Instant) {
+        self.ramp = FIRST_BYTES;
+        self.ramp_acknowledged = 0;
+        self.goodput = None;
+        self.sample_since = now;
+        self.sample_bytes = 0;
+    }
+
+    /// Everything in flight was given up: a new producer starts empty.
+    pub(super) fn cleared(&mut self) {
+        self.in_flight = 0;
+        self.partitions.fill(0);
+    }
+}
+
+/// The memory one record takes while it is in flight; `payload_len` is its key and value.
+pub(super) fn cost(payload_len: usize, headers: &[(&str, Option<&[u8]>)]) -> u64 {
+    let of_headers = headers.iter().map(|(name, value)| {
+        HEADER_OVERHEAD + length(name.len()) + length(value.map_or(0, <[u8]>::len))
+    });
+    RECORD_OVERHEAD + length(payload_len) + of_headers.sum::<u64>()
+}
+
+fn length(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 64 * 1024 * 1024;
+
+    /// Acknowledges `bytes` that were in flight for `time`.
+    fn carry(budget: &mut Budget, now: &mut Instant, bytes: u64, time: Duration) {
+        budget.take(0, bytes, *now);
+        *now += time;
+        budget.acknowledge(0, bytes);
+        budget.measure(*now);
+    }
+
+    #[test]
+    fn a_new_connection_starts_small_and_doubles_with_each_budget_acknowledged() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        let mut limits = Vec::new();
+        for _ in 0..4 {
+            let limit = budget.limit();
+            limits.push(limit);
+            carry(&mut budget, &mut now, limit, Duration::from_millis(1));
+        }
+        assert_eq!(limits, [64 << 10, 128 << 10, 256 << 10, 512 << 10]);
+        budget.reconnected(now);
+        assert_eq!(budget.limit(), FIRST_BYTES);
+    }
+
+    #[test]
+    fn a_fast_link_is_bounded_by_the_maximum_alone() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        for _ in 0..40 {
+            let limit = budget.limit();
+            carry(&mut budget, &mut now, limit, Duration::from_millis(10));
+        }
+        assert_eq!(budget.limit(), MAX);
+    }
+
+    /// 64 kbit/s: a budget must cross in a few seconds, or a batch never does within a timeout.
+    #[test]
+    fn a_thin_link_carries_its_budget_in_a_few_seconds() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        for _ in 0..20 {
+            let limit = budget.limit();
+            assert!(
+                limit <= 128 * 1024,
+                "{limit} bytes on a link of 8,000 a second"
+            );
+            carry(
+                &mut budget,
+                &mut now,
+                limit,
+                Duration::from_millis(limit / 8),
+            );
+        }
+        assert_eq!(budget.limit(), MIN_BYTES);
+    }
+
+    #[test]
+    fn a_timeout_quarters_the_budget_down_to_its_floor() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        for _ in 0..4 {
+            let limit = budget.limit();
+            carry(&mut budget, &mut now, limit, Duration::from_millis(1));
+        }
+        let before = budget.limit();
+        budget.timed_out();
+        assert_eq!(budget.limit(), before / 4);
+        for _ in 0..10 {
+            budget.timed_out();
+        }
+        assert_eq!(budget.limit(), MIN_BYTES);
+    }
+
+    #[test]
+    fn a_partition_alone_may_use_everything_and_else_its_share() {
+        let now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        let limit = budget.limit();
+        budget.take(0, limit / 2, now);
+        assert!(budget.has_room(0, limit / 2));
+        assert!(!budget.has_room(0, limit / 2 + 1));
+        // A second partition may always begin, and is then held to its share.
+        assert!(budget.has_room(1, limit / 2));
+        budget.take(1, limit / 16, now);
+        assert!(budget.has_room(1, limit / 16));
+        assert!(!budget.has_room(1, limit / 16 + 1));
+        assert!(!budget.has_room(0, 1));
+    }
+
+    #[test]
+    fn one_record_larger_than_the_budget_goes_alone() {
+        let now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        assert!(budget.has_room(5, 10 * MAX));
+        budget.take(5, 10 * MAX, now);
+        assert!(!budget.has_room(0, 1));
+        budget.acknowledge(5, 10 * MAX);
+        assert!(budget.has_room(0, 1));
+    }
+
+    #[test]
+    fn idle_time_is_no_evidence_of_a_thin_link() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX, now);
+        for _ in 0..20 {
+            now += Duration::from_secs(60);
+            let limit = budget.limit();
+            carry(&mut budget, &mut now, limit, Duration::from_millis(300));
+        }
+        assert!(budget.limit() > 100 * FIRST_BYTES, "{}", budget.limit());
+    }
+
+    #[test]
+    fn headers_are_counted() {
+        assert_eq!(cost(8, &[]), 264);
+        assert_eq!(
+            cost(8, &[("ab", Some(b"cde")), ("f", None)]),
+            264 + 133 + 129
+        );
+    }
+}

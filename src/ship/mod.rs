@@ -1,0 +1,157 @@
+//! Shipping: from a lane of the log into Kafka. This loop is the delivery promise.
+//!
+//! - A record leaves the log only when every in-sync replica acknowledged it. No outage is too
+//!   long, and no error of Kafka or librdkafka is final for what waits: a spent producer is
+//!   replaced, a refusal ends the run and keeps the record.
+//! - The first copies of a partition's records arrive in the order of their numbers, over retries,
+//!   reconnects and restarts. A copy that is sent twice repeats a run of records and carries the
+//!   same `ferry-id`.
+//! - Only what is on disk is read, so Kafka never has what a power loss could take from us.
+//!
+//! ```text
+//! lane reader --> partition --> budget --> sink --reports--> flight --> lane.settle --> cursor
+//! ```
+//!
+//! Owns the order of these steps. Must not know librdkafka (that is behind [`Sink`]) or how a log
+//! keeps its bytes. It blocks on the caller's thread; what it decides stands in pure files beside
+//! it, with time and randomness passed in.
+//!
+//! Invariants: records are handed over in the order of their numbers; a record is settled by its
+//! own report and nothing else; what is in doubt when a producer is replaced is sent again, from
+//! the oldest unsettled record on.
+
+mod budget;
+mod error;
+mod link;
+mod partition;
+mod settle;
+mod shipper;
+mod sink;
+mod tend;
+mod topics;
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use error::Error;
+pub use link::{Backoff, LinkState};
+pub use sink::{KafkaSink, Sink};
+
+use crate::kafka::Settings;
+use crate::store::Lane;
+
+/// The header that carries a record's identity: the log's id, `-`, its number.
+pub const ID_HEADER: &str = "ferry-id";
+
+/// When shipping is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When the lane is empty.
+    Empty,
+    /// Only when told to stop.
+    Stopped,
+}
+
+/// How to ship.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ShipOptions {
+    /// When it is done.
+    pub until: Until,
+    /// Gives up after this long without a usable link while something waits; never, if `None`.
+    pub timeout: Option<Duration>,
+    /// Whether each record gets the header [`ID_HEADER`], by which consumers can drop duplicates.
+    pub id_header: bool,
+    /// Memory that records in flight may take.
+    pub max_in_flight_bytes: u64,
+    /// When to try a lost link again.
+    pub backoff: Backoff,
+    /// How long a probe waits for a connection.
+    pub probe_timeout: Duration,
+    /// How long a stop waits for what is in flight. The rest is sent again by the next run.
+    pub stop_grace: Duration,
+}
+
+impl Default for ShipOptions {
+    fn default() -> ShipOptions {
+        ShipOptions {
+            until: Until::Empty,
+            // Longer than a broker's restart, shorter than a person's patience.
+            timeout: Some(Duration::from_secs(60)),
+            id_header: true,
+            // 100,000 records of 256 bytes: seconds of work for a fast link.
+            max_in_flight_bytes: 64 * 1024 * 1024,
+            backoff: Backoff::default(),
+            probe_timeout: Duration::from_secs(5),
+            stop_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How far shipping is; handed to the caller a few times a second.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Records acknowledged since the start.
+    pub shipped: u64,
+    /// Bytes of their keys and values.
+    pub shipped_bytes: u64,
+    /// Records in the lane without an outcome.
+    pub queued: u64,
+    /// Records handed over and not acknowledged.
+    pub in_flight: usize,
+    /// Records acknowledged per second since the last call.
+    pub records_per_second: u64,
+    /// The state of the link.
+    pub link_state: LinkState,
+    /// The state of the link in one sentence, with since when and why.
+    pub link: String,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Records acknowledged.
+    pub shipped: u64,
+    /// Bytes of their keys and values.
+    pub shipped_bytes: u64,
+    /// How often the producer was replaced.
+    pub rebuilds: u32,
+    /// Whether the lane was empty at the end; if not, it was told to stop.
+    pub is_empty: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Ships a lane to Kafka on this thread.
+///
+/// Resumes at the lane's cursor and saves it at the end. `stop` ends it early: what is in flight
+/// is finished for [`ShipOptions::stop_grace`]. `progress` is called a few times a second.
+///
+/// # Errors
+///
+/// [`Error`] says whose turn it is. Nothing is lost: the next run goes on from there.
+pub fn drain(
+    lane: &Lane,
+    kafka: &Settings,
+    options: &ShipOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Drained, Error> {
+    let mut sink = KafkaSink::new(kafka.clone())?;
+    drain_into(lane, &mut sink, options, stop, progress)
+}
+
+/// Ships a lane into any sink; otherwise as [`drain`].
+///
+/// # Errors
+///
+/// As [`drain`].
+pub fn drain_into<S: Sink>(
+    lane: &Lane,
+    sink: &mut S,
+    options: &ShipOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Drained, Error> {
+    shipper::Shipper::new(lane, sink, options, stop, progress).run()
+}

@@ -1,0 +1,358 @@
+//! Order, loss and duplicates under every fault the script knows.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ferrylog::message::{Header, MessageRef};
+use ferrylog::ship::{self, Error, LinkState, Until};
+use ferrylog::wal::{Class, SeqNo};
+
+use crate::sink::{Fault, Scripted};
+use crate::support::{Random, Scratch, options};
+
+const SEEDS: std::ops::Range<u64> = 0..40;
+
+/// First copies are in order, and every number of `expected` is there.
+fn check_first_copies(sink: &Scripted, expected: std::ops::Range<u64>) {
+    let mut found = HashSet::new();
+    for seqs in sink.seqs() {
+        let mut newest = None;
+        for seq in seqs {
+            if found.insert(seq) {
+                assert!(newest < Some(seq), "{seq} after {newest:?}");
+                newest = Some(seq);
+            }
+        }
+    }
+    assert_eq!(found, expected.collect(), "lost or invented");
+}
+
+#[test]
+fn every_record_arrives_once_and_in_order() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..3000);
+        let mut sink = Scripted::new(seed, 4);
+        let drained = scratch.drain(&mut sink).unwrap();
+        assert_eq!((drained.shipped, drained.is_empty), (3000, true));
+        assert_eq!(sink.sent_count, 3000);
+        check_first_copies(&sink, 0..3000);
+        assert_eq!(scratch.queued(), 0);
+        // A second run has nothing to send.
+        assert_eq!(scratch.drain(&mut sink).unwrap().shipped, 0);
+        assert_eq!(sink.sent_count, 3000);
+    }
+}
+
+#[test]
+fn a_key_stays_in_its_partition() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..2000);
+    let mut sink = Scripted::new(1, 5);
+    scratch.drain(&mut sink).unwrap();
+    let mut homes = std::collections::HashMap::new();
+    for (partition, records) in &sink.written {
+        for key in records.iter().filter_map(|r| r.key.clone()) {
+            assert_eq!(homes.entry(key).or_insert(partition), &partition);
+        }
+    }
+    assert_eq!(homes.len(), 17);
+}
+
+#[test]
+fn a_link_lost_midway_costs_neither_a_record_nor_a_duplicate() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..3000);
+        let mut sink = Scripted::new(seed, 3);
+        let mut random = Random(seed);
+        for _ in 0..3 {
+            let polls = u32::try_from(random.below(5)).unwrap();
+            let at = random.below(2900);
+            sink.faults.push_back((at, Fault::Link { polls }));
+        }
+        let drained = scratch.drain(&mut sink).unwrap();
+        assert_eq!((drained.shipped, drained.rebuilds), (3000, 0));
+        assert_eq!(sink.sent_count, 3000);
+        check_first_copies(&sink, 0..3000);
+    }
+}
+
+#[test]
+fn a_spent_producer_is_replaced_and_first_copies_stay_in_order() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..3000);
+        let mut sink = Scripted::new(seed, 3);
+        let mut at = 0;
+        let mut random = Random(seed);
+        for _ in 0..4 {
+            at += random.below(700);
+            sink.faults.push_back((at, Fault::Spent));
+        }
+        let drained = scratch.drain(&mut sink).unwrap();
+        assert_eq!((drained.rebuilds, sink.rebuild_count), (4, 4));
+        assert_eq!(drained.shipped, 3000, "each is counted once");
+        check_first_copies(&sink, 0..3000);
+        assert_eq!(scratch.queued(), 0);
+    }
+}
+
+/// What is written and not reported may come twice, and only that: as a run that was written
+/// before, with the same identity.
+#[test]
+fn duplicates_repeat_a_run_with_the_same_identity() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..2000);
+        let mut sink = Scripted::new(seed, 2);
+        sink.faults.push_back((1000, Fault::Spent));
+        scratch.drain(&mut sink).unwrap();
+        for records in sink.written.values() {
+            for record in records {
+                let same = |r: &&crate::sink::Written| r.seq() == record.seq();
+                assert!(records.iter().filter(same).all(|r| r == record));
+            }
+        }
+        for seqs in sink.seqs() {
+            let steps_back = seqs.windows(2).filter(|w| w[1] <= w[0]).count();
+            assert!(
+                steps_back <= 1,
+                "{steps_back} runs were repeated by one fault"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_refusal_ends_the_run_names_the_record_and_lets_nothing_overtake_it() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..2000);
+        let mut sink = Scripted::new(seed, 2);
+        sink.faults.push_back((700, Fault::Refused));
+        let error = scratch.drain(&mut sink).unwrap_err();
+        let Error::Refused {
+            topic,
+            partition,
+            seq,
+            failure,
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((topic.as_str(), failure.code), ("t", 10));
+        assert_eq!(sink.written_count, 700);
+        for record in &sink.written[&partition] {
+            assert!(record.seq() < seq.get());
+        }
+        assert_eq!(scratch.queued(), 1300);
+        // Once the reason is gone, the next run goes on there, and nothing comes twice.
+        sink.rebuild_for_next_run();
+        scratch.drain(&mut sink).unwrap();
+        assert_eq!(sink.written_count, 2000);
+        check_first_copies(&sink, 0..2000);
+    }
+}
+
+#[test]
+fn a_report_that_comes_twice_settles_once() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..1000);
+    let mut sink = Scripted::new(3, 2);
+    sink.reports_twice = true;
+    assert_eq!(scratch.drain(&mut sink).unwrap().shipped, 1000);
+    assert_eq!(scratch.queued(), 0);
+}
+
+#[test]
+fn what_is_settled_above_the_low_mark_is_not_sent_again() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..100);
+    let lane = scratch.store.lane();
+    lane.settle(SeqNo::new(10)..SeqNo::new(20), Class::Shipped);
+    lane.settle(SeqNo::new(50)..SeqNo::new(51), Class::Shipped);
+    let mut sink = Scripted::new(4, 1);
+    assert_eq!(scratch.drain(&mut sink).unwrap().shipped, 89);
+    let expected = (0..100).filter(|n| !(10..20).contains(n) && *n != 50);
+    assert_eq!(sink.seqs(), [expected.collect::<Vec<_>>()]);
+}
+
+#[test]
+fn a_stop_finishes_what_is_in_flight_and_the_next_run_goes_on_without_duplicates() {
+    for seed in SEEDS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..3000);
+        let mut sink = Scripted::new(seed, 3);
+        let stop = Arc::new(AtomicBool::new(false));
+        sink.stop = Some((1000, Arc::clone(&stop)));
+        let lane = scratch.store.lane();
+        let drained = ship::drain_into(lane, &mut sink, &options(), &stop, &mut |_| {}).unwrap();
+        assert!(!drained.is_empty && drained.shipped >= 1000 && drained.shipped < 3000);
+        assert_eq!(
+            sink.written_count, sink.sent_count,
+            "what was in flight is finished"
+        );
+        assert_eq!(scratch.queued(), 3000 - drained.shipped);
+
+        scratch.drain(&mut sink).unwrap();
+        assert_eq!(sink.sent_count, 3000);
+        check_first_copies(&sink, 0..3000);
+    }
+}
+
+#[test]
+fn what_is_appended_while_shipping_goes_on_is_shipped_too() {
+    let scratch = Scratch::new();
+    let mut sink = Scripted::new(6, 2);
+    let stop = AtomicBool::new(false);
+    let mut options = options();
+    options.until = Until::Stopped;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in 0..10 {
+                scratch.fill("t", part * 100..part * 100 + 100);
+            }
+        });
+        let mut progress = |p: &ship::Progress| {
+            if p.shipped == 1000 {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let lane = scratch.store.lane();
+        ship::drain_into(lane, &mut sink, &options, &stop, &mut progress).unwrap();
+    });
+    check_first_copies(&sink, 0..1000);
+}
+
+#[test]
+fn an_unknown_topic_is_named_and_nothing_is_lost() {
+    let scratch = Scratch::new();
+    scratch.fill("no-such-topic", 0..10);
+    let mut sink = Scripted::new(7, 1);
+    sink.partition_count = None;
+    let error = scratch.drain(&mut sink).unwrap_err();
+    assert!(matches!(&error, Error::UnknownTopic { topic, .. } if topic == "no-such-topic"));
+    assert!(error.to_string().contains("no-such-topic"), "{error}");
+    assert_eq!((scratch.queued(), sink.sent_count), (10, 0));
+}
+
+#[test]
+fn a_partition_that_does_not_exist_is_named() {
+    let scratch = Scratch::new();
+    let message = MessageRef {
+        partition: Some(4),
+        ..MessageRef::to("t")
+    };
+    scratch.store.lane().append_wait(&message).unwrap();
+    let error = scratch.drain(&mut Scripted::new(8, 4)).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::NoPartition {
+            partition: 4,
+            count: 4,
+            ..
+        }
+    ));
+    assert_eq!(scratch.queued(), 1);
+}
+
+#[test]
+fn a_cluster_that_cannot_be_reached_ends_the_wait_after_the_timeout() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..10);
+    let mut sink = Scripted::new(9, 1);
+    sink.is_reachable = false;
+    let mut options = options();
+    options.timeout = Some(Duration::from_millis(300));
+    let stop = AtomicBool::new(false);
+    let mut states = Vec::new();
+    let lane = scratch.store.lane();
+    let error = ship::drain_into(lane, &mut sink, &options, &stop, &mut |progress| {
+        states.push(progress.link_state);
+    });
+    let Error::Unreachable { servers, why, .. } = error.unwrap_err() else {
+        panic!("not unreachable");
+    };
+    assert_eq!(servers, "scripted:9092");
+    assert!(!why.is_empty());
+    assert!(states.iter().all(|s| *s != LinkState::Up), "{states:?}");
+    assert_eq!((scratch.queued(), sink.sent_count), (10, 0));
+}
+
+#[test]
+fn an_empty_lane_needs_no_cluster() {
+    let scratch = Scratch::new();
+    let mut sink = Scripted::new(10, 1);
+    sink.is_reachable = false;
+    let drained = scratch.drain(&mut sink).unwrap();
+    assert_eq!((drained.shipped, drained.is_empty), (0, true));
+}
+
+#[test]
+fn producers_that_fail_one_after_the_other_are_given_up() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..10);
+    let mut sink = Scripted::new(11, 1);
+    sink.faults = (0..100).map(|_| (0, Fault::Spent)).collect();
+    // Each of them writes something and reports nothing.
+    let error = scratch.drain(&mut sink).unwrap_err();
+    assert!(
+        matches!(error, Error::Spent { rebuilds: 10, .. }),
+        "{error}"
+    );
+    assert_eq!(scratch.queued(), 10);
+}
+
+#[test]
+fn everything_of_a_record_travels_and_its_identity_with_it() {
+    let scratch = Scratch::new();
+    let headers = [
+        Header {
+            name: "traceparent",
+            value: Some(b"00-1"),
+        },
+        Header {
+            name: "empty",
+            value: None,
+        },
+    ];
+    let message = MessageRef {
+        key: Some(b""),
+        headers: &headers,
+        timestamp_millis: Some(1_234),
+        value: None,
+        ..MessageRef::to("t")
+    };
+    let lane = scratch.store.lane();
+    lane.append_wait(&message).unwrap();
+    let mut sink = Scripted::new(12, 1);
+    scratch.drain(&mut sink).unwrap();
+    let written = &sink.written[&0][0];
+    assert_eq!(written.key, Some(vec![]));
+    assert_eq!(written.value, None);
+    assert_eq!(written.timestamp_millis, 1_234);
+    let id = format!("{}-0", lane.log_id());
+    let expected = [
+        ("traceparent".to_owned(), Some(b"00-1".to_vec())),
+        ("empty".to_owned(), None),
+        ("ferry-id".to_owned(), Some(id.into_bytes())),
+    ];
+    assert_eq!(written.headers, expected);
+}
+
+#[test]
+fn the_identity_header_can_be_left_out() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..1);
+    let mut options = options();
+    options.id_header = false;
+    let mut sink = Scripted::new(13, 1);
+    let stop = AtomicBool::new(false);
+    let lane = scratch.store.lane();
+    ship::drain_into(lane, &mut sink, &options, &stop, &mut |_| {}).unwrap();
+    assert_eq!(sink.written[&0][0].headers, []);
+}

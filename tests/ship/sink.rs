@@ -1,0 +1,277 @@
+//! A sink that plays a cluster by script: it delivers in random pieces, loses its link, spends
+//! its producer and refuses records when it is told to.
+//!
+//! As the real one, it keeps the order of a partition, and what it holds when its producer is spent
+//! was either written or not, without a report.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ferrylog::kafka::{self, ErrorClass, Failure, Outcome, Outgoing, Report, SendError, Trouble};
+use ferrylog::ship::Sink;
+
+use crate::support::Random;
+
+/// What happens once so many records were written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// The link is lost for so many polls; nothing is lost on it.
+    Link { polls: u32 },
+    /// The producer is spent; a random part of each partition's queue was written unreported.
+    Spent,
+    /// The next record is refused, and the producer is spent by that.
+    Refused,
+}
+
+/// A record as the cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) timestamp_millis: i64,
+}
+
+impl Written {
+    /// The number in the identity header.
+    pub(crate) fn seq(&self) -> u64 {
+        let id = self.headers.iter().find(|(name, _)| name == "ferry-id");
+        let id = String::from_utf8(id.unwrap().1.clone().unwrap()).unwrap();
+        id.split_once('-').unwrap().1.parse().unwrap()
+    }
+}
+
+pub(crate) struct Scripted {
+    random: Random,
+    /// Partitions of every topic; none: no topic exists.
+    pub(crate) partition_count: Option<u32>,
+    /// Faults by the count of written records at which they happen, in order.
+    pub(crate) faults: VecDeque<(usize, Fault)>,
+    /// Whether anybody can be reached at all.
+    pub(crate) is_reachable: bool,
+    /// Reports everything twice.
+    pub(crate) reports_twice: bool,
+    /// Tells the shipper to stop once so many records were written.
+    pub(crate) stop: Option<(usize, Arc<AtomicBool>)>,
+    /// What the cluster has, by partition.
+    pub(crate) written: BTreeMap<i32, Vec<Written>>,
+    pub(crate) sent_count: usize,
+    pub(crate) rebuild_count: u32,
+    pub(crate) written_count: usize,
+    queued: BTreeMap<i32, VecDeque<(u64, Written)>>,
+    reports: Vec<Report>,
+    away_polls: u32,
+    is_spent: bool,
+    trouble: Option<Trouble>,
+}
+
+impl Scripted {
+    pub(crate) fn new(seed: u64, partition_count: u32) -> Scripted {
+        println!("seed {seed}");
+        Scripted {
+            random: Random(seed),
+            partition_count: Some(partition_count),
+            faults: VecDeque::new(),
+            is_reachable: true,
+            reports_twice: false,
+            stop: None,
+            written: BTreeMap::new(),
+            sent_count: 0,
+            rebuild_count: 0,
+            written_count: 0,
+            queued: BTreeMap::new(),
+            reports: Vec::new(),
+            away_polls: 0,
+            is_spent: false,
+            trouble: None,
+        }
+    }
+
+    /// The numbers each partition holds, in its order.
+    pub(crate) fn seqs(&self) -> Vec<Vec<u64>> {
+        let seqs = |records: &Vec<Written>| records.iter().map(Written::seq).collect();
+        self.written.values().map(seqs).collect()
+    }
+
+    /// What a new process would start with.
+    pub(crate) fn rebuild_for_next_run(&mut self) {
+        self.rebuild().unwrap();
+        self.trouble = None;
+    }
+
+    fn write(&mut self, partition: i32, record: Written) {
+        self.written.entry(partition).or_default().push(record);
+        self.written_count += 1;
+        if let Some((at, stop)) = &self.stop
+            && self.written_count >= *at
+        {
+            stop.store(true, Ordering::Relaxed);
+            self.stop = None;
+        }
+    }
+
+    fn spend(&mut self, reason: &str) {
+        self.is_spent = true;
+        self.trouble = Some(Trouble {
+            class: ErrorClass::Fatal,
+            timed_out: false,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn play(&mut self, fault: Fault, partition: i32) {
+        match fault {
+            Fault::Link { polls } => {
+                self.away_polls = polls;
+                self.trouble = Some(Trouble {
+                    class: ErrorClass::Network,
+                    timed_out: true,
+                    reason: "connection reset".to_owned(),
+                });
+            }
+            Fault::Spent => {
+                let partitions: Vec<i32> = self.queued.keys().copied().collect();
+                for partition in partitions {
+                    let queue = self.queued.remove(&partition).unwrap();
+                    let in_doubt = self.random.below(queue.len() + 1);
+                    for (_, record) in queue.into_iter().take(in_doubt) {
+                        self.write(partition, record);
+                    }
+                }
+                self.spend("out of order sequence");
+            }
+            Fault::Refused => {
+                let (token, _) = self
+                    .queued
+                    .get_mut(&partition)
+                    .unwrap()
+                    .pop_front()
+                    .unwrap();
+                self.fail(token, ErrorClass::Refused, 10);
+                for (_, queue) in std::mem::take(&mut self.queued) {
+                    for (token, _) in queue {
+                        self.fail(token, ErrorClass::Fatal, -152);
+                    }
+                }
+                self.spend("gapless guarantee");
+            }
+        }
+    }
+
+    fn fail(&mut self, token: u64, class: ErrorClass, code: i32) {
+        let name = "scripted".to_owned();
+        let failure = Failure { class, code, name };
+        let outcome = Outcome::Failed(failure);
+        self.reports.push(Report { token, outcome });
+    }
+
+    /// Delivers the oldest record of a random partition, unless a fault comes first.
+    fn step(&mut self) {
+        self.queued.retain(|_, queue| !queue.is_empty());
+        if self.queued.is_empty() || self.away_polls > 0 || self.is_spent {
+            return;
+        }
+        let chosen = self.random.below(self.queued.len());
+        let partition = *self.queued.keys().nth(chosen).unwrap();
+        if let Some(&(at, fault)) = self.faults.front()
+            && self.written_count >= at
+        {
+            self.faults.pop_front();
+            self.play(fault, partition);
+            return;
+        }
+        let (token, record) = self
+            .queued
+            .get_mut(&partition)
+            .unwrap()
+            .pop_front()
+            .unwrap();
+        self.write(partition, record);
+        let partition_offset = i64::try_from(self.written[&partition].len()).unwrap();
+        let outcome = Outcome::Delivered {
+            partition,
+            partition_offset,
+        };
+        let report = Report { token, outcome };
+        if self.reports_twice {
+            self.reports.push(report.clone());
+        }
+        self.reports.push(report);
+    }
+}
+
+impl Sink for Scripted {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        let is_full = self.in_flight() >= 500 || self.random.below(100) == 0;
+        if is_full || self.is_spent {
+            return Err(SendError::QueueFull);
+        }
+        let headers = record.headers.iter();
+        let written = Written {
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: headers
+                .map(|&(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                .collect(),
+            timestamp_millis: record.timestamp_millis,
+        };
+        self.sent_count += 1;
+        let queue = self.queued.entry(record.partition).or_default();
+        queue.push_back((record.token, written));
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Duration, reports: &mut Vec<Report>) {
+        self.away_polls = self.away_polls.saturating_sub(1);
+        for _ in 0..self.random.below(200) {
+            self.step();
+        }
+        reports.append(&mut self.reports);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.queued.values().map(VecDeque::len).sum::<usize>() + self.reports.len()
+    }
+
+    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
+        if !self.is_reachable || self.away_polls > 0 {
+            return Err(kafka::Error::Unreachable {
+                action: "asking for the partitions",
+                timeout,
+                code: -195,
+                name: "scripted".to_owned(),
+            });
+        }
+        self.partition_count
+            .ok_or_else(|| kafka::Error::UnknownTopic {
+                topic: topic.to_owned(),
+            })
+    }
+
+    fn trouble(&mut self) -> Option<Trouble> {
+        self.trouble.take()
+    }
+
+    fn probe(&mut self, _: Duration) -> Option<Result<(), String>> {
+        // A verdict takes a while.
+        if self.random.below(3) > 0 {
+            return None;
+        }
+        let is_there = self.is_reachable && self.away_polls == 0;
+        Some(is_there.then_some(()).ok_or("refused".to_owned()))
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.rebuild_count += 1;
+        self.queued.clear();
+        self.reports.clear();
+        self.is_spent = false;
+        Ok(())
+    }
+
+    fn address(&self) -> &str {
+        "scripted:9092"
+    }
+}
