@@ -21,7 +21,8 @@ use super::seq::SeqNo;
 /// The cursor's two files and what is durable in them.
 #[derive(Debug)]
 pub(crate) struct CursorFiles<F: Fs> {
-    files: [F::File; 2],
+    /// A file whose write or sync failed is given up (R2); the next save makes a new one.
+    files: [Option<F::File>; 2],
     /// What each file durably holds.
     saved: [Option<Slot>; 2],
     /// The one that is written next: never the only valid one.
@@ -53,7 +54,7 @@ impl<F: Fs> CursorFiles<F> {
             }
         };
         Ok(Self {
-            files: [file(CURSORS[0])?, file(CURSORS[1])?],
+            files: [Some(file(CURSORS[0])?), Some(file(CURSORS[1])?)],
             saved,
             next,
             unclean_ends,
@@ -83,11 +84,14 @@ impl<F: Fs> CursorFiles<F> {
         let path = dir.join(CURSORS[self.next]);
         // The file does not count as anything while it is being rewritten.
         self.saved[self.next] = None;
-        let file = &self.files[self.next];
-        if file.write_at(&page, 0).and_then(|()| file.sync()).is_err() {
+        let file = self.files[self.next]
+            .take()
+            .filter(|file| file.write_at(&page, 0).and_then(|()| file.sync()).is_ok());
+        self.files[self.next] = Some(match file {
+            Some(file) => file,
             // R2: never again on the same file. What it holds is unknown; a new one replaces it.
-            self.files[self.next] = replace(fs, dir, &path, &page)?;
-        }
+            None => replace(fs, dir, &path, &page)?,
+        });
         self.saved[self.next] = Some(slot);
         self.next = 1 - self.next;
         Ok(())
