@@ -164,10 +164,13 @@ impl<F: Fs> Wal<F> {
     ///
     /// As [`append`](Self::append). After [`Error::Failed`] the outcome of this record is unknown.
     pub fn append_wait<E: Encode + ?Sized>(&self, record: &E) -> Result<SeqNo, Error> {
-        // The flusher is not rung: this thread is about to write by itself.
+        let level = self.core.files.options.durability;
         let appended = self.core.stage(&[record], true)?;
-        self.core
-            .wait(appended.end, self.core.files.options.durability)?;
+        // Else the flusher is not rung: this thread is about to write by itself.
+        if level == Durability::Memory && appended.was_empty {
+            self.core.flusher.ring_soon();
+        }
+        self.core.wait(appended.end, level)?;
         Ok(appended.first)
     }
 
