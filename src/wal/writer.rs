@@ -151,7 +151,9 @@ impl<F: Fs> Core<F> {
     }
 
     fn publish_durable(&self, end: u64, end_seq: Option<SeqNo>) {
-        if let Some(active) = self.segments.0.lock().back_mut() {
+        // Under the lock: what a reader finds here is below the mark already, so it may be settled.
+        let mut segments = self.segments.0.lock();
+        if let Some(active) = segments.back_mut() {
             active.end = end;
             active.next_seq = end_seq.unwrap_or(active.next_seq);
         }
@@ -169,6 +171,8 @@ impl<F: Fs> Core<F> {
 
     /// Ends the active segment with a seal, if anything is in it.
     pub(crate) fn seal_for_close(&self) -> Result<(), Error> {
+        // R2: after a failure the active file may be a poisoned one.
+        self.check_failed()?;
         let mut writer = self.writer.lock();
         if writer.is_empty() {
             return Ok(());
@@ -290,10 +294,11 @@ impl<F: Fs> Core<F> {
     fn mend_if_broken(&self) -> Result<(), Error> {
         let broken = self.ledger.lock().broken.is_some();
         if broken {
-            self.mend(&mut self.writer.lock(), None)
-        } else {
-            Ok(())
+            self.mend(&mut self.writer.lock(), None)?;
+            // Who found the write token taken meanwhile waits for somebody to write.
+            self.ring_syncer();
         }
+        Ok(())
     }
 
     /// Writes and syncs everything staged so far, in one go: what a leading waiter and the syncer do.
