@@ -7,4 +7,11 @@
     reason = "what cannot go on here panics"
 )]
 
+#[path = "../support/faulty.rs"]
+mod faulty;
+#[path = "../support/rng.rs"]
+mod rng;
+
 mod append;
+mod common;
+mod rules;

@@ -1,0 +1,140 @@
+//! Short words for what every test of the engine says.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ferrylog::wal::fs::Fs;
+use ferrylog::wal::{Durability, Error, Options, Reader, SeqNo, View, Wal};
+
+use crate::faulty::Faulty;
+
+pub(crate) const DIR: &str = "/log";
+pub(crate) const BODY: u64 = 128 << 10;
+
+/// Small segments, and no sync that nobody asked for.
+pub(crate) fn options() -> Options {
+    let mut options = Options::default();
+    options.segment_size = 1 << 20;
+    options.sync_interval = Duration::from_secs(3600);
+    options
+}
+
+pub(crate) fn with_level(level: Durability) -> Options {
+    let mut options = options();
+    options.durability = level;
+    options
+}
+
+pub(crate) fn try_open_with(disk: &Faulty, options: Options) -> Result<Wal<Faulty>, Error> {
+    watch_threads();
+    Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), options)
+}
+
+pub(crate) fn try_open(disk: &Faulty) -> Result<Wal<Faulty>, Error> {
+    try_open_with(disk, options())
+}
+
+#[track_caller]
+pub(crate) fn open(disk: &Faulty) -> Wal<Faulty> {
+    try_open(disk).unwrap_or_else(|error| panic!("{}", describe(&error)))
+}
+
+pub(crate) fn view(disk: &Faulty) -> Result<View<Faulty>, Error> {
+    View::open_on(Arc::new(disk.clone()), Path::new(DIR))
+}
+
+pub(crate) fn describe(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// A record whose length and bytes follow from its number.
+pub(crate) fn record(number: u64) -> Vec<u8> {
+    sized(number, (number * 7919 % 3000) as usize)
+}
+
+/// A record of this length whose bytes follow from its number.
+pub(crate) fn sized(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..len)
+        .map(|at| (number.wrapping_mul(31) as usize + at * 7) as u8)
+        .collect();
+    for (to, from) in bytes.iter_mut().zip(number.to_le_bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+pub(crate) type Records = Vec<(SeqNo, Vec<u8>)>;
+
+pub(crate) fn drain<F: Fs>(mut reader: Reader<F>) -> Result<Records, Error> {
+    let mut records = Records::new();
+    while let Some(record) = reader.next()? {
+        records.push((record.seq, record.payload.to_vec()));
+    }
+    Ok(records)
+}
+
+/// Everything that is durable, in order.
+#[track_caller]
+pub(crate) fn read_all(wal: &Wal<Faulty>) -> Records {
+    drain(wal.reader(wal.marks().first)).unwrap_or_else(|error| panic!("{}", describe(&error)))
+}
+
+/// Compares without printing anybody's bytes.
+#[track_caller]
+pub(crate) fn assert_same(found: &Records, expected: &Records) {
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert_eq!(found.0, expected.0, "record at {at}");
+        assert!(found.1 == expected.1, "bytes of record {}", found.0);
+    }
+    assert_eq!(found.len(), expected.len(), "records");
+}
+
+/// Appends these records one by one, each acknowledged before the next.
+#[track_caller]
+pub(crate) fn append_all(wal: &Wal<Faulty>, numbers: std::ops::Range<u64>) -> Records {
+    numbers
+        .map(|number| {
+            let bytes = record(number);
+            let seq = wal.append_wait(&bytes).unwrap_or_else(|error| panic!("{}", describe(&error)));
+            (seq, bytes)
+        })
+        .collect()
+}
+
+/// Waits for a condition that another thread brings about.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on a panic of one of the engine's own threads is counted.
+fn watch_threads() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let name = std::thread::current().name().map(str::to_owned);
+            if name.is_some_and(|name| name.starts_with("wal-")) {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            print(info);
+        }));
+    });
+}
+
+#[track_caller]
+pub(crate) fn assert_no_engine_thread_panicked() {
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "engine threads panicked");
+}
