@@ -258,7 +258,12 @@ impl Faulty {
     }
 
     /// Runs once, before the next operation of this kind on a file whose name begins so.
-    pub(crate) fn before(&self, kind: Kind, name: &'static str, run: impl FnOnce() + Send + 'static) {
+    pub(crate) fn before(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) {
         self.lock_disk().hook = Some((kind, name, Box::new(run)));
     }
 

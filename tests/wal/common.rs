@@ -101,7 +101,9 @@ pub(crate) fn append_all(wal: &Wal<Faulty>, numbers: std::ops::Range<u64>) -> Re
     numbers
         .map(|number| {
             let bytes = record(number);
-            let seq = wal.append_wait(&bytes).unwrap_or_else(|error| panic!("{}", describe(&error)));
+            let seq = wal
+                .append_wait(&bytes)
+                .unwrap_or_else(|error| panic!("{}", describe(&error)));
             (seq, bytes)
         })
         .collect()

@@ -13,7 +13,6 @@ use crate::faulty::{EIO, Failure, Fault, Faulty, Kind, Op, PAGE, Survivors};
 
 const SEGMENT: &str = "segment-";
 
-
 fn is_segment(op: &Op) -> bool {
     op.name.starts_with(SEGMENT)
 }
@@ -61,7 +60,13 @@ fn r1_segments_are_written_in_whole_pages_and_no_page_with_records_twice_in_a_li
         if op.kind != Kind::Write {
             continue;
         }
-        assert_eq!((op.position % PAGE, op.len % PAGE), (0, 0), "{} {}", op.name, op.position);
+        assert_eq!(
+            (op.position % PAGE, op.len % PAGE),
+            (0, 0),
+            "{} {}",
+            op.name,
+            op.position
+        );
         let pages = written.entry(op.inode).or_default();
         if !is_segment(&op) {
             assert_eq!((op.position, op.len), (0, PAGE), "{}", op.name);
@@ -91,7 +96,9 @@ fn after_failure(disk: &Faulty) -> Vec<Op> {
 /// R2, for whatever file the failed sync was of: it is never synced again.
 fn assert_never_synced_again(disk: &Faulty) {
     let after = after_failure(disk);
-    let again = after[1..].iter().filter(|op| op.kind == Kind::Sync && op.inode == after[0].inode);
+    let again = after[1..]
+        .iter()
+        .filter(|op| op.kind == Kind::Sync && op.inode == after[0].inode);
     assert_eq!(again.count(), 0, "{} was synced again", after[0].name);
 }
 
@@ -112,10 +119,21 @@ fn assert_groups_then_header(after: &[Op]) {
             _ => "group",
         })
         .collect();
-    let headers = order.iter().position(|step| *step == "header").expect("a header");
-    assert_eq!(order[..2], ["group", "group"], "preamble, then the rewritten group");
+    let headers = order
+        .iter()
+        .position(|step| *step == "header")
+        .expect("a header");
+    assert_eq!(
+        order[..2],
+        ["group", "group"],
+        "preamble, then the rewritten group"
+    );
     assert_eq!(order[headers - 1], "sync", "{order:?}");
-    assert_eq!(order[headers..headers + 3], ["header", "header", "sync"], "{order:?}");
+    assert_eq!(
+        order[headers..headers + 3],
+        ["header", "header", "sync"],
+        "{order:?}"
+    );
 }
 
 #[test]
@@ -130,7 +148,10 @@ fn r2_one_failed_sync_costs_nothing_and_the_file_is_never_synced_again() {
         assert_eq!(disk.fired(), 1);
         assert_never_synced_again(&disk);
         assert_groups_then_header(&after_failure(&disk));
-        assert!(wal.background_error().is_some_and(|what| what.contains("fdatasync")));
+        assert!(
+            wal.background_error()
+                .is_some_and(|what| what.contains("fdatasync"))
+        );
         assert_same(&read_all(&wal), &expected);
         let disk = disk.power_cut(Survivors::None);
         assert_same(&read_all(&open(&disk)), &expected);
@@ -181,8 +202,15 @@ fn r2_a_sync_that_fails_twice_fails_the_log_and_every_waiter_is_told() {
             })
             .collect();
         for waiter in waiters {
-            let error = waiter.join().unwrap().expect_err("nothing can be acknowledged");
-            assert!(matches!(error, Error::Failed { .. }), "{}", describe(&error));
+            let error = waiter
+                .join()
+                .unwrap()
+                .expect_err("nothing can be acknowledged");
+            assert!(
+                matches!(error, Error::Failed { .. }),
+                "{}",
+                describe(&error)
+            );
         }
     });
     assert!(matches!(wal.append(&record(11)), Err(Error::Failed { .. })));
@@ -229,7 +257,10 @@ fn r2_a_failed_write_is_mended_as_a_failed_sync_is() {
         disk.fail_next(Kind::Write, SEGMENT, 1, failure);
         expected.extend(append_all(&wal, 3..6));
         assert_same(&read_all(&wal), &expected);
-        assert_same(&read_all(&open(&disk.power_cut(Survivors::Some))), &expected);
+        assert_same(
+            &read_all(&open(&disk.power_cut(Survivors::Some))),
+            &expected,
+        );
     }
 }
 
@@ -241,7 +272,10 @@ fn r2_records_acknowledged_at_level_os_survive_a_failed_sync() {
     assert_eq!(wal.marks().durable, SeqNo::ZERO);
     disk.fail_next(Kind::Sync, SEGMENT, 1, Failure::Errno(EIO));
     assert_eq!(wal.sync().unwrap(), SeqNo::new(20));
-    assert_same(&read_all(&open(&disk.power_cut(Survivors::None))), &expected);
+    assert_same(
+        &read_all(&open(&disk.power_cut(Survivors::None))),
+        &expected,
+    );
 }
 
 #[test]
@@ -257,7 +291,10 @@ fn r2_a_sync_that_failed_for_the_filler_costs_nothing() {
     until("failure", || disk.fired() == 1);
     wal.sync().unwrap();
     assert_same(&read_all(&wal), &expected);
-    assert_same(&read_all(&open(&disk.power_cut(Survivors::None))), &expected);
+    assert_same(
+        &read_all(&open(&disk.power_cut(Survivors::None))),
+        &expected,
+    );
 }
 
 #[test]
@@ -271,7 +308,11 @@ fn r2_a_cursor_file_whose_sync_failed_is_replaced() {
         disk.fail_next(failing, "cursor-", 1, Failure::Errno(EIO));
         wal.save_cursor().unwrap();
         let after = after_failure(&disk);
-        assert!(after.iter().any(|op| op.kind == Kind::Rename && op.name == after[0].name));
+        assert!(
+            after
+                .iter()
+                .any(|op| op.kind == Kind::Rename && op.name == after[0].name)
+        );
         assert_never_synced_again(&disk);
         for _ in 0..3 {
             wal.save_cursor().unwrap();
@@ -299,7 +340,10 @@ fn r2_a_cursor_file_that_could_not_be_replaced_is_not_synced_again_either() {
     wal.save_cursor().unwrap();
     wal.save_cursor().unwrap();
     let trace = disk.trace();
-    let failed = trace.iter().position(|op| op.failed && op.kind == Kind::Sync).unwrap();
+    let failed = trace
+        .iter()
+        .position(|op| op.failed && op.kind == Kind::Sync)
+        .unwrap();
     let again = trace[failed + 1..]
         .iter()
         .filter(|op| op.kind == Kind::Sync && op.inode == trace[failed].inode);
@@ -321,12 +365,25 @@ fn r3_opening_syncs_and_drops_the_cache_before_it_reads() {
     let first_write = trace.iter().position(|op| op.kind == Kind::Write).unwrap();
     let opening = &trace[..first_write];
     for name in ["cursor-a", "cursor-b", &newest] {
-        let at = |kind| opening.iter().rposition(|op| op.kind == kind && op.name == name);
+        let at = |kind| {
+            opening
+                .iter()
+                .rposition(|op| op.kind == kind && op.name == name)
+        };
         let (sync, drop_cache, read) = (at(Kind::Sync), at(Kind::DropCache), at(Kind::Read));
-        assert!(sync.is_some() && sync < drop_cache && drop_cache < read, "{name}");
+        assert!(
+            sync.is_some() && sync < drop_cache && drop_cache < read,
+            "{name}"
+        );
     }
-    let sync_dir = opening.iter().position(|op| op.kind == Kind::SyncDir).unwrap();
-    let read = opening.iter().rposition(|op| op.kind == Kind::Read).unwrap();
+    let sync_dir = opening
+        .iter()
+        .position(|op| op.kind == Kind::SyncDir)
+        .unwrap();
+    let read = opening
+        .iter()
+        .rposition(|op| op.kind == Kind::Read)
+        .unwrap();
     assert!(sync_dir < read);
     drop(wal);
 }
@@ -359,7 +416,11 @@ fn r3_if_that_sync_fails_opening_fails_and_changes_nothing() {
         drop(wal);
         disk.fail_next(Kind::Sync, name, 1, Failure::Errno(EIO));
         let error = try_open(&disk).expect_err("opening goes on");
-        assert!(matches!(error, Error::Io { action: "sync", .. }), "{}", describe(&error));
+        assert!(
+            matches!(error, Error::Io { action: "sync", .. }),
+            "{}",
+            describe(&error)
+        );
         assert!(disk.trace().iter().all(|op| op.kind != Kind::Write));
         assert_same(&read_all(&open(&disk)), &expected);
     }
@@ -375,13 +436,30 @@ fn r4_recovery_cuts_the_old_segment_after_the_new_header_and_writes_nothing_into
     let old = disk.names(SEGMENT).pop().unwrap();
     let wal = open(&disk);
     let trace = disk.trace();
-    assert!(trace.iter().all(|op| op.kind != Kind::Write || op.name != old));
-    let cut = trace.iter().position(|op| op.kind == Kind::SetLen && op.name == old).unwrap();
-    let header = trace.iter().rposition(|op| op.kind == Kind::Write && header_number(op).is_some());
+    assert!(
+        trace
+            .iter()
+            .all(|op| op.kind != Kind::Write || op.name != old)
+    );
+    let cut = trace
+        .iter()
+        .position(|op| op.kind == Kind::SetLen && op.name == old)
+        .unwrap();
+    let header = trace
+        .iter()
+        .rposition(|op| op.kind == Kind::Write && header_number(op).is_some());
     let header = header.unwrap();
     let between = &trace[header..cut];
-    assert!(between.iter().any(|op| op.kind == Kind::Sync && op.inode == trace[header].inode));
-    assert!(trace[cut..].iter().any(|op| op.kind == Kind::Sync && op.name == old));
+    assert!(
+        between
+            .iter()
+            .any(|op| op.kind == Kind::Sync && op.inode == trace[header].inode)
+    );
+    assert!(
+        trace[cut..]
+            .iter()
+            .any(|op| op.kind == Kind::Sync && op.name == old)
+    );
     assert_same(&read_all(&wal), &expected);
 }
 
@@ -400,7 +478,10 @@ fn r4_a_crash_loop_without_records_costs_no_files() {
             assert_eq!(wal.totals().queued, 3);
             counts.push(disk.names(SEGMENT).len());
         }
-        assert!(counts.iter().all(|&count| count <= 3), "{survivors:?}: {counts:?}");
+        assert!(
+            counts.iter().all(|&count| count <= 3),
+            "{survivors:?}: {counts:?}"
+        );
     }
 }
 
@@ -486,13 +567,28 @@ fn r5_every_frame_carries_the_durable_mark_of_its_time() {
     let disk = disk.power_cut(Survivors::None);
     drop(wal);
     // The third record is promised by the fourth's header: to lose it is corruption, not a tail.
-    let third = frames(&disk, &name).iter().find(|frame| frame.1 == 2 && frame.3 > 0).copied();
+    let third = frames(&disk, &name)
+        .iter()
+        .find(|frame| frame.1 == 2 && frame.3 > 0)
+        .copied();
     disk.overwrite(&name, third.unwrap().0 + 70, &[0xa5; 3]);
     disk.clear_trace();
     let error = try_open(&disk).expect_err("promised records are gone");
-    assert!(matches!(error, Error::Corrupt { .. }), "{}", describe(&error));
-    assert!(describe(&error).contains("record 2"), "{}", describe(&error));
-    assert!(disk.trace().iter().all(|op| op.kind != Kind::Write && op.kind != Kind::SetLen));
+    assert!(
+        matches!(error, Error::Corrupt { .. }),
+        "{}",
+        describe(&error)
+    );
+    assert!(
+        describe(&error).contains("record 2"),
+        "{}",
+        describe(&error)
+    );
+    assert!(
+        disk.trace()
+            .iter()
+            .all(|op| op.kind != Kind::Write && op.kind != Kind::SetLen)
+    );
 }
 
 #[test]
@@ -519,7 +615,10 @@ fn r6_a_segment_is_cleared_only_when_both_cursors_durably_name_a_later_one() {
                 let number = numbers[&op.inode];
                 assert_eq!(durable.len(), 2);
                 // A last segment without records becomes a spare at once: it holds nothing.
-                assert!(durable.values().all(|&oldest| oldest >= number), "{number}: {durable:?}");
+                assert!(
+                    durable.values().all(|&oldest| oldest >= number),
+                    "{number}: {durable:?}"
+                );
                 releases += u32::from(durable.values().all(|&oldest| oldest > number));
                 cleared.insert(op.inode, false);
             }
@@ -527,13 +626,19 @@ fn r6_a_segment_is_cleared_only_when_both_cursors_durably_name_a_later_one() {
                 cleared.insert(op.inode, true);
             }
             (Kind::Write, _) if !op.zeros && is_segment(&op) => {
-                assert!(cleared.remove(&op.inode).unwrap_or(true), "cleared, but not durably");
+                assert!(
+                    cleared.remove(&op.inode).unwrap_or(true),
+                    "cleared, but not durably"
+                );
                 numbers.extend(header_number(&op).map(|number| (op.inode, number)));
             }
             _ => {}
         }
     }
-    assert!(releases >= 4, "{releases} pages of released segments were cleared");
+    assert!(
+        releases >= 4,
+        "{releases} pages of released segments were cleared"
+    );
 }
 
 #[test]
@@ -562,7 +667,10 @@ fn r8_r10_an_earlier_life_of_a_file_is_never_revived() {
     let (low, next) = (wal.marks().acked, wal.marks().next);
     let disk = disk.kill();
     drop(wal);
-    let end = frames(&disk, &first_life).last().map(|frame| frame.0 + frame.4).unwrap();
+    let end = frames(&disk, &first_life)
+        .last()
+        .map(|frame| frame.0 + frame.4)
+        .unwrap();
     let end = end.next_multiple_of(PAGE) as usize;
     // Every frame of the first life where it once stood; and the last frame of this life once more.
     disk.overwrite(&first_life, end as u64, &old[end..]);
@@ -610,7 +718,13 @@ fn r11_whichever_operation_fails_nothing_acknowledged_is_lost_and_nothing_is_sil
     for failure in [Failure::Errno(EIO), Failure::Half, Failure::Done] {
         for nth in 0..operations {
             let disk = Faulty::new(19);
-            disk.fail(Fault { kind: None, name: "", skip: nth, times: 1, failure });
+            disk.fail(Fault {
+                kind: None,
+                name: "",
+                skip: nth,
+                times: 1,
+                failure,
+            });
             let (acknowledged, told) = fragile_life(&disk);
             let trace = disk.trace();
             let failed = trace.iter().find(|op| op.failed);
@@ -618,7 +732,10 @@ fn r11_whichever_operation_fails_nothing_acknowledged_is_lost_and_nothing_is_sil
             let silent = failed.is_some_and(|op| {
                 is_segment(op) && matches!(op.kind, Kind::Write | Kind::Sync | Kind::SyncZeros)
             });
-            assert!(!silent || told, "operation {nth} failed in silence: {failed:?}");
+            assert!(
+                !silent || told,
+                "operation {nth} failed in silence: {failed:?}"
+            );
             disk.heal();
             let after = disk.power_cut(Survivors::Some);
             let wal = try_open(&after).unwrap_or_else(|error| {
@@ -632,7 +749,9 @@ fn r11_whichever_operation_fails_nothing_acknowledged_is_lost_and_nothing_is_sil
                     continue;
                 }
                 let len = if number % 3 == 0 { 90_000 } else { 500 };
-                let same = found.get(&seq).is_some_and(|bytes| *bytes == sized(number, len));
+                let same = found
+                    .get(&seq)
+                    .is_some_and(|bytes| *bytes == sized(number, len));
                 assert!(same, "operation {nth} ({failed:?}): record {seq} is gone");
             }
             assert!(wal.totals().balances(), "operation {nth}");
@@ -686,7 +805,10 @@ fn r14_a_reader_sees_only_what_is_durable() {
         disk.hold(Kind::Sync);
         let expected: Vec<Vec<u8>> = (0..50).map(record).collect();
         for bytes in &expected {
-            wal.append(bytes).unwrap().wait_for(level.min(Durability::Os)).unwrap();
+            wal.append(bytes)
+                .unwrap()
+                .wait_for(level.min(Durability::Os))
+                .unwrap();
         }
         assert!(reader.next().unwrap().is_none(), "{level}: not synced yet");
         assert_eq!(wal.marks().durable, SeqNo::ZERO);
