@@ -1,6 +1,7 @@
 //! The engine through its public face: one module a subject.
 
 #![allow(
+    dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::cast_possible_truncation,
