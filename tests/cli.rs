@@ -507,7 +507,13 @@ fn a_directory_that_may_not_be_written_is_refused() {
         // Nothing is forbidden to root: let somebody else try, with a program he may execute.
         fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let copy = program.path().join("ferrylog");
-        fs::copy(env!("CARGO_BIN_EXE_ferrylog"), &copy).unwrap();
+        // By another process: a file that this one has open for writing could be inherited by a
+        // child that another test starts right now, and would then be busy.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_ferrylog"))
+            .arg(&copy)
+            .status();
+        assert!(copied.unwrap().success());
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         command = Command::new(copy);
         command
