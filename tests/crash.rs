@@ -10,11 +10,10 @@
 #[path = "support/program.rs"]
 #[allow(dead_code, reason = "shared: not every test needs all of it")]
 mod program;
+#[path = "support/random.rs"]
+mod random;
 
 use std::{
-    collections::hash_map::RandomState,
-    env,
-    hash::{BuildHasher, Hasher},
     io::{BufRead, BufReader, Write},
     path::Path,
     thread,
@@ -23,32 +22,11 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use program::{ferrylog, run, run_on, start};
+use random::Random;
 use tempfile::TempDir;
 
 const CYCLES: u64 = 50;
 const RECORD_LEN_MAX: f64 = 100_000.0;
-
-/// SplitMix64: the same numbers everywhere, from a seed that a failure prints.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// Between 0 and 1.
-    fn fraction(&mut self) -> f64 {
-        self.below(1 << 32) as f64 / (1_u64 << 32) as f64
-    }
-}
 
 /// The bytes of record `number` of a cycle: 1 B to 100 KB, small ones as often as large ones, any
 /// byte but the two that end a line.
@@ -159,11 +137,7 @@ fn exported(data: &Path) -> Vec<(u64, Vec<u8>)> {
 #[test]
 fn fifty_kills_lose_nothing_acknowledged_and_invent_nothing() {
     // Given again, a seed repeats the records and the plan of the kills, though not the moments.
-    let seed = match env::var("FERRYLOG_TEST_SEED") {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => RandomState::new().build_hasher().finish(),
-    };
-    println!("FERRYLOG_TEST_SEED={seed}");
+    let seed = random::seed();
     let mut random = Random(seed);
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");

@@ -19,7 +19,7 @@ use super::pool::{Pool, clear_headers};
 use super::reader::Live;
 use super::recovery::{End, Row, judge};
 use super::scan::{At, Life, Tail, Window, scan_tail, search};
-use super::segment::{BODY, EndKind, FIELDS_LEN, Predecessor};
+use super::segment::{BODY, EndKind, FIELDS_LEN, PageFound, Predecessor, SegmentHeader};
 use super::seq::{LogId, SeqNo};
 use super::settled::{Class, Settled};
 
@@ -228,7 +228,11 @@ fn scan<F: Fs>(fs: &F, segment: &Segment, limit: u64) -> Result<Tail, Error> {
     scan_tail(&file, life, segment.header.base_seq, limit).map_err(Error::io("read", &segment.path))
 }
 
-/// The largest promise in the frames of a file whose start frame is all that names its life.
+/// The largest promise about records in a file whose start frame is all that names its life.
+///
+/// A promise up to the segment's own base is one about its predecessor, and reaches only to that
+/// one's end: the numbers in between are void. Without this, a crash while recovery begins a segment
+/// would look like a loss.
 fn promise_without_header<F: Fs>(fs: &F, path: &Path) -> std::io::Result<SeqNo> {
     let file = fs.open(path, Access::Read)?;
     let mut window = Window::new(super::options::MAX_SEGMENT_SIZE);
@@ -237,13 +241,20 @@ fn promise_without_header<F: Fs>(fs: &F, path: &Path) -> std::io::Result<SeqNo> 
         return Ok(SeqNo::ZERO);
     }
     let salt = u64_at(&start, HEADER_LEN + 64);
-    let number = match Header::decode(&start, salt) {
-        Decoded::Header(header) if header.kind == Kind::Start => header.segment,
+    let own = match Header::decode(&start, salt) {
+        Decoded::Header(header) if header.kind == Kind::Start => header,
         Decoded::Header(_) | Decoded::Unknown(_) | Decoded::Invalid => return Ok(SeqNo::ZERO),
     };
-    let mut promised = SeqNo::ZERO;
+    let fields = &start[HEADER_LEN..];
+    let mut promised = match SegmentHeader::decode_fields(fields) {
+        PageFound::Header(header) if own.covers(fields) => header.previous.next_seq,
+        _ => SeqNo::ZERO,
+    };
+    let number = own.segment;
     search(&mut window, &file, Life { number, salt }, BODY, |header| {
-        promised = promised.max(header.durable_seq);
+        if header.durable_seq > own.first_seq {
+            promised = promised.max(header.durable_seq);
+        }
         true
     })?;
     Ok(promised)

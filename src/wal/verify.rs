@@ -11,9 +11,11 @@ use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
 use super::recovery::Row;
 use super::scan::{At, Step, Walk, Window, search};
-use super::segment::{BODY, HEADER_POSITIONS, SLOT_POSITIONS};
+use super::segment::{BODY, EndKind, HEADER_POSITIONS, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::view::View;
+
+use FindingKind::{Corrupt, Torn};
 
 /// What [`View::verify`] went over, and what it found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,9 +36,7 @@ pub struct Verified {
 impl Verified {
     /// Whether nothing promised is damaged. A torn tail is expected after a crash.
     pub fn is_clean(&self) -> bool {
-        self.findings
-            .iter()
-            .all(|finding| finding.kind == FindingKind::Torn)
+        self.findings.iter().all(|finding| finding.kind == Torn)
     }
 }
 
@@ -44,7 +44,7 @@ impl Verified {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// An unfinished last write: never acknowledged at level `disk`. Expected after a crash.
+    /// An unfinished write: nothing of it was acknowledged at level `disk`. Expected after a crash.
     Torn,
     /// Bytes changed after they were promised.
     Corrupt,
@@ -76,6 +76,8 @@ struct Check<'a, F: File> {
     walk: Walk,
     /// Where its records end, and with which number.
     end: (u64, SeqNo),
+    /// The largest durable mark in a whole frame.
+    promise: SeqNo,
     result: &'a mut Verified,
 }
 
@@ -91,7 +93,7 @@ impl<F: Fs> View<F> {
         let chain = &self.found.chain;
         let (live, _) = self.found.live(self.end);
         let total = live.iter().map(|live| live.end).sum();
-        for (segment, live) in chain.iter().zip(&live) {
+        for (index, (segment, live)) in chain.iter().zip(&live).enumerate() {
             self.check_reserved(segment, &mut result)?;
             let file = self.fs.open(&segment.path, Access::Read);
             let mut check = Check {
@@ -100,9 +102,12 @@ impl<F: Fs> View<F> {
                 window: Window::new(live.end),
                 walk: Walk::new(live.life, live.base_seq),
                 end: (live.end, live.next_seq),
+                promise: SeqNo::ZERO,
                 result: &mut result,
             };
             check.frames().map_err(Error::io("read", &segment.path))?;
+            let ended = chain.get(index + 1).map(|next| next.header.previous.kind);
+            check.header_copies(segment, ended);
             result.segments += 1;
             result.bytes += live.end;
             progress(result.bytes, total);
@@ -111,12 +116,12 @@ impl<F: Fs> View<F> {
         Ok(result)
     }
 
-    /// Header copies, tail slots and the zeros between them.
+    /// The zeros between header copies and tail slots.
     fn check_reserved(&self, segment: &Segment, result: &mut Verified) -> Result<(), Error> {
         let path = &segment.path;
         let mut finding = |position: u64, len: u64, reason: &str| {
             result.findings.push(Finding {
-                kind: FindingKind::Corrupt,
+                kind: Corrupt,
                 path: path.clone(),
                 position,
                 len,
@@ -124,13 +129,6 @@ impl<F: Fs> View<F> {
                 reason: reason.into(),
             });
         };
-        if !segment.both_copies {
-            finding(
-                0,
-                BODY,
-                "one of the two header copies is damaged; the other one stands in",
-            );
-        }
         let file = self
             .fs
             .open(path, Access::Read)
@@ -157,15 +155,12 @@ impl<F: Fs> View<F> {
         };
         let (kind, missing) = match self.end.row {
             Row::A => return,
-            Row::B | Row::C => (FindingKind::Torn, None),
-            Row::D | Row::E => (
-                FindingKind::Corrupt,
-                Some(self.end.next_seq..self.found.promised),
-            ),
+            Row::B | Row::C => (Torn, None),
+            Row::D | Row::E => (Corrupt, Some(self.end.next_seq..self.found.promised)),
         };
         let reason = match kind {
-            FindingKind::Torn => "an unfinished write, never acknowledged at level disk",
-            FindingKind::Corrupt => "records that were declared durable are not here",
+            Torn => "an unfinished write, never acknowledged at level disk",
+            Corrupt => "records that were declared durable are not here",
         };
         let behind = tail.after.map_or(tail.stop.0, |header| header.position);
         result.findings.push(Finding {
@@ -190,6 +185,7 @@ impl<F: File> Check<'_, F> {
                 Step::Frame { header, padding } => {
                     self.result.frames += 1;
                     self.result.records += u64::from(header.count);
+                    self.promise = self.promise.max(header.durable_seq);
                     self.check_zero(padding)?;
                 }
                 Step::Stop(At::Nothing) if self.walk.expected >= self.end.1 => {
@@ -199,11 +195,8 @@ impl<F: File> Check<'_, F> {
             }
         }
         if self.walk.expected < self.end.1 {
-            self.finding(
-                self.walk.position..self.end.0,
-                self.end.1,
-                "records are missing",
-            );
+            let region = self.walk.position..self.end.0;
+            self.finding(Corrupt, region, self.end.1, "records are missing");
         }
         Ok(())
     }
@@ -232,26 +225,39 @@ impl<F: File> Check<'_, F> {
             At::Frame(_) => "a frame of other records stands here",
             At::Nothing => "no frame is here",
         };
-        self.finding(from..position, seq, reason);
+        self.finding(Corrupt, from..position, seq, reason);
         self.walk.position = position;
         self.walk.expected = seq;
         Ok(())
     }
 
+    /// Both copies were durable with the first sync of the segment. Was there one?
+    fn header_copies(&mut self, segment: &Segment, ended: Option<EndKind>) {
+        let synced = self.promise > segment.header.base_seq
+            || ended.is_some_and(|kind| kind != EndKind::Torn);
+        if !segment.both_copies {
+            let kind = if synced { Corrupt } else { Torn };
+            let reason = "one of the two header copies is damaged; the other one stands in";
+            self.finding(kind, 0..BODY, self.walk.expected, reason);
+        }
+    }
+
+    /// Padding holds nothing, and no checksum covers it: where only the first sectors of a write
+    /// reached the disk before a crash, the records in them count and the rest is what was there.
     fn check_zero(&mut self, padding: Range<u64>) -> std::io::Result<()> {
         let len = usize::try_from(padding.end - padding.start).unwrap_or(usize::MAX);
         let bytes = self.window.get(&self.file, padding.start, len)?;
         if bytes.iter().any(|&byte| byte != 0) {
             let expected = self.walk.expected;
-            self.finding(padding, expected, "the padding is not zero");
+            self.finding(Torn, padding, expected, "the padding is not zero");
         }
         Ok(())
     }
 
-    fn finding(&mut self, region: Range<u64>, up_to: SeqNo, reason: &str) {
+    fn finding(&mut self, kind: FindingKind, region: Range<u64>, up_to: SeqNo, reason: &str) {
         let seqs = self.walk.expected..up_to;
         self.result.findings.push(Finding {
-            kind: FindingKind::Corrupt,
+            kind,
             path: self.path.into(),
             position: region.start,
             len: region.end - region.start,

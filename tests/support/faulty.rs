@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use ferrylog::wal::fs::{Access, Entry, File, Fs};
 
-use crate::rng::Rng;
+use crate::random::Random;
 
 pub(crate) const PAGE: u64 = 4096;
 const SECTOR: usize = 512;
@@ -141,7 +141,7 @@ struct Disk {
 struct Shared {
     disk: Mutex<Disk>,
     changed: Condvar,
-    rng: Mutex<Rng>,
+    random: Mutex<Random>,
 }
 
 /// The disk; clones are the same disk.
@@ -188,14 +188,14 @@ impl Faulty {
             now: 1_700_000_000_000_000,
             ..Disk::default()
         };
-        Self::with(disk, Rng::new(seed))
+        Self::with(disk, Random(seed))
     }
 
-    fn with(disk: Disk, rng: Rng) -> Self {
+    fn with(disk: Disk, random: Random) -> Self {
         Self(Arc::new(Shared {
             disk: Mutex::new(disk),
             changed: Condvar::new(),
-            rng: Mutex::new(rng),
+            random: Mutex::new(random),
         }))
     }
 
@@ -204,7 +204,7 @@ impl Faulty {
     }
 
     fn draw(&self) -> u64 {
-        self.0.rng.lock().unwrap().next()
+        self.0.random.lock().unwrap().next()
     }
 
     // ---- what a test asks for ----
@@ -371,7 +371,7 @@ impl Faulty {
             ..Disk::default()
         };
         drop(disk);
-        Self::with(copy, Rng::new(self.draw()))
+        Self::with(copy, Random(self.draw()))
     }
 
     /// `kill -9`: this disk dies, what was written goes on with its page cache.
@@ -390,13 +390,13 @@ impl Faulty {
 
     /// Power loss of a disk that nobody uses.
     pub(crate) fn lose_power(&self, survivors: Survivors) {
-        let mut rng = Rng::new(self.draw());
+        let mut random = Random(self.draw());
         let mut survives = move || match survivors {
             Survivors::None => false,
             Survivors::All => true,
-            Survivors::Some => rng.one_in(2),
+            Survivors::Some => random.one_in(2),
         };
-        let mut garbage = Rng::new(self.draw());
+        let mut garbage = Random(self.draw());
         let mut disk = self.lock_disk();
         let disk = &mut *disk;
         for naming in disk.pending.drain(..) {

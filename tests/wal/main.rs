@@ -10,9 +10,10 @@
 
 #[path = "../support/faulty.rs"]
 mod faulty;
-#[path = "../support/rng.rs"]
-mod rng;
+#[path = "../support/random.rs"]
+mod random;
 
 mod append;
 mod common;
+mod crash;
 mod rules;
