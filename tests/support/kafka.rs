@@ -125,6 +125,24 @@ impl Kafka {
         }
     }
 
+    /// Stops the broker where it stands (SIGSTOP): it hangs, and its connections stay open.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a paused broker go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("the broker runs");
+        let sent = Command::new("kill")
+            .args([signal, &process.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success(), "kill {signal}");
+    }
+
     /// Starts the broker on the directory and port it was prepared with.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "the broker is running already");
@@ -172,6 +190,20 @@ impl Kafka {
         let results = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new()));
         for result in results.expect("admin") {
             result.unwrap_or_else(|(topic, code)| panic!("deleting topic {topic}: {code}"));
+        }
+    }
+
+    /// A look at how far a topic has grown, on a connection that stays.
+    pub(crate) fn watch(&self, topic: &str) -> Watch {
+        let consumer = self.consumer();
+        let metadata = consumer
+            .fetch_metadata(Some(topic), Duration::from_secs(20))
+            .unwrap();
+        let partitions = metadata.topics()[0].partitions().iter();
+        Watch {
+            partitions: partitions.map(|partition| partition.id()).collect(),
+            topic: topic.to_owned(),
+            consumer,
         }
     }
 
@@ -311,6 +343,47 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// See [`Kafka::watch`].
+pub(crate) struct Watch {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl Watch {
+    /// The end of each partition: the partition offset of its next record.
+    pub(crate) fn ends(&self) -> Vec<i64> {
+        let end = |&partition| {
+            let limit = Duration::from_secs(20);
+            let (_, end) = self
+                .consumer
+                .fetch_watermarks(&self.topic, partition, limit)
+                .unwrap();
+            end
+        };
+        self.partitions.iter().map(end).collect()
+    }
+
+    /// How many records the topic holds, copies included.
+    pub(crate) fn total(&self) -> u64 {
+        u64::try_from(self.ends().iter().sum::<i64>()).unwrap()
+    }
+
+    /// Waits until the topic holds `count` records more than the `before` it held.
+    pub(crate) fn wait_for_growth(&self, before: u64, count: u64) {
+        let deadline = Instant::now() + START_DEADLINE;
+        while self.total() < before + count {
+            assert!(
+                Instant::now() < deadline,
+                "{}: {} of {count} records more after {START_DEADLINE:?}",
+                self.topic,
+                self.total() - before
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -1,14 +1,4 @@
-//! What is promised about a real Apache Kafka, tested against one.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::cast_possible_truncation,
-    reason = "what cannot go on here panics"
-)]
-
-#[path = "support/kafka.rs"]
-mod kafka;
+//! The loop of `ship`, called as a library, against a broker that dies, refuses or is quick.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +11,7 @@ use ferrylog::store::Store;
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
-use kafka::{Consumed, Kafka};
+use crate::kafka::{Consumed, Kafka};
 
 struct Scratch {
     store: Store,

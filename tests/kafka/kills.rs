@@ -1,0 +1,86 @@
+//! `drain` is killed again and again, and interrupted once.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::copies;
+use crate::gateway::{Gateway, content};
+use crate::kafka::Kafka;
+use crate::random::{self, Random};
+
+const COUNT: u64 = 300_000;
+
+#[test]
+fn ten_kills_of_drain_lose_nothing_and_repeat_only_what_was_in_doubt() {
+    const KILLS: u64 = 10;
+    // Given again, a seed repeats the records and the plan of the kills, though not the moments.
+    let seed = random::seed();
+    let mut random = Random(seed);
+    let gateway = Gateway::new();
+    gateway.send("numbers", seed, COUNT);
+    let kafka = Kafka::start();
+    kafka.create_topic("numbers", 4);
+    let watch = kafka.watch("numbers");
+
+    let mut queued = COUNT;
+    for kill in 1..=KILLS {
+        let before = watch.total();
+        let drain = gateway.start_drain(&kafka, &[]);
+        if kill % 4 == 0 {
+            // While it opens the store, connects, or hands over its first records.
+            thread::sleep(Duration::from_micros(random.below(60_000)));
+        } else {
+            // At most half of what it has to do, so that it does not end by itself.
+            watch.wait_for_growth(before, 1 + random.below(queued / 2));
+            thread::sleep(Duration::from_micros(random.below(3_000)));
+        }
+        drain.kill();
+        let (arrived, was_queued) = (watch.total() - before, queued);
+        queued = gateway.status().count("queued");
+        println!("kill {kill}: {arrived} arrived, {queued} of {was_queued} still queued");
+        assert!(queued <= was_queued, "the cursor went back");
+        assert!(
+            was_queued - queued <= arrived,
+            "settled without an acknowledgement"
+        );
+    }
+
+    let told = gateway.drain(&kafka, &[]).expect_json(0).remove(0);
+    assert_eq!(told["shipped"], queued, "{told}");
+    let status = gateway.status();
+    status.expect_all_shipped(COUNT);
+    let content = |seq| content(seed, seq);
+    let repeats = copies::check(&kafka, "numbers", &status.log_id, COUNT, content);
+    println!("{COUNT} records, {KILLS} kills: {repeats:?}");
+    assert!(repeats.runs <= KILLS as usize, "more than one run a kill");
+}
+
+#[test]
+fn an_interrupted_drain_finishes_what_is_in_flight_and_the_next_one_sends_the_rest_once() {
+    let seed = random::seed();
+    let gateway = Gateway::new();
+    gateway.send("numbers", seed, COUNT);
+    let kafka = Kafka::start();
+    kafka.create_topic("numbers", 4);
+    let watch = kafka.watch("numbers");
+
+    let drain = gateway.start_drain(&kafka, &[]);
+    watch.wait_for_growth(0, COUNT / 10);
+    drain.interrupt();
+    let message = drain.end().expect_failure(1, "stopped");
+    let (status, arrived) = (gateway.status(), watch.total());
+    let queued = status.count("queued");
+    println!("{arrived} arrived before the end, {queued} queued");
+    assert!(queued > 0, "it was stopped in the middle");
+    assert_eq!(status.count("shipped"), arrived);
+    assert_eq!(arrived + queued, COUNT);
+    assert!(message.contains("records wait"), "{message}");
+
+    let told = gateway.drain(&kafka, &[]).expect_json(0).remove(0);
+    assert_eq!(told["shipped"], queued, "{told}");
+    let status = gateway.status();
+    status.expect_all_shipped(COUNT);
+    let content = |seq| content(seed, seq);
+    let repeats = copies::check(&kafka, "numbers", &status.log_id, COUNT, content);
+    assert_eq!(repeats.duplicates, 0);
+}
