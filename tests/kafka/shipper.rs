@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
-use ferrylog::kafka::{Outgoing, Producer, Settings};
+use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
 use ferrylog::ship::{self, Drained, Error, Progress, ShipOptions};
 use ferrylog::store::Store;
@@ -189,90 +188,4 @@ fn a_topic_that_does_not_exist_is_named_and_not_created() {
     broker.create_topic("misspelt", 2);
     assert_eq!(scratch.drain(&settings, &mut |_| {}).unwrap().shipped, 10);
     assert_eq!(check_first_copies(&broker.consume("misspelt"), 10), 0);
-}
-
-/// The bare producer does nothing but hand over records that lie ready in memory. The ratio is
-/// printed, with and without the identity header on the bare side; it is a claim only in a release
-/// build on a quiet machine, so what is asserted is far below it.
-#[test]
-fn a_drain_keeps_up_with_a_bare_producer() {
-    const COUNT: u64 = 2_000_000;
-    const LEN: usize = 256;
-    const ID: &[u8] = b"0123456789abcdef0123456789abcdef-1234567";
-    let broker = Kafka::start();
-    for compression in ["lz4", "none"] {
-        let settings = Settings {
-            properties: vec![("compression.type".to_owned(), compression.to_owned())],
-            ..Settings::new(broker.bootstrap_servers())
-        };
-        broker.create_topic(compression, 4);
-        // The first run warms the broker up.
-        bare_producer(&settings, compression, COUNT, LEN, None);
-        let bare = bare_producer(&settings, compression, COUNT, LEN, None);
-        let bare_with_id = bare_producer(&settings, compression, COUNT, LEN, Some(ID));
-        let scratch = Scratch::new();
-        scratch.fill(compression, COUNT, LEN);
-        let drained = scratch.drain(&settings, &mut |_| {}).unwrap();
-        let rate = rate(COUNT, drained.elapsed);
-        println!(
-            "{compression}: bare {bare:.0}/s, with the header {bare_with_id:.0}/s, \
-             drain {rate:.0}/s: {:.2} and {:.2}",
-            rate / bare,
-            rate / bare_with_id
-        );
-        assert_eq!(drained.shipped, COUNT);
-        assert!(rate > bare_with_id / 5.0, "the drain is far behind");
-        broker.delete_topic(compression);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
-fn rate(count: u64, elapsed: Duration) -> f64 {
-    count as f64 / elapsed.as_secs_f64()
-}
-
-fn bare_producer(
-    settings: &Settings,
-    topic: &str,
-    count: u64,
-    len: usize,
-    id: Option<&[u8]>,
-) -> f64 {
-    let header = [("ferry-id", id)];
-    let headers = if id.is_some() { &header[..] } else { &[] };
-    let mut producer = Producer::new(settings).unwrap();
-    producer.partitions(topic, Duration::from_secs(10)).unwrap();
-    let mut reports = Vec::new();
-    let mut value = vec![b'.'; len];
-    let started = Instant::now();
-    let mut done = 0;
-    for n in 0..count {
-        let number = format!("{n:010} ");
-        value[..number.len()].copy_from_slice(number.as_bytes());
-        let body = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-        value[number.len()..number.len() + 8].copy_from_slice(&body);
-        let key = (n % 3 == 0).then(|| (n % 1000).to_le_bytes());
-        let record = Outgoing {
-            topic,
-            partition: i32::try_from(n / 1024 % 4).unwrap(),
-            key: key.as_ref().map(|k| &k[..]),
-            value: Some(&value),
-            headers,
-            timestamp_millis: 1_700_000_000_000,
-            token: n,
-        };
-        while producer.in_flight() > 200_000 || producer.send(&record).is_err() {
-            producer.poll(Duration::from_millis(1), &mut reports);
-        }
-        if n % 2048 == 0 {
-            producer.poll(Duration::ZERO, &mut reports);
-        }
-        done += reports.drain(..).count();
-    }
-    while producer.in_flight() > 0 {
-        producer.poll(Duration::from_millis(1), &mut reports);
-        done += reports.drain(..).count();
-    }
-    assert_eq!(u64::try_from(done).unwrap(), count);
-    rate(count, started.elapsed())
 }
