@@ -154,16 +154,31 @@ impl Group {
         next_seq: SeqNo,
         now_micros: i64,
     ) -> &mut [u8] {
-        assert!(self.room() >= frame_span(payload_len));
-        let at = self.open_frame(kind, next_seq, now_micros);
-        self.grow_frame(payload_len);
+        self.open_frame(kind, next_seq, now_micros);
         self.end_seq = next_seq;
-        &mut self.bytes[at + HEADER_LEN..at + HEADER_LEN + payload_len]
+        if let Some(frame) = self.frames.last_mut() {
+            frame.payload_len = payload_len;
+        }
+        let start = self.used;
+        self.used += payload_len;
+        &mut self.bytes[start..self.used]
     }
 
-    fn open_frame(&mut self, kind: Kind, first_seq: SeqNo, base_time_micros: i64) -> usize {
-        let at = self.used;
-        assert!(at.is_multiple_of(HEADER_LEN) && self.room() >= HEADER_LEN);
+    /// Where `span` more bytes may go on in the last frame: the milliseconds since the frame's base,
+    /// which fit (F6).
+    #[inline]
+    fn delta_millis(&self, span: usize, now: i64) -> Option<u16> {
+        let frame = self.frames.last()?;
+        if frame.kind != Kind::Records || frame.payload_len + span > FRAME_BYTES {
+            return None;
+        }
+        u16::try_from(now.checked_sub(frame.base_time_micros)?.div_euclid(1000)).ok()
+    }
+
+    /// Begins a frame at the next multiple of its header's length; its payload grows from `used` on.
+    fn open_frame(&mut self, kind: Kind, first_seq: SeqNo, base_time_micros: i64) {
+        let at = self.used.next_multiple_of(HEADER_LEN);
+        self.bytes[self.used..at].fill(0);
         self.frames.push(Staged {
             at,
             first_seq,
@@ -174,17 +189,6 @@ impl Group {
             more: false,
         });
         self.used = at + HEADER_LEN;
-        at
-    }
-
-    /// Lengthens the last frame's payload and clears the bytes up to the next frame's place.
-    fn grow_frame(&mut self, by: usize) {
-        if let Some(frame) = self.frames.last_mut() {
-            frame.payload_len += by;
-            let end = frame.at + HEADER_LEN + frame.payload_len;
-            self.used = end.next_multiple_of(HEADER_LEN);
-            self.bytes[end..self.used].fill(0);
-        }
     }
 
     /// Finishes the headers for this place and returns the bytes to write there: whole pages.
@@ -354,34 +358,31 @@ impl Staging {
             group.first_time_micros = now;
         }
         group.last_time_micros = now;
-        let mut begin = !fits(group, need.payload, now);
+        // A batch that fits into the rest of a frame is not split.
+        let mut begin = group.delta_millis(need.payload, now).is_none();
         for (index, record) in records.iter().enumerate() {
             let len = record.encoded_len();
             let span = record_span(len);
-            if begin || !fits(group, span, now) {
-                if index > 0
-                    && let Some(last) = group.frames.last_mut()
-                {
-                    last.more = true;
+            let delta = match group.delta_millis(span, now) {
+                Some(delta) if !begin => delta,
+                _ => {
+                    if index > 0
+                        && let Some(last) = group.frames.last_mut()
+                    {
+                        last.more = true;
+                    }
+                    group.open_frame(Kind::Records, self.next_seq, now);
+                    begin = false;
+                    0
                 }
-                group.open_frame(Kind::Records, self.next_seq, now);
-                begin = false;
-            }
-            let delta = group
-                .frames
-                .last()
-                .and_then(|frame| delta_millis(frame, now))
-                .unwrap_or(0);
-            let at = group
-                .frames
-                .last()
-                .map_or(0, |f| f.at + HEADER_LEN + f.payload_len);
+            };
+            let end = group.used + span;
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let out = encode_record(len, delta, &mut group.bytes[at..at + span]);
-            record.encode(out);
+            record.encode(encode_record(len, delta, &mut group.bytes[group.used..end]));
             // Only now does the record exist: an `encode` that panics leaves none behind.
-            group.grow_frame(span);
+            group.used = end;
             if let Some(frame) = group.frames.last_mut() {
+                frame.payload_len += span;
                 frame.count += 1;
             }
             self.next_seq = self.next_seq + 1;
@@ -420,18 +421,4 @@ impl Staging {
             self.held -= group.bytes.len();
         }
     }
-}
-
-/// Whether a payload of this length may go on in the group's last frame.
-fn fits(group: &Group, span: usize, now: i64) -> bool {
-    group.frames.last().is_some_and(|frame| {
-        frame.kind == Kind::Records
-            && frame.payload_len + span <= FRAME_BYTES
-            && delta_millis(frame, now).is_some()
-    })
-}
-
-/// F6: the time since the frame's base, where it fits and is not negative.
-fn delta_millis(frame: &Staged, now: i64) -> Option<u16> {
-    u16::try_from(now.checked_sub(frame.base_time_micros)?.div_euclid(1000)).ok()
 }

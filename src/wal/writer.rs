@@ -209,6 +209,8 @@ impl<F: Fs> Core<F> {
         let header = self.successor(&writer.header, EndKind::Sealed, end)?;
         let next = self.files.begin_segment(header, &mut VecDeque::new())?;
         self.enter(writer, next, false);
+        // What is settled of older segments is wanted soon: it spares a new file and its zeros.
+        self.files.keeper.ring();
         Ok(())
     }
 
