@@ -44,7 +44,7 @@ pub enum Error {
     Busy,
     /// A write or sync failed and so did the one rewrite to a fresh segment: the log takes nothing
     /// more. What was acknowledged is safe; **the outcome of what was waiting is unknown**, it may
-    /// come back after recovery. Reopen the log.
+    /// come back after recovery (P8). Reopen the log.
     Failed {
         /// The first failure.
         reason: String,
@@ -139,7 +139,7 @@ impl fmt::Display for Error {
             Self::Failed { reason } => {
                 write!(
                     f,
-                    "the log failed and must be reopened; what was waiting may or may not be kept: {reason}"
+                    "the log failed and must be reopened; the outcome of what was waiting is unknown: {reason}"
                 )
             }
             Self::Closed => f.write_str("the log is closed"),

@@ -11,7 +11,7 @@ use super::error::Error;
 pub enum Durability {
     /// Staged in memory: survives nothing. For data that may be lost.
     Memory,
-    /// Written to the operating system: survives `kill -9`; a power loss may cost what was written
+    /// Written to the operating system: survives `kill -9` (P2); a power loss may cost what was written
     /// since the last sync, at most [`Options::sync_interval`] or 4 MiB.
     Os,
     /// A successful `fdatasync` covers it: survives power loss.
@@ -98,7 +98,7 @@ pub(crate) const SYNC_BYTES: u64 = 4 << 20;
 pub(crate) const FILL_BYTES: u64 = 4 << 20;
 /// All definitions of a log together, headers included: they are repeated at the start of every segment.
 pub(crate) const MAX_DICTIONARY_BYTES: usize = 64 << 10;
-/// SeqNos that a cursor save reserves ahead (R4b). None in the last half of them is handed out.
+/// SeqNos that a cursor save reserves ahead (R4b), so that a crash makes none be given twice (P4). None in the last half of them is handed out.
 pub(crate) const SEQ_LEAD: u64 = 1 << 24;
 /// Added to the largest known limit when both cursor files are lost (R4b).
 pub(crate) const SEQ_JUMP: u64 = 1 << 32;

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`Reader`], [`Segments`]. Must not know: who writes, or what is settled.
 //!
-//! Invariants: nothing at or above the durable end is read (R14), so a chunk in memory is never
-//! stale; a checksum is checked on the very bytes that are handed out.
+//! Invariants: nothing at or above the durable end is read (R14), so nothing is shipped
+//! that is not on disk (P7), and a chunk in memory is never stale; a checksum is checked on the very bytes that are handed out.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

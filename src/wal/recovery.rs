@@ -4,7 +4,7 @@
 //! Owns: the judgement of where the log ends. Must not know: files; the caller scans, and acts.
 //!
 //! Invariants: a checksum error is the end of the log only where the bytes are provably not
-//! promised (R9); what needs repair is refused with a name and a position, and nothing is changed.
+//! promised (R9), and that end is no corruption (P5); what needs repair is refused with a name and a position, and nothing is changed.
 
 use super::cursor::Slot;
 use super::scan::{At, Tail};

@@ -288,7 +288,7 @@ pub(crate) struct Tail {
     pub stop: (u64, At),
     /// First valid header behind the stop.
     pub after: Option<Header>,
-    /// First frame of a batch that does not end before the stop.
+    /// First frame of a batch that does not end before the stop: a batch counts whole or not (P3).
     pub unfinished: Option<(u64, SeqNo)>,
     pub definitions: Vec<(u32, Bytes)>,
 }

@@ -14,7 +14,7 @@ pub(crate) const HEADER_POSITIONS: [u64; 2] = [0, 64 << 10];
 pub(crate) const SLOT_POSITIONS: [u64; 2] = [32 << 10, 96 << 10];
 /// F2: the header's fields, which the start frame repeats.
 pub(crate) const FIELDS_LEN: usize = 160;
-/// F8: the seal's index names a frame about this often.
+/// F8: the seal's index names a frame about this often. It is no evidence of anything (R7).
 pub(crate) const INDEX_STEP: u64 = 256 << 10;
 
 const MAGIC: [u8; 8] = *b"FERRYSEG";

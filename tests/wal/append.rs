@@ -1,6 +1,14 @@
 //! What is appended is read back, in order, over close and reopen.
 
-use ferrylog::wal::{Class, Options, Record, SeqNo, View, Wal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use ferrylog::wal::{Class, Durability, Error, Options, Record, SeqNo, View, Wal};
+
+use crate::common;
+use crate::faulty::{Faulty, Kind};
 
 fn read_all(wal: &Wal) -> Vec<Record> {
     let mut reader = wal.reader(wal.marks().first);
@@ -81,4 +89,94 @@ fn settled_segments_are_released_and_their_files_live_again() {
         "nothing is left to ship"
     );
     assert_eq!(wal.totals().shipped, 20_000);
+}
+
+#[test]
+fn a_full_budget_makes_try_append_busy_and_append_wait() {
+    let disk = Faulty::new(50);
+    let mut options = common::with_level(Durability::Os);
+    options.memory_budget = 1 << 20;
+    let wal = common::try_open_with(&disk, options).unwrap();
+    // Only a sync gives memory back, and none comes to an end.
+    disk.hold(Kind::Sync);
+    let mut taken = 0;
+    let busy = loop {
+        match wal.try_append(&common::sized(taken, 10_000)) {
+            Ok(ticket) => drop(ticket),
+            Err(error) => break error,
+        }
+        taken += 1;
+        assert!(taken < 1000, "it grows without bound");
+    };
+    assert!(matches!(busy, Error::Busy), "{busy}");
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| wal.append_wait(&common::sized(taken, 10_000)).unwrap());
+        disk.await_held(1);
+        assert!(!blocked.is_finished());
+        disk.release();
+        assert_eq!(blocked.join().unwrap().get(), taken);
+    });
+    wal.sync().unwrap();
+    assert_eq!(common::read_all(&wal).len() as u64, taken + 1);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_and_nothing_is_appended() {
+    let disk = Faulty::new(51);
+    let wal = common::open(&disk);
+    let max = 512 << 10;
+    let error = wal.append(&vec![0; max + 1]).expect_err("over the limit");
+    assert!(
+        matches!(error, Error::TooLarge { len, .. } if len > max),
+        "{error}"
+    );
+    let batch = vec![vec![0; 300_000]; 3];
+    let error = wal.append_batch(&batch).expect_err("over the limit");
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    assert_eq!(wal.marks().next, SeqNo::ZERO);
+}
+
+/// Wakes a thread and counts.
+struct Woken(AtomicU64, Thread);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        self.1.unpark();
+    }
+}
+
+/// Many tasks on one thread: awaiting needs no runtime and no thread of its own.
+#[test]
+fn tickets_are_awaited_by_many_tasks_on_one_thread() {
+    const TASKS: u64 = 64;
+    let disk = Faulty::new(52);
+    let wal = common::open(&disk);
+    let woken = Arc::new(Woken(AtomicU64::new(0), thread::current()));
+    let waker = Waker::from(woken.clone());
+    let context = &mut Context::from_waker(&waker);
+    let mut tasks: Vec<_> = (0..TASKS)
+        .map(|number| {
+            let ticket = wal.append(&common::record(number)).unwrap();
+            Some(Box::pin(ticket.into_future()))
+        })
+        .collect();
+    let mut seqs = Vec::new();
+    while seqs.len() < tasks.len() {
+        for task in &mut tasks {
+            if let Some(waiting) = task
+                && let Poll::Ready(seq) = waiting.as_mut().poll(context)
+            {
+                seqs.push(seq.unwrap().get());
+                *task = None;
+            }
+        }
+        if seqs.len() < tasks.len() {
+            thread::park();
+        }
+    }
+    seqs.sort_unstable();
+    assert!(seqs.into_iter().eq(0..TASKS));
+    assert_eq!(wal.marks().durable.get(), TASKS);
+    assert!(woken.0.load(Ordering::SeqCst) <= TASKS, "woken in vain");
 }

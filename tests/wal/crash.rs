@@ -343,6 +343,7 @@ fn recover_halfway(disk: &Faulty, operation: usize) {
     disk.clear_trace();
 }
 
+/// All of P1, P2, P3, P4, P5 and P6 at once.
 #[test]
 fn whatever_ends_a_life_the_next_one_keeps_its_promises() {
     let seeds = std::env::var("WAL_SEEDS")

@@ -16,4 +16,5 @@ mod random;
 mod append;
 mod common;
 mod crash;
+mod damage;
 mod rules;
