@@ -7,7 +7,7 @@ use std::thread::{self, Thread};
 
 use ferrylog::wal::{Class, Durability, Error, Options, Record, SeqNo, View, Wal};
 
-use crate::common;
+use crate::common::{self, record};
 use crate::faulty::{Faulty, Kind};
 
 fn read_all(wal: &Wal) -> Vec<Record> {
@@ -19,12 +19,6 @@ fn options() -> Options {
     let mut options = Options::default();
     options.segment_size = 1 << 20;
     options
-}
-
-/// A record whose length and bytes follow from its number.
-fn record(number: u64) -> Vec<u8> {
-    let len = (number * 7919 % 3000) as usize;
-    (0..len).map(|at| (number as usize + at) as u8).collect()
 }
 
 #[test]
@@ -157,7 +151,7 @@ fn tickets_are_awaited_by_many_tasks_on_one_thread() {
     let context = &mut Context::from_waker(&waker);
     let mut tasks: Vec<_> = (0..TASKS)
         .map(|number| {
-            let ticket = wal.append(&common::record(number)).unwrap();
+            let ticket = wal.append(&record(number)).unwrap();
             Some(Box::pin(ticket.into_future()))
         })
         .collect();
