@@ -27,7 +27,7 @@ const FIRST_BYTES: u64 = 64 * 1024;
 /// A partition's share while it is not alone: one that is stuck leaves the rest to the others.
 const PARTITION_SHARE: u64 = 8;
 
-/// Shortest time over which goodput is measured.
+/// Shortest time with something in flight over which goodput is measured.
 const SAMPLE: Duration = Duration::from_millis(250);
 
 /// The flight budget of one cluster, in bytes of memory.
@@ -40,7 +40,10 @@ pub(super) struct Budget {
     ramp_acknowledged: u64,
     /// Bytes per second that were acknowledged lately; none before the first sample.
     goodput: Option<u64>,
-    sample_since: Instant,
+    /// Since when something is in flight, as far as it is not in `sample_time`.
+    busy_since: Option<Instant>,
+    /// Idle time says nothing about the link: only time with something in flight counts.
+    sample_time: Duration,
     sample_bytes: u64,
     in_flight: u64,
     /// By the index that the caller gives to each topic-partition.
@@ -48,13 +51,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(max: u64, now: Instant) -> Budget {
+    pub(super) fn new(max: u64) -> Budget {
         Budget {
             max,
             ramp: FIRST_BYTES,
             ramp_acknowledged: 0,
             goodput: None,
-            sample_since: now,
+            busy_since: None,
+            sample_time: Duration::ZERO,
             sample_bytes: 0,
             in_flight: 0,
             partitions: Vec::new(),
@@ -85,11 +89,7 @@ impl Budget {
 
     /// A record was handed over.
     pub(super) fn take(&mut self, partition: usize, cost: u64, now: Instant) {
-        if self.in_flight == 0 {
-            // Idle time says nothing about the link.
-            self.sample_since = now;
-            self.sample_bytes = 0;
-        }
+        self.busy_since.get_or_insert(now);
         if self.partitions.len() <= partition {
             self.partitions.resize(partition + 1, 0);
         }
@@ -108,16 +108,18 @@ impl Budget {
 
     /// Draws the conclusions from what was acknowledged since; to be called once after each poll.
     pub(super) fn measure(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.sample_since);
-        if elapsed >= SAMPLE && self.sample_bytes > 0 {
-            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if let Some(since) = self.busy_since {
+            self.sample_time += now.saturating_duration_since(since);
+            self.busy_since = (self.in_flight > 0).then_some(now);
+        }
+        if self.sample_time >= SAMPLE && self.sample_bytes > 0 {
+            let millis = u64::try_from(self.sample_time.as_millis()).unwrap_or(u64::MAX);
             let rate = self.sample_bytes.saturating_mul(1000) / millis.max(1);
             self.goodput = Some(match self.goodput {
                 Some(before) => before / 2 + rate / 2,
                 None => rate,
             });
-            self.sample_since = now;
-            self.sample_bytes = 0;
+            self.begin_sample();
         }
         let limit = self.limit();
         if self.ramp_acknowledged >= limit {
@@ -139,13 +141,19 @@ impl Budget {
         self.ramp = FIRST_BYTES;
         self.ramp_acknowledged = 0;
         self.goodput = None;
-        self.sample_since = now;
+        self.busy_since = self.busy_since.map(|_| now);
+        self.begin_sample();
+    }
+
+    fn begin_sample(&mut self) {
+        self.sample_time = Duration::ZERO;
         self.sample_bytes = 0;
     }
 
     /// Everything in flight was given up: a new producer starts empty.
     pub(super) fn cleared(&mut self) {
         self.in_flight = 0;
+        self.busy_since = None;
         self.partitions.fill(0);
     }
 }
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn a_new_connection_starts_small_and_doubles_with_each_budget_acknowledged() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         let mut limits = Vec::new();
         for _ in 0..4 {
             let limit = budget.limit();
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn a_fast_link_is_bounded_by_the_maximum_alone() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         for _ in 0..40 {
             let limit = budget.limit();
             carry(&mut budget, &mut now, limit, Duration::from_millis(10));
@@ -206,7 +214,7 @@ mod tests {
     #[test]
     fn a_thin_link_carries_its_budget_in_a_few_seconds() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         for _ in 0..20 {
             let limit = budget.limit();
             assert!(
@@ -226,7 +234,7 @@ mod tests {
     #[test]
     fn a_timeout_quarters_the_budget_down_to_its_floor() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         for _ in 0..4 {
             let limit = budget.limit();
             carry(&mut budget, &mut now, limit, Duration::from_millis(1));
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn a_partition_alone_may_use_everything_and_else_its_share() {
         let now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         let limit = budget.limit();
         budget.take(0, limit / 2, now);
         assert!(budget.has_room(0, limit / 2));
@@ -259,7 +267,7 @@ mod tests {
     #[test]
     fn one_record_larger_than_the_budget_goes_alone() {
         let now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         assert!(budget.has_room(5, 10 * MAX));
         budget.take(5, 10 * MAX, now);
         assert!(!budget.has_room(0, 1));
@@ -270,13 +278,33 @@ mod tests {
     #[test]
     fn idle_time_is_no_evidence_of_a_thin_link() {
         let mut now = Instant::now();
-        let mut budget = Budget::new(MAX, now);
+        let mut budget = Budget::new(MAX);
         for _ in 0..20 {
             now += Duration::from_secs(60);
             let limit = budget.limit();
             carry(&mut budget, &mut now, limit, Duration::from_millis(300));
         }
         assert!(budget.limit() > 100 * FIRST_BYTES, "{}", budget.limit());
+    }
+
+    /// A stall leaves a budget so small that all of it is acknowledged at once, again and again.
+    #[test]
+    fn a_budget_that_empties_with_each_round_trip_grows_back() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX);
+        carry(&mut budget, &mut now, 10_000, Duration::from_secs(20));
+        assert_eq!(budget.limit(), MIN_BYTES);
+        let since = now;
+        while now - since < Duration::from_secs(3) {
+            let limit = budget.limit();
+            carry(
+                &mut budget,
+                &mut now,
+                limit / PARTITION_SHARE,
+                Duration::from_millis(10),
+            );
+        }
+        assert!(budget.limit() > 16 * MIN_BYTES, "{}", budget.limit());
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             settled_below: marks.next,
             pending: None,
             topics: Topics::default(),
-            budget: Budget::new(options.max_in_flight_bytes, now),
+            budget: Budget::new(options.max_in_flight_bytes),
             flight: Flight::default(),
             link: Link::new(options.backoff, now),
             doubt: None,
