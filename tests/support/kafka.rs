@@ -75,7 +75,8 @@ impl Kafka {
             .tempdir()
             .unwrap();
         // Records with old timestamps must stay, or a test reads less than was delivered: so no
-        // retention. The port is kept for the broker's life, so that clients find it again after a restart.
+        // retention. A killed broker may register again only when its session is over. The port is
+        // kept for the broker's life, so that clients find it again after a restart.
         let (port, controller) = (free_port(), free_port());
         let log_dirs = home.path().join("data");
         let properties = format!(
@@ -97,6 +98,8 @@ impl Kafka {
              offsets.topic.num.partitions=1\n\
              transaction.state.log.num.partitions=1\n\
              auto.create.topics.enable=false\n\
+             broker.session.timeout.ms=2000\n\
+             broker.heartbeat.interval.ms=500\n\
              log.retention.ms=-1\n",
             log_dirs.display()
         );
