@@ -392,6 +392,27 @@ fn verify_names_a_changed_byte_and_nothing_is_written_over_it() {
 }
 
 #[test]
+fn export_passes_over_what_is_damaged_prints_the_rest_and_ends_with_1() {
+    let (_dir, data) = new_store();
+    for line in ["before\n", "this will rot\n", "behind\n"] {
+        run_on(&data, ["send", "--topic", "t"], line.as_bytes()).expect(0);
+    }
+    let rots = |bytes: &Vec<u8>| bytes.windows(8).position(|w| w == b"will rot");
+    let (path, mut bytes) = content(&data)
+        .into_iter()
+        .find(|(_, bytes)| rots(bytes).is_some())
+        .unwrap();
+    let position = rots(&bytes).unwrap();
+    bytes[position] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let ran = run(&data, ["export", "--json"]);
+    assert!(ran.err.contains("SeqNo 1 to 1 left out"), "{ran:?}");
+    let lines = ran.expect_json(1);
+    let values: Vec<&str> = lines.iter().map(|l| l["value"].as_str().unwrap()).collect();
+    assert_eq!(values, ["before", "behind"]);
+}
+
+#[test]
 fn a_line_over_the_limit_is_refused_by_file_and_line_and_the_earlier_ones_stay() {
     let (dir, data) = new_store();
     let file = dir.path().join("readings");

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     message::{Header, Message},
-    store::{Entry, LaneView, StoreView, Undecodable},
-    wal::SeqNo,
+    store::{self, Entry, LaneView, StoreView, Undecodable},
+    wal::{self, SeqNo},
 };
 
 /// Output is written in pieces of this size.
@@ -43,19 +43,21 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let store =
         StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
     let mut out = io::BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    let mut is_whole = true;
     for lane in store.lanes() {
-        export(lane, global, arguments, &mut out)?;
+        is_whole &= export(lane, global, arguments, &mut out)?;
     }
     out.flush()?;
-    Ok(Exit::Done)
+    Ok(if is_whole { Exit::Done } else { Exit::Wrong })
 }
 
+/// Prints what can be read. False: some records cannot; each damaged stretch was told.
 fn export(
     lane: &LaneView,
     global: &Global,
     arguments: &Arguments,
     out: &mut impl Write,
-) -> Result<(), Ended> {
+) -> Result<bool, Ended> {
     let marks = lane.marks();
     let from = arguments
         .from
@@ -64,6 +66,7 @@ fn export(
     let to = arguments.to.map_or(marks.next, SeqNo::new).min(marks.next);
     let mut progress = Progress::new("exporting");
     let mut reader = lane.reader(from);
+    let mut is_whole = lane.damage().is_none();
     for count in 0.. {
         let entry = match reader.next() {
             Ok(Some(entry)) if entry.seq < to => entry,
@@ -71,7 +74,19 @@ fn export(
             Err(error) => {
                 // What was read before the fault is good: it must not be lost in a buffer.
                 out.flush()?;
-                return Err(failure::of_store(&error, &global.data).into());
+                let failure = failure::of_store(&error, &global.data);
+                if !matches!(error, store::Error::Log(wal::Error::Corrupt { .. })) {
+                    return Err(failure.into());
+                }
+                is_whole = false;
+                let passed = reader
+                    .skip_damage()
+                    .map_err(|error| failure::of_store(&error, &global.data))?;
+                // Both ends are numbers that are left out, as everywhere in what people read.
+                let last = passed.end.get().saturating_sub(1);
+                let fact = format!("SeqNo {} to {last} left out", passed.start);
+                failure.fact(&fact).tell(global.json);
+                continue;
             }
         };
         output::json_line(out, &Line::of(lane.name(), &entry))?;
@@ -79,7 +94,7 @@ fn export(
             progress.records(entry.seq - from, Some(to - from));
         }
     }
-    Ok(())
+    Ok(is_whole)
 }
 
 /// One line of the export.

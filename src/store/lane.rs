@@ -318,6 +318,16 @@ impl<'a> LaneReader<'a> {
         }))
     }
 
+    /// Passes over what [`next`](Self::next) just called corrupt; returns the numbers that cannot be
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if the file cannot be read.
+    pub fn skip_damage(&mut self) -> Result<Range<SeqNo>, Error> {
+        Ok(self.reader.skip_damage()?)
+    }
+
     /// The number of the record to be read next.
     #[must_use]
     pub fn position(&self) -> SeqNo {

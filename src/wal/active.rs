@@ -146,6 +146,7 @@ impl<F: Fs> Active<F> {
             },
             path: self.path.clone(),
             base_seq: self.header.base_seq,
+            void_from: self.header.previous.next_seq,
             end: BODY,
             next_seq: self.header.base_seq,
         }

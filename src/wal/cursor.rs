@@ -4,7 +4,7 @@
 //!
 //! Invariant: every valid slot satisfies `low mark - origin + settled above it = sum of totals` (F10).
 
-use super::frame::{PAGE, u32_at, u64_at};
+use super::frame::{MAX_SEGMENT_NUMBER, PAGE, u32_at, u64_at};
 use super::options::MAX_WINDOW;
 use super::segment::{page_holds, seal_page};
 use super::seq::{LogId, SeqNo};
@@ -143,7 +143,10 @@ impl Slot {
             clean: u16::from_le_bytes([page[10], page[11]]) & FLAG_CLEAN != 0,
             runs,
         };
-        slot.balances().then_some(slot)
+        let seqs = [from, slot.synced, slot.seq_limit];
+        let plausible = seqs.iter().all(|seq| *seq < SeqNo::LIMIT)
+            && slot.oldest.max(slot.newest.0) <= MAX_SEGMENT_NUMBER;
+        (plausible && slot.balances()).then_some(slot)
     }
 
     /// F10: what is settled below and above the mark is what the totals say, class by class above it.

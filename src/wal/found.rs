@@ -156,6 +156,7 @@ impl Found {
                 },
                 path: segment.path.clone(),
                 base_seq: header.base_seq,
+                void_from: header.previous.next_seq,
                 end,
                 next_seq,
             });

@@ -155,7 +155,7 @@ impl Header {
             return Decoded::Unknown("a frame flag that must be understood");
         }
         let place = u64_at(bytes, 8);
-        Decoded::Header(Self {
+        let header = Self {
             segment: place >> POSITION_BITS,
             position: (place & ((1 << POSITION_BITS) - 1)) * HEADER_LEN as u64,
             first_seq: SeqNo::new(u64_at(bytes, 16)),
@@ -167,7 +167,13 @@ impl Header {
             count: u32_at(bytes, 56),
             kind,
             more: flags & FLAG_MORE != 0,
-        })
+        };
+        let seqs = [header.end_seq(), header.durable_seq, header.acked_seq];
+        if seqs.iter().all(|seq| *seq < SeqNo::LIMIT) {
+            Decoded::Header(header)
+        } else {
+            Decoded::Invalid
+        }
     }
 }
 

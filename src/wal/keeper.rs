@@ -144,9 +144,12 @@ impl<F: Fs> Core<F> {
             (settled.low(), runs, totals)
         };
         let synced = self.files.marks.durable();
-        // The newest segment is named only once its header is durable.
-        let proven = self.ledger.lock().proven;
+        // The newest segment is named only once its header is durable. A rotation between the two
+        // looks would pass the proof of one segment on to the next.
+        let ledger = self.ledger.lock();
         let segments = self.segments.0.lock();
+        let proven = ledger.proven;
+        drop(ledger);
         let newest = segments.len().saturating_sub(if proven { 1 } else { 2 });
         let newest = segments
             .get(newest)

@@ -21,6 +21,7 @@ use super::cursor::Slot;
 use super::directory::{CURSORS, LOCK, Survey};
 use super::error::Error;
 use super::found::Found;
+use super::frame::MAX_SEGMENT_NUMBER;
 use super::fs::{Access, File, Fs};
 use super::keeper::{CursorFiles, replace};
 use super::marks::Atomics;
@@ -166,8 +167,7 @@ fn go_on<F: Fs>(
         .unwrap_or_default();
     let slot = found.survey.slot();
     let clean = ended_cleanly(slot, newest, end.next_seq);
-    let jump = if slot.is_none() { SEQ_JUMP } else { 0 };
-    let base = continue_at(end.next_seq, clean, found.limits(), jump);
+    let base = next_seq(dir, found, end, clean)?;
     let opened = Opened {
         created,
         clean,
@@ -228,6 +228,23 @@ pub(crate) fn oldest_needed(live: &VecDeque<Live>, low: SeqNo, newest: u64) -> u
     needed.map_or(newest, |live| live.life.number.min(newest))
 }
 
+/// The number of the next record (R4b).
+fn next_seq(dir: &Path, found: &Found, end: End, clean: bool) -> Result<SeqNo, Error> {
+    let cursor_lost = found.survey.slot().is_none();
+    let jump = if cursor_lost { SEQ_JUMP } else { 0 };
+    let base = continue_at(end.next_seq, clean, found.limits(), jump);
+    if base + SEQ_LEAD >= SeqNo::LIMIT || next_number(found) >= MAX_SEGMENT_NUMBER {
+        return Err(Error::corrupt(dir, 0, "no number is left to go on with"));
+    }
+    Ok(base)
+}
+
+/// The number of the segment in which the log goes on.
+fn next_number(found: &Found) -> u64 {
+    let numbers = found.survey.segments.iter().map(|s| s.header.number);
+    numbers.max().unwrap_or(0) + 1
+}
+
 /// Begins the segment in which the log goes on, and ends the one before, in this order.
 fn begin<F: Fs>(
     files: &Files<F>,
@@ -235,14 +252,7 @@ fn begin<F: Fs>(
     end: End,
     base: SeqNo,
 ) -> Result<Active<F>, Error> {
-    let number = found
-        .survey
-        .segments
-        .iter()
-        .map(|s| s.header.number)
-        .max()
-        .unwrap_or(0)
-        + 1;
+    let number = next_number(found);
     let previous = found.predecessor(end);
     let header = files.new_header(number, base, base + SEQ_LEAD, previous)?;
     let active = files.begin_segment(header, &mut VecDeque::new())?;

@@ -85,6 +85,12 @@ impl Default for Options {
 pub(crate) const MIN_SEGMENT_SIZE: u64 = 1 << 20;
 /// Largest segment: a position divided by 64 has 26 bits in the frame header.
 pub(crate) const MAX_SEGMENT_SIZE: u64 = 4 << 30;
+
+/// F1: whether a segment can have this size.
+pub(crate) const fn is_segment_size(size: u64) -> bool {
+    MIN_SEGMENT_SIZE <= size && size <= MAX_SEGMENT_SIZE && size.is_multiple_of(4096)
+}
+
 /// Largest encoded batch, frame headers included; half a segment where that is less.
 pub(crate) const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Records of one frame, unless a single record is larger (a damaged payload costs one frame).
@@ -118,7 +124,7 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let size = self.segment_size;
-        if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(&size) || !size.is_multiple_of(4096) {
+        if !is_segment_size(size) {
             return Err(Error::Options {
                 reason: format!("segment_size is {size}: use 1 MiB to 4 GiB, a multiple of 4 KiB"),
             });

@@ -6,6 +6,7 @@
 //! that is not on disk (P7), and a chunk in memory is never stale; a checksum is checked on the very bytes that are handed out.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(crate) struct Live {
     pub life: Life,
     pub path: PathBuf,
     pub base_seq: SeqNo,
+    /// Numbers from here to the base are void: none was ever given.
+    pub void_from: SeqNo,
     /// Position behind the last durable frame.
     pub end: u64,
     /// The number after the last durable record.
@@ -40,7 +43,7 @@ impl Segments {
     fn find(&self, seq: SeqNo) -> Result<Option<Live>, Error> {
         let list = self.0.lock();
         match list.front() {
-            Some(first) if seq < first.base_seq => Err(Error::Released {
+            Some(first) if seq < first.void_from => Err(Error::Released {
                 first: first.base_seq,
             }),
             _ => Ok(list.iter().find(|live| live.next_seq > seq).cloned()),
@@ -186,7 +189,7 @@ impl<F: Fs> Reader<F> {
                     return Ok(true);
                 }
                 Step::Frame { .. } => {}
-                Step::Stop(at) => return Err(self.stopped(&format!("{at:?}"))),
+                Step::Stop(at) => return Err(self.stopped(at.reason())),
             }
         }
     }
@@ -232,22 +235,39 @@ impl<F: Fs> Reader<F> {
         Ok(true)
     }
 
+    /// Passes over what [`next`](Self::next) just called corrupt, to the next whole frame or the end
+    /// of the segment. Returns the numbers passed over, those of records that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read; the reader stays where it is.
+    pub fn skip_damage(&mut self) -> Result<Range<SeqNo>, Error> {
+        let from = self.next;
+        if let Some(Open { live, file, walk }) = &mut self.open {
+            let end = (live.end, live.next_seq);
+            walk.skip(&mut self.window, file, end)
+                .map_err(Error::io("read", &live.path))?;
+            self.next = self.next.max(walk.expected);
+        }
+        Ok(from..self.next)
+    }
+
     /// A frame that should be there is not: released meanwhile, or corrupt.
     fn stopped(&mut self, found: &str) -> Error {
-        let Some(open) = self.open.take() else {
+        let Some(open) = &self.open else {
             return self.released();
         };
-        match read_header(&*self.fs, &open.live.path) {
-            Ok(Some(header))
-                if (header.number, header.salt) == (open.live.life.number, open.live.life.salt) =>
-            {
-                let reason = format!(
-                    "record {} should be here, found {found}",
-                    open.walk.expected
-                );
-                Error::corrupt(open.live.path, open.walk.position, reason)
+        let (path, life) = (&open.live.path, open.live.life);
+        match read_header(&*self.fs, path) {
+            Ok(Some(header)) if (header.number, header.salt) == (life.number, life.salt) => {
+                let expected = open.walk.expected;
+                let reason = format!("record {expected} should be here: {found}");
+                Error::corrupt(path, open.walk.position, reason)
             }
-            Ok(_) => self.released(),
+            Ok(_) => {
+                self.open = None;
+                self.released()
+            }
             Err(error) => error,
         }
     }

@@ -119,6 +119,19 @@ pub(crate) enum At {
     Nothing,
 }
 
+impl At {
+    /// What is wrong where a certain frame should stand.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::BadPayload(_) => "the payload does not match its checksum",
+            Self::BadHeader => "the frame header does not match its checksum",
+            Self::Unknown(what) => what,
+            Self::Frame(_) => "a frame of other records stands here",
+            Self::Nothing => "no frame is here",
+        }
+    }
+}
+
 /// Looks at one position.
 pub(crate) fn look<F: File>(
     window: &mut Window,
@@ -228,6 +241,26 @@ impl Walk {
             }
         }
         Ok(Step::Stop(first))
+    }
+
+    /// Passes over a damaged stretch: to the next valid header that may continue the walk, or to the
+    /// segment's end, a position and a number.
+    pub(crate) fn skip<F: File>(
+        &mut self,
+        window: &mut Window,
+        file: &F,
+        end: (u64, SeqNo),
+    ) -> io::Result<()> {
+        let (from, expected) = (self.position, self.expected);
+        let mut next = None;
+        search(window, file, self.life, from + 1, |header| {
+            if header.first_seq >= expected && next.is_none() {
+                next = Some((header.position, header.first_seq));
+            }
+            next.is_none()
+        })?;
+        (self.position, self.expected) = next.unwrap_or(end);
+        Ok(())
     }
 
     fn pass(&mut self, header: Header, from: u64) -> Step {

@@ -3,7 +3,8 @@
 //! Owns: the header page, the reserved area, the seal (`docs/format.md`, F1 to F3, F8). Must not
 //! know: how files are found or which segments are live.
 
-use super::frame::{PAGE, u32_at, u64_at};
+use super::frame::{MAX_SEGMENT_NUMBER, PAGE, u32_at, u64_at};
+use super::options::{MAX_SEGMENT_SIZE, is_segment_size};
 use super::seq::{LogId, SeqNo};
 
 /// F1: where frames begin; below are the header copies, the tail slots, and zeros.
@@ -180,7 +181,7 @@ impl SegmentHeader {
         };
         let mut id = [0; 16];
         id.copy_from_slice(&fields[40..56]);
-        PageFound::Header(Self {
+        let header = Self {
             log_id: LogId::new(id),
             number: u64_at(fields, 56),
             salt: u64_at(fields, 64),
@@ -196,7 +197,25 @@ impl SegmentHeader {
                 next_seq: SeqNo::new(u64_at(fields, 144)),
                 kind,
             },
-        })
+        };
+        if header.is_plausible() {
+            PageFound::Header(header)
+        } else {
+            PageFound::Damaged
+        }
+    }
+
+    /// F3: what no writer of this format writes is not believed.
+    fn is_plausible(&self) -> bool {
+        let previous = &self.previous;
+        (1..MAX_SEGMENT_NUMBER).contains(&self.number)
+            && previous.number < self.number
+            && is_segment_size(self.size)
+            && previous.end <= MAX_SEGMENT_SIZE
+            && previous.next_seq <= self.base_seq
+            && [self.base_seq, self.seq_limit, self.durable_seq]
+                .iter()
+                .all(|seq| *seq < SeqNo::LIMIT)
     }
 }
 

@@ -14,6 +14,9 @@ impl SeqNo {
     /// The first number of every log.
     pub const ZERO: Self = Self(0);
 
+    /// No log gets so far; a number on disk that does is damage, whatever its checksum says (R12).
+    pub(crate) const LIMIT: Self = Self(1 << 62);
+
     /// Wraps a plain number.
     pub const fn new(number: u64) -> Self {
         Self(number)

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
 use super::recovery::Row;
-use super::scan::{At, Step, Walk, Window, search};
+use super::scan::{At, Step, Walk, Window};
 use super::segment::{BODY, EndKind, HEADER_POSITIONS, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::view::View;
@@ -153,26 +153,21 @@ impl<F: Fs> View<F> {
         let (Some(tail), Some(newest)) = (&self.found.tail, self.found.chain.last()) else {
             return;
         };
-        let (kind, missing) = match self.end.row {
-            Row::A => return,
-            Row::B | Row::C => (Torn, None),
-            Row::D | Row::E => (Corrupt, Some(self.end.next_seq..self.found.promised)),
-        };
-        let reason = match kind {
-            Torn => "an unfinished write, never acknowledged at level disk",
-            Corrupt => "records that were declared durable are not here",
-        };
+        // Rows D and E show in the walk along the frames.
+        if !matches!(self.end.row, Row::B | Row::C) {
+            return;
+        }
         let behind = tail.after.map_or(tail.stop.0, |header| header.position);
         result.findings.push(Finding {
-            kind,
+            kind: Torn,
             path: newest.path.clone(),
             position: self.end.position,
             len: behind
                 .max(tail.stop.0)
                 .saturating_sub(self.end.position)
                 .max(1),
-            seqs: missing,
-            reason: reason.into(),
+            seqs: None,
+            reason: "an unfinished write, never acknowledged at level disk".into(),
         });
     }
 }
@@ -204,30 +199,11 @@ impl<F: File> Check<'_, F> {
     /// Passes a damaged stretch.
     fn skip(&mut self, found: &At) -> std::io::Result<()> {
         let (from, expected) = (self.walk.position, self.walk.expected);
-        let mut next = None;
-        search(
-            &mut self.window,
-            &self.file,
-            self.walk.life,
-            from + 1,
-            |header| {
-                if header.first_seq >= expected && next.is_none() {
-                    next = Some(header);
-                }
-                next.is_none()
-            },
-        )?;
-        let (position, seq) = next.map_or(self.end, |header| (header.position, header.first_seq));
-        let reason = match found {
-            At::BadPayload(_) => "the payload does not match its checksum",
-            At::BadHeader => "the frame header does not match its checksum",
-            At::Unknown(what) => what,
-            At::Frame(_) => "a frame of other records stands here",
-            At::Nothing => "no frame is here",
-        };
-        self.finding(Corrupt, from..position, seq, reason);
-        self.walk.position = position;
-        self.walk.expected = seq;
+        self.walk.skip(&mut self.window, &self.file, self.end)?;
+        let region = from..self.walk.position;
+        let up_to = std::mem::replace(&mut self.walk.expected, expected);
+        self.finding(Corrupt, region, up_to, found.reason());
+        self.walk.expected = up_to;
         Ok(())
     }
 

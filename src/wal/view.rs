@@ -46,11 +46,14 @@ fn look<F: Fs>(fs: &F, dir: &Path) -> Result<(Found, End, Option<Error>), Error>
     };
     match (found.end(), &found.tail) {
         (Err(damage), Some(tail)) => {
-            let (position, next_seq) = (tail.end, tail.next_seq);
+            // Whole frames may stand behind the damage: the view reaches as far as promises do.
             let end = End {
                 row: Row::E,
-                position,
-                next_seq,
+                position: found
+                    .chain
+                    .last()
+                    .map_or(tail.end, |s| s.file_len.min(s.header.size)),
+                next_seq: found.promised.max(tail.next_seq),
             };
             Ok((found, end, Some(damage)))
         }

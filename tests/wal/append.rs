@@ -85,6 +85,27 @@ fn settled_segments_are_released_and_their_files_live_again() {
     assert_eq!(wal.totals().shipped, 20_000);
 }
 
+/// A reader that stands where numbers were skipped goes on behind them.
+#[test]
+fn a_reader_crosses_void_numbers_also_when_what_lay_before_is_released() {
+    let disk = Faulty::new(53);
+    let wal = common::open(&disk);
+    common::append_all(&wal, 0..3);
+    let disk = disk.kill();
+    let wal = common::open(&disk);
+    let mut reader = wal.reader(SeqNo::ZERO);
+    let read = std::iter::from_fn(|| reader.next().unwrap()).count();
+    assert_eq!(read, 3);
+    wal.settle(SeqNo::ZERO..SeqNo::new(3), Class::Shipped);
+    common::until("release", || wal.marks().first > SeqNo::new(3));
+    let seq = wal.append_wait(b"behind the void").unwrap();
+    assert_eq!(reader.next().unwrap().map(|record| record.seq), Some(seq));
+    let mut again = wal.reader(SeqNo::new(3));
+    assert_eq!(again.next().unwrap().map(|record| record.seq), Some(seq));
+    let mut gone = wal.reader(SeqNo::ZERO);
+    assert!(matches!(gone.next(), Err(Error::Released { .. })));
+}
+
 #[test]
 fn a_full_budget_makes_try_append_busy_and_append_wait() {
     let disk = Faulty::new(50);

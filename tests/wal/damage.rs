@@ -314,6 +314,71 @@ fn files_of_another_log_are_named_and_nothing_is_changed() {
     );
 }
 
+/// A header whose checksum is right, and whose numbers are absurd.
+#[test]
+fn r12_numbers_that_no_log_reaches_are_damage() {
+    let fields = [
+        (56, u64::MAX),
+        (56, (1 << 38) - 1),
+        (72, 1 << 62),
+        (88, u64::MAX),
+        (104, u64::MAX),
+    ];
+    for (field, value) in fields {
+        for cursor_lost in [false, true] {
+            let disk = Faulty::new(43);
+            closed(&disk, 10);
+            let name = disk.names("segment-").remove(0);
+            for copy in HEADERS {
+                let mut page = disk.bytes(&name, copy, PAGE);
+                page[field..field + 8].copy_from_slice(&u64::to_le_bytes(value));
+                let crc = crc32fast::hash(&page[..PAGE - 4]).to_le_bytes();
+                page[PAGE - 4..].copy_from_slice(&crc);
+                disk.overwrite(&name, copy, &page);
+            }
+            if cursor_lost {
+                for name in CURSORS {
+                    disk.overwrite(name, 0, &[0; PAGE]);
+                }
+            }
+            if let Ok(viewed) = view(&disk) {
+                let _ = viewed.verify(&mut |_, _| ());
+            }
+            let error = assert_refused_untouched(&disk);
+            let text = describe(&error);
+            assert!(matches!(error, Error::Corrupt { .. }), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_passes_over_damage_to_every_whole_frame() {
+    let disk = Faulty::new(44);
+    let records = closed(&disk, 200);
+    let name = disk.names("segment-").remove(0);
+    let damaged = [20, 21, 50].map(|at| frames(&disk, &name, 1)[at]);
+    for frame in damaged {
+        disk.overwrite(&name, frame + 70, &[0xa5; 2]);
+    }
+    let viewed = view(&disk).unwrap();
+    let mut reader = viewed.reader(SeqNo::ZERO);
+    let (mut found, mut passed) = (Records::new(), Vec::new());
+    loop {
+        match reader.next() {
+            Ok(Some(record)) => found.push((record.seq, record.payload.to_vec())),
+            Ok(None) => break,
+            Err(Error::Corrupt { .. }) => passed.push(reader.skip_damage().unwrap()),
+            Err(error) => panic!("{}", describe(&error)),
+        }
+    }
+    let seqs = |range: std::ops::Range<SeqNo>| range.start.get()..range.end.get();
+    let passed: Vec<u64> = passed.into_iter().flat_map(seqs).collect();
+    assert_eq!(passed, [20, 21, 50]);
+    let mut whole = records;
+    whole.retain(|(seq, _)| !passed.contains(&seq.get()));
+    assert_same(&found, &whole);
+}
+
 /// One change that no program of ours makes.
 fn damage(disk: &Faulty, random: &mut Random) {
     let mut names = disk.names("segment-");
