@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::Error;
+use super::probe::bad_server;
 
 /// Where the cluster is, and any librdkafka property on top of our defaults.
 #[derive(Clone)]
@@ -83,6 +84,10 @@ const FORBIDDEN: &[(&[&str], &str)] = &[
         "partitions are chosen before librdkafka sees a record, as the Java client chooses them",
     ),
     (
+        &["test.mock.*"],
+        "a cluster inside this process keeps nothing",
+    ),
+    (
         &["delivery.report.only.error"],
         "a record leaves the log only by its delivery report",
     ),
@@ -118,7 +123,7 @@ impl Settings {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {
-            config.set(name, value);
+            config.set(main_name(name), value);
         }
         Ok(config)
     }
@@ -147,14 +152,22 @@ impl Settings {
     }
 
     fn refuse_forbidden(&self) -> Result<(), Error> {
-        if self.bootstrap_servers.trim().is_empty() {
-            return Err(Error::Configuration {
-                reason: "no bootstrap servers are given".to_owned(),
-            });
+        let bad = |reason| Err(Error::Configuration { reason });
+        if self.bootstrap_servers.replace(',', " ").trim().is_empty() {
+            return bad("no bootstrap servers are given, as host:port".to_owned());
+        }
+        if let Some(server) = bad_server(&self.bootstrap_servers) {
+            return bad(format!(
+                "`{server}` among the bootstrap servers is no host:port"
+            ));
         }
         for (property, _) in &self.properties {
             for (names, reason) in FORBIDDEN {
-                if names.contains(&property.as_str()) {
+                let is_meant = |name: &&str| match name.strip_suffix('*') {
+                    Some(start) => property.starts_with(start),
+                    None => property == name,
+                };
+                if names.iter().any(is_meant) {
                     return Err(Error::Forbidden {
                         property: property.clone(),
                         reason,
@@ -164,6 +177,20 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Other names that librdkafka has for properties among our defaults. It takes whichever of two
+/// names is set last, and the order in which they are set is random.
+const ALIASES: &[(&str, &str)] = &[
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("compression.codec", "compression.type"),
+];
+
+/// The one name under which a property is set.
+fn main_name(property: &str) -> &str {
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == property);
+    alias.map_or(property, |(_, name)| name)
 }
 
 /// Shows the names of all properties, but no value that may be a secret.
@@ -227,6 +254,7 @@ mod tests {
     fn a_property_that_would_break_a_promise_is_refused_by_name() {
         for (names, _) in FORBIDDEN {
             for name in *names {
+                let name = &name.replace('*', "num.brokers");
                 let error = with(name, "0").check().unwrap_err();
                 assert!(matches!(&error, Error::Forbidden { property, .. } if property == name));
                 assert!(error.to_string().contains(name), "{error}");
@@ -259,7 +287,48 @@ mod tests {
     }
 
     #[test]
-    fn no_servers_are_refused() {
-        assert!(Settings::new(" ").check().is_err());
+    fn an_alias_takes_the_place_of_our_default() {
+        for (alias, name) in ALIASES {
+            assert!(
+                DEFAULTS.iter().any(|(default, _)| default == name),
+                "{name}"
+            );
+            let value = if *name == "compression.type" {
+                "zstd"
+            } else {
+                "3"
+            };
+            let config = with(alias, value).producer_config().unwrap();
+            assert_eq!((config.get(name), config.get(alias)), (Some(value), None));
+        }
+    }
+
+    #[test]
+    fn servers_that_nobody_can_connect_to_are_refused() {
+        for servers in [
+            " ",
+            ",",
+            "localhost:",
+            "localhost:abc",
+            "a:1,b:99999",
+            "a:0",
+            ":9092",
+            "a b:1",
+        ] {
+            let refused = Settings::new(servers).check();
+            assert!(
+                matches!(refused, Err(Error::Configuration { .. })),
+                "{servers}"
+            );
+        }
+        for servers in [
+            "localhost",
+            "a:1, b:2,",
+            "[::1]:9092",
+            "::1",
+            "SASL_SSL://kafka.example:9093",
+        ] {
+            Settings::new(servers).check().unwrap();
+        }
     }
 }

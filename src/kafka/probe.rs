@@ -99,6 +99,18 @@ fn servers(bootstrap_servers: &str) -> Vec<String> {
         .collect()
 }
 
+/// The first server of a list that no connection could be made to, as it reads.
+pub(super) fn bad_server(bootstrap_servers: &str) -> Option<String> {
+    let is_bad = |server: &String| {
+        let parts = server.rsplit_once(':');
+        !parts.is_some_and(|(host, port)| {
+            let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+            is_port && !host.is_empty() && !host.contains(char::is_whitespace)
+        })
+    };
+    servers(bootstrap_servers).into_iter().find(is_bad)
+}
+
 fn connect(server: &str, timeout: Duration) -> io::Result<()> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in server.to_socket_addrs()? {

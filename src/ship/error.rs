@@ -19,7 +19,7 @@ pub enum Error {
     Unreachable {
         /// The servers tried.
         servers: String,
-        /// How long they were silent.
+        /// How long nothing was acknowledged.
         waited: Duration,
         /// The last reason.
         why: String,

@@ -58,7 +58,8 @@ pub enum Until {
 pub struct ShipOptions {
     /// When it is done.
     pub until: Until,
-    /// Gives up after this long without a usable link while something waits; never, if `None`.
+    /// Gives up after this long without an acknowledgement while something waits, counted anew when
+    /// the link comes up; never, if `None`.
     pub timeout: Option<Duration>,
     /// Whether each record gets the header [`ID_HEADER`], by which consumers can drop duplicates.
     pub id_header: bool,

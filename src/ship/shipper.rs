@@ -73,6 +73,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) budget: Budget,
     pub(super) flight: Flight,
     pub(super) link: Link,
+    /// When something was last acknowledged, the link came up, or there was nothing to ship.
+    pub(super) progressed: Instant,
     /// Why a link that counts as up is doubted.
     pub(super) doubt: Option<String>,
     /// Why the producer is spent.
@@ -120,6 +122,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             budget: Budget::new(options.max_in_flight_bytes),
             flight: Flight::default(),
             link: Link::new(options.backoff, now),
+            progressed: now,
             doubt: None,
             spent: None,
             refused: None,
@@ -330,6 +333,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.reports = reports;
         if self.shipped > shipped_before {
             self.rebuilds_in_vain = 0;
+            self.progressed = now;
             self.link_answered(now);
             self.budget.measure(now);
             let lane = self.lane;

@@ -55,15 +55,17 @@ impl<S: Sink> Shipper<'_, S> {
         }
         if self.pending.is_none() && self.flight.is_empty() {
             self.link.idle(now);
+            self.progressed = now;
             return Ok(());
         }
-        let silent = self.link.silent_for(now);
+        // A cluster that answers and acknowledges nothing is of no use either.
+        let waited = now.saturating_duration_since(self.progressed);
         if let Some(timeout) = self.options.timeout
-            && silent >= timeout
+            && waited >= timeout
         {
-            return Err(self.unreachable(silent));
+            return Err(self.unreachable(waited));
         }
-        if self.link.is_up() && silent >= SILENCE_MAX {
+        if self.link.is_up() && self.link.silent_for(now) >= SILENCE_MAX {
             self.doubt
                 .get_or_insert_with(|| "nothing was acknowledged".to_owned());
         }
@@ -176,6 +178,7 @@ impl<S: Sink> Shipper<'_, S> {
     pub(super) fn link_answered(&mut self, now: Instant) {
         if !self.link.is_up() {
             self.budget.reconnected(now);
+            self.progressed = now;
         }
         self.link.answered(now);
     }
@@ -186,7 +189,7 @@ impl<S: Sink> Shipper<'_, S> {
 
     fn unreachable(&self, waited: Duration) -> Error {
         let why = match self.link.why() {
-            "" => "nothing was acknowledged",
+            "" => "the cluster answers, but acknowledges nothing",
             why => why,
         };
         Error::Unreachable {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ferrylog::kafka::{self, ErrorClass, Outgoing, Report, SendError, Trouble};
 use ferrylog::message::{Header, MessageRef};
-use ferrylog::ship::{self, Error, LinkState, Until};
+use ferrylog::ship::{self, Error, LinkState, Sink, Until};
 use ferrylog::wal::{Class, SeqNo};
 
 use crate::sink::{Fault, Scripted};
@@ -281,6 +282,77 @@ fn a_cluster_that_cannot_be_reached_ends_the_wait_after_the_timeout() {
     assert!(!why.is_empty());
     assert!(states.iter().all(|s| *s != LinkState::Up), "{states:?}");
     assert_eq!((scratch.queued(), sink.sent_count), (10, 0));
+}
+
+/// Metadata answers, the link seems fine, and nothing is ever acknowledged.
+struct Mute {
+    in_flight: usize,
+}
+
+impl Sink for Mute {
+    fn send(&mut self, _: &Outgoing<'_>) -> Result<(), SendError> {
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration, _: &mut Vec<Report>) {
+        thread::sleep(timeout);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn partitions(&mut self, _: &str, _: Duration) -> Result<u32, kafka::Error> {
+        Ok(1)
+    }
+
+    /// So that the cluster is asked again and again.
+    fn trouble(&mut self) -> Option<Trouble> {
+        Some(Trouble {
+            class: ErrorClass::Network,
+            timed_out: false,
+            reason: "a doubt".to_owned(),
+        })
+    }
+
+    fn probe(&mut self, _: Duration) -> Option<Result<(), String>> {
+        Some(Ok(()))
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.in_flight = 0;
+        Ok(())
+    }
+
+    fn address(&self) -> &'static str {
+        "mute:9092"
+    }
+}
+
+#[test]
+fn a_cluster_that_answers_and_acknowledges_nothing_ends_the_wait_after_the_timeout() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..10);
+    let mut options = options();
+    options.timeout = Some(Duration::from_millis(300));
+    options.stop_grace = Duration::from_millis(10);
+    let stop = AtomicBool::new(false);
+    let lane = scratch.store.lane();
+    let ended = ship::drain_into(
+        lane,
+        &mut Mute { in_flight: 0 },
+        &options,
+        &stop,
+        &mut |_| {},
+    );
+    let error = ended.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(
+        error.to_string().contains("acknowledges nothing"),
+        "{error}"
+    );
+    assert_eq!(scratch.queued(), 10);
 }
 
 #[test]
