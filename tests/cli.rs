@@ -19,7 +19,7 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -226,6 +226,30 @@ fn acks_name_each_record_once_and_in_order() {
     .expect(0);
     let expected: String = (0..10_000).map(|seq| format!("{seq}\n")).collect();
     assert_eq!(acks, expected);
+}
+
+/// Whoever does not hear that records were accepted would send them again.
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure_that_says_what_was_accepted() {
+    for more in [&[][..], &["--json"], &["--acks"]] {
+        let (_dir, data) = new_store();
+        let mut command = ferrylog(&data, [&["send", "--topic", "t"], more].concat());
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(full.unwrap())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"a\nb\n").unwrap();
+        let ran: program::Ran = child.wait_with_output().unwrap().into();
+        assert_eq!(ran.exit, Some(3), "{ran:?}");
+        assert!(
+            ran.err.contains("accepted and on disk: 2 records"),
+            "{ran:?}"
+        );
+        assert_eq!(exported(&data), [b"a", b"b"]);
+    }
 }
 
 #[test]
@@ -742,4 +766,31 @@ fn the_demonstration_tells_its_story_and_leaves_nothing_behind() {
         0,
         "something is left"
     );
+}
+
+#[test]
+fn a_demonstration_that_is_stopped_leaves_nothing_behind_either() {
+    let dir = TempDir::new().unwrap();
+    let left = || fs::read_dir(dir.path()).unwrap().count();
+    // While the child process appends, and behind it.
+    for lines in [3, 5] {
+        let mut command = ferrylog(dir.path(), ["demo"]);
+        let mut child = start({
+            command.env("TMPDIR", dir.path());
+            command
+        });
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..lines {
+            out.next().unwrap().unwrap();
+        }
+        assert_eq!(left(), 1);
+        let killed = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        // The child process holds standard error, too: its end is waited for with it.
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+        assert_eq!(left(), 0, "after {lines} lines");
+    }
 }

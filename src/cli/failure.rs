@@ -37,6 +37,16 @@ pub(super) enum Ended {
     Failed(Box<Failure>),
 }
 
+impl Ended {
+    /// Adds `fact` behind the message, where there is one.
+    pub(super) fn fact(self, fact: &str) -> Self {
+        match self {
+            Self::ClosedPipe => Self::ClosedPipe,
+            Self::Failed(failure) => failure.fact(fact).into(),
+        }
+    }
+}
+
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure.into())

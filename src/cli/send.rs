@@ -102,16 +102,20 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         bytes: 0,
     };
     let end = AtomicU64::new(u64::MAX);
-    let (appended, synced) = thread::scope(|scope| {
+    let (appended, synced, printed) = thread::scope(|scope| {
         let (lane, first, end) = (sending.lane, sending.first, &end);
-        if arguments.acks {
-            scope.spawn(move || print_acks(lane, first, end));
-        }
+        let printing = arguments
+            .acks
+            .then(|| scope.spawn(move || print_acks(lane, first, end)));
         let appended = sending.append_all(total_bytes);
         let synced = lane.sync();
         let durable = *synced.as_ref().unwrap_or(&lane.marks().durable);
         end.store(durable.get(), Ordering::Release);
-        (appended, synced)
+        let printed = printing.map_or(Ok(()), |printing| {
+            let panicked = |_| Err(io::Error::other("the printing thread panicked"));
+            printing.join().unwrap_or_else(panicked)
+        });
+        (appended, synced, printed)
     });
     let sent = Sent {
         count: sending.count,
@@ -128,7 +132,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         return Err(store_failure(&error).fact(&fact).into());
     }
     match appended {
-        Ok(()) => sent.tell(global, arguments),
+        // Whoever does not hear of it must not send it again.
+        Ok(()) => printed
+            .map_err(Ended::from)
+            .and_then(|()| sent.tell(global, arguments))
+            .map(|()| Exit::Done)
+            .map_err(|ended| ended.fact(&sent.accepted())),
         Err(Refused { place, failure }) => {
             Err(failure.context(&place).fact(&sent.before_it()).into())
         }
@@ -300,24 +309,27 @@ impl Sent {
     fn before_it(&self) -> String {
         match self.count {
             0 => "nothing before it was accepted".into(),
-            count => format!(
-                "what came before it is accepted and on disk: {}{}",
-                output::count(count, "record"),
-                self.range()
-            ),
+            _ => format!("what came before it is {}", self.accepted()),
         }
     }
 
-    fn tell(&self, global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
+    fn accepted(&self) -> String {
+        format!(
+            "accepted and on disk: {}{}",
+            output::count(self.count, "record"),
+            self.range()
+        )
+    }
+
+    fn tell(&self, global: &Global, arguments: &Arguments) -> Result<(), Ended> {
         if global.json {
-            output::json(&json!({
+            return output::json(&json!({
                 "accepted": self.count,
                 "bytes": self.bytes,
                 "first_seq": self.seqs.map(|(first, _)| first.get()),
                 "last_seq": self.seqs.map(|(_, last)| last.get()),
                 "seconds": self.elapsed.as_secs_f64(),
-            }))?;
-            return Ok(Exit::Done);
+            }));
         }
         let text = format!(
             "{} for {} accepted and on disk{}, {}\n",
@@ -332,12 +344,12 @@ impl Sent {
         } else {
             output::stdout().write_all(text.as_bytes())?;
         }
-        Ok(Exit::Done)
+        Ok(())
     }
 }
 
 /// Prints the numbers from `printed` on as they become durable, until `end` is known and reached.
-fn print_acks(lane: &Lane, mut printed: SeqNo, end: &AtomicU64) {
+fn print_acks(lane: &Lane, mut printed: SeqNo, end: &AtomicU64) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     while printed.get() < end.load(Ordering::Acquire) {
         let since = Instant::now();
@@ -347,17 +359,18 @@ fn print_acks(lane: &Lane, mut printed: SeqNo, end: &AtomicU64) {
             thread::sleep(GLANCE.saturating_sub(since.elapsed()));
             continue;
         }
-        for seq in printed.get()..durable.get() {
-            if writeln!(out, "{seq}").is_err() {
-                // Nobody hears the acknowledgements any more: the records are still welcome.
-                return;
-            }
-        }
-        if out.flush().is_err() {
-            return;
+        let numbers = printed.get()..durable.get();
+        let written = numbers
+            .into_iter()
+            .try_for_each(|seq| writeln!(out, "{seq}"));
+        match written.and_then(|()| out.flush()) {
+            // Nobody hears the acknowledgements any more: the records are still welcome.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
         }
         printed = durable;
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! A clean stop on SIGINT and SIGTERM; the second one stops at once.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    io, process,
+    sync::{Arc, atomic::AtomicBool},
+    thread,
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
+    iterator::Signals,
 };
 
 use super::failure::{Exit, Failure};
@@ -20,13 +25,27 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
         // In this order: the first signal finds the flag still unset.
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| {
-                Failure::new(
-                    Exit::Unreachable,
-                    "io",
-                    format!("could not listen for signals: {error}"),
-                )
-            })?;
+            .map_err(cannot_listen)?;
     }
     Ok(stop)
+}
+
+/// Runs `clean` when a signal comes, and ends the process.
+pub(super) fn before_the_end(clean: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot_listen)?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            clean();
+            process::exit(INTERRUPTED);
+        }
+    });
+    Ok(())
+}
+
+fn cannot_listen(error: io::Error) -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "io",
+        format!("could not listen for signals: {error}"),
+    )
 }

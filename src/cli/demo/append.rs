@@ -7,6 +7,7 @@
 use std::{
     io::{self, Read, Write},
     ops::Range,
+    process,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -35,6 +36,12 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(in crate::cli) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
+    // The parent holds the other end: it closes when the parent is gone, and then this may end
+    // where it stands, as a kill would end it.
+    thread::spawn(|| {
+        let _ = io::stdin().read(&mut [0]);
+        process::exit(0);
+    });
     let store_failure = |error| failure::of_store(&error, &global.data);
     let store = Store::open(&global.data, Options::default()).map_err(store_failure)?;
     let (lane, first) = (store.lane(), store.lane().marks().next);
@@ -54,15 +61,15 @@ pub(in crate::cli) fn run(global: &Global, arguments: &Arguments) -> Result<Exit
             }
             append(lane, arguments.records / 8..arguments.records)
         });
-        // The parent holds the other end: it closes when the parent is gone.
-        let _ = io::stdin().read(&mut [0]);
+        // All is well until the kill: only a failure ends this.
+        stop.store(appended.is_err(), Ordering::Relaxed);
+        let shipped = shipping.join();
         end.store(lane.marks().durable.get(), Ordering::Release);
-        stop.store(true, Ordering::Relaxed);
         appended.map_err(store_failure)?;
         if let Ok(ended) = printing.join() {
             ended?;
         }
-        match shipping.join() {
+        match shipped {
             Ok(Err(error)) => Err(of_ship(&error, global).into()),
             Ok(Ok(_)) | Err(_) => Ok(Exit::Done),
         }

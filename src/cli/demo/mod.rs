@@ -18,12 +18,16 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -31,6 +35,7 @@ use super::{
     drain::{of_kafka, of_ship},
     failure::{self, Ended, Exit, Failure},
     output::{self, Progress},
+    signals,
     status::Records,
 };
 use crate::{
@@ -54,7 +59,8 @@ const SIGKILL: i32 = 9;
 
 /// Show the whole story on an embedded Kafka: full speed, a kill, an outage, everything arrives
 ///
-/// Needs no broker and leaves nothing behind. Exit code 0 only if the broker ends up with every
+/// Needs no broker, works in a temporary directory of its own whatever --data says, and leaves
+/// nothing behind, also when it is stopped. Exit code 0 only if the broker ends up with every
 /// record, in order in each partition, and the conservation line balances.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -64,7 +70,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
-    let directory = Directory::make()?;
+    let stage = Stage::set()?;
     let mut story = Story::new(global, arguments.records)?;
     let partitions = (story.records * LEN_MAX)
         .div_ceil(PARTITION_BYTES)
@@ -82,10 +88,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     ))?;
     let settings = Settings::new(kafka.bootstrap_servers());
 
-    let acknowledged = kill_in_the_middle(&mut story, &directory.0, &settings)?;
+    let acknowledged = kill_in_the_middle(&mut story, &stage, &settings)?;
 
-    let store_failure = |error: crate::store::Error| failure::of_store(&error, &directory.0);
-    let store = Store::open(&directory.0, Options::default()).map_err(store_failure)?;
+    let store_failure = |error: crate::store::Error| failure::of_store(&error, &stage.path);
+    let store = Store::open(&stage.path, Options::default()).map_err(store_failure)?;
     let lane = store.lane();
     let numbers = Numbers {
         log_id: lane.log_id(),
@@ -137,7 +143,7 @@ fn verdict(story: &Story<'_>, check: &Check, records: &Records) -> Result<Exit, 
 /// many it had acknowledged.
 fn kill_in_the_middle(
     story: &mut Story<'_>,
-    data: &std::path::Path,
+    stage: &Stage,
     settings: &Settings,
 ) -> Result<u64, Ended> {
     let io_failure = |action: &str, error: std::io::Error| {
@@ -151,7 +157,7 @@ fn kill_in_the_middle(
     let program = env::current_exe().map_err(|error| io_failure("find this program", error))?;
     let mut child = Command::new(program)
         .arg("--data")
-        .arg(data)
+        .arg(&stage.path)
         .args([
             "demo-append",
             "--bootstrap-servers",
@@ -170,7 +176,11 @@ fn kill_in_the_middle(
     let mut acknowledged = 0;
     let since = Instant::now();
     let mut killed = None;
-    if let Some(stdout) = child.stdout.take() {
+    let stdout = child.stdout.take();
+    // It reads its standard input, which closes with this process, and ends then.
+    let _stdin = child.stdin.take();
+    *stage.child.lock() = Some(child);
+    if let Some(stdout) = stdout {
         for line in BufReader::new(stdout).lines() {
             // A line that the kill cut short acknowledges nothing.
             let Some(count) = line.ok().and_then(|line| line.parse().ok()) else {
@@ -178,16 +188,20 @@ fn kill_in_the_middle(
             };
             acknowledged = count;
             if killed.is_none() && acknowledged >= story.records / 4 {
-                child.kill().map_err(|error| io_failure("kill it", error))?;
+                if let Some(child) = &mut *stage.child.lock() {
+                    child.kill().map_err(|error| io_failure("kill it", error))?;
+                }
                 killed = Some(since.elapsed());
             }
         }
     }
-    let status = child
-        .wait()
+    let ended = stage.child.lock().take().map(|mut child| child.wait());
+    let status = ended
+        .transpose()
         .map_err(|error| io_failure("wait for it", error))?;
-    let Some(elapsed) = killed.filter(|_| status.signal() == Some(SIGKILL)) else {
-        return Err(story.wrong(format!("the child process ended by itself: {status}")));
+    let is_killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));
+    let Some(elapsed) = killed.filter(|_| is_killed) else {
+        return Err(story.wrong(format!("the child process ended by itself: {status:?}")));
     };
     story.tell(format!(
         "SIGKILL: {} were acknowledged, {}",
@@ -415,27 +429,42 @@ fn per_second(count: u64, elapsed: Duration) -> f64 {
     (count as f64 / elapsed.as_secs_f64().max(1e-9)).round()
 }
 
-/// The demonstration's own directory; removed whatever the end.
-struct Directory(PathBuf);
+/// The demonstration's own directory and child process: gone whatever the end, a signal's too.
+struct Stage {
+    path: PathBuf,
+    child: Arc<Mutex<Option<Child>>>,
+}
 
-impl Directory {
-    fn make() -> Result<Self, Failure> {
+impl Stage {
+    fn set() -> Result<Self, Failure> {
         let path = env::temp_dir().join(format!("ferrylog-demo-{}", std::process::id()));
-        match fs::create_dir(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(error) => Err(Failure::new(
+        fs::create_dir(&path).map_err(|error| {
+            Failure::new(
                 Exit::Unreachable,
                 "io",
                 format!("could not make {}: {error}", path.display()),
             )
-            .next("set TMPDIR to a directory that can be written")),
-        }
+            .next("set TMPDIR to a directory that can be written")
+        })?;
+        let child = Arc::default();
+        let stage = Self { path, child };
+        let on_signal = Self {
+            path: stage.path.clone(),
+            child: Arc::clone(&stage.child),
+        };
+        signals::before_the_end(move || drop(on_signal))?;
+        Ok(stage)
     }
 }
 
-impl Drop for Directory {
+impl Drop for Stage {
     fn drop(&mut self) {
+        if let Some(mut child) = self.child.lock().take() {
+            // It may be gone already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         // Left behind, it is what temporary directories are cleaned for.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
