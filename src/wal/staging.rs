@@ -8,6 +8,7 @@
 //! which they were filled; bytes held never exceed the budget, but for one larger group alone.
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 
 use super::frame::{HEADER_LEN, Header, Kind, PAGE, encode_definition, encode_record, record_span};
 use super::options::{BUFFER_BYTES, FRAME_BYTES};
@@ -162,6 +163,56 @@ impl Group {
         let start = self.used;
         self.used += payload_len;
         &mut self.bytes[start..self.used]
+    }
+
+    /// Encodes records from `next_seq` on.
+    fn encode<E: Encode>(&mut self, records: &[E], payload: usize, next_seq: SeqNo, now: i64) {
+        let mut next_seq = next_seq;
+        // A batch that fits into the rest of a frame is not split.
+        let mut begin = self.delta_millis(payload, now).is_none();
+        for (index, record) in records.iter().enumerate() {
+            let len = record.encoded_len();
+            let span = record_span(len);
+            let delta = match self.delta_millis(span, now) {
+                Some(delta) if !begin => delta,
+                _ => {
+                    if index > 0
+                        && let Some(last) = self.frames.last_mut()
+                    {
+                        last.more = true;
+                    }
+                    self.open_frame(Kind::Records, next_seq, now);
+                    begin = false;
+                    0
+                }
+            };
+            let end = self.used + span;
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            record.encode(encode_record(len, delta, &mut self.bytes[self.used..end]));
+            self.used = end;
+            if let Some(frame) = self.frames.last_mut() {
+                frame.payload_len += span;
+                frame.count += 1;
+            }
+            next_seq = next_seq + 1;
+        }
+        self.end_seq = next_seq;
+        self.records += records.len() as u64;
+    }
+
+    /// How far the buffer is filled: bytes, frames, and the last one as it is.
+    fn extent(&self) -> (usize, usize, Option<Staged>) {
+        (self.used, self.frames.len(), self.frames.last().copied())
+    }
+
+    /// Takes back what was encoded beyond an earlier extent.
+    fn cut(&mut self, (used, frames, last): (usize, usize, Option<Staged>), end_seq: SeqNo) {
+        self.used = used;
+        self.frames.truncate(frames);
+        if let (Some(frame), Some(last)) = (self.frames.last_mut(), last) {
+            *frame = last;
+        }
+        self.end_seq = end_seq;
     }
 
     /// Where `span` more bytes may go on in the last frame: the milliseconds since the frame's base,
@@ -348,6 +399,10 @@ impl Staging {
     }
 
     /// Encodes a batch for which [`make_room`](Self::make_room) made room.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an `encode` does; then nothing of the batch was appended (P3).
     pub(crate) fn append<E: Encode>(&mut self, records: &[E], need: Need, now: i64) -> Appended {
         let was_empty = self.is_empty();
         let first = self.next_seq;
@@ -358,37 +413,15 @@ impl Staging {
             group.first_time_micros = now;
         }
         group.last_time_micros = now;
-        // A batch that fits into the rest of a frame is not split.
-        let mut begin = group.delta_millis(need.payload, now).is_none();
-        for (index, record) in records.iter().enumerate() {
-            let len = record.encoded_len();
-            let span = record_span(len);
-            let delta = match group.delta_millis(span, now) {
-                Some(delta) if !begin => delta,
-                _ => {
-                    if index > 0
-                        && let Some(last) = group.frames.last_mut()
-                    {
-                        last.more = true;
-                    }
-                    group.open_frame(Kind::Records, self.next_seq, now);
-                    begin = false;
-                    0
-                }
-            };
-            let end = group.used + span;
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            record.encode(encode_record(len, delta, &mut group.bytes[group.used..end]));
-            // Only now does the record exist: an `encode` that panics leaves none behind.
-            group.used = end;
-            if let Some(frame) = group.frames.last_mut() {
-                frame.payload_len += span;
-                frame.count += 1;
-            }
-            self.next_seq = self.next_seq + 1;
-            group.end_seq = self.next_seq;
-            group.records += 1;
+        let before = group.extent();
+        let encoded = panic::catch_unwind(AssertUnwindSafe(|| {
+            group.encode(records, need.payload, first, now);
+        }));
+        if let Err(panicked) = encoded {
+            group.cut(before, first);
+            panic::resume_unwind(panicked);
         }
+        self.next_seq = group.end_seq;
         Appended {
             first,
             end: self.next_seq,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use ferrylog::wal::{Class, Durability, Error, Options, Record, SeqNo, View, Wal};
+use ferrylog::wal::{Class, Durability, Encode, Error, Options, Record, SeqNo, View, Wal};
 
 use crate::common::{self, record};
 use crate::faulty::{Faulty, Kind};
@@ -83,6 +83,41 @@ fn settled_segments_are_released_and_their_files_live_again() {
         "nothing is left to ship"
     );
     assert_eq!(wal.totals().shipped, 20_000);
+}
+
+/// Encodes itself, or panics.
+struct Fragile(Option<Vec<u8>>);
+
+impl Encode for Fragile {
+    fn encoded_len(&self) -> usize {
+        self.0.as_ref().map_or(100_000, Vec::len)
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        out.copy_from_slice(self.0.as_ref().expect("a record that cannot be encoded"));
+    }
+}
+
+#[test]
+fn p3_a_batch_that_panics_while_it_is_encoded_leaves_nothing_of_itself() {
+    let disk = Faulty::new(54);
+    let wal = common::open(&disk);
+    let whole = |number| Fragile(Some(record(number)));
+    let first = [whole(0), whole(1)];
+    wal.append_batch(&first).unwrap().wait().unwrap();
+    // Staged with it in one frame, and behind it.
+    drop(wal.append(&record(2)).unwrap());
+    let broken = [whole(7), whole(8), Fragile(None), whole(9)];
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        drop(wal.append_batch(&broken));
+    }));
+    assert!(panicked.is_err());
+    drop(wal.append(&record(3)).unwrap());
+    wal.sync().unwrap();
+    let expected: Vec<_> = (0..4).map(|n| (SeqNo::new(n), record(n))).collect();
+    common::assert_same(&common::read_all(&wal), &expected);
+    wal.close().unwrap();
+    common::assert_same(&common::read_all(&common::open(&disk)), &expected);
 }
 
 /// A reader that stands where numbers were skipped goes on behind them.
