@@ -5,7 +5,7 @@
 //! Invariant: an id never changes its meaning within a log; all definitions fit into one frame, which
 //! is repeated at the start of every segment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -16,7 +16,8 @@ use super::options::MAX_DICTIONARY_BYTES;
 #[derive(Debug, Default)]
 pub(crate) struct Dictionary {
     ids: HashMap<Bytes, u32>,
-    texts: HashMap<u32, Bytes>,
+    /// In the order of ids: the same definitions are the same bytes.
+    texts: BTreeMap<u32, Bytes>,
     payload_len: usize,
     next_id: u32,
 }

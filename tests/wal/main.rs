@@ -18,3 +18,4 @@ mod common;
 mod crash;
 mod damage;
 mod rules;
+mod v1;
