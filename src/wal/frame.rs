@@ -177,6 +177,13 @@ impl Header {
     }
 }
 
+/// Whether a header of this life stood here once: its magic is left, or all the rest of it is.
+pub(crate) fn was_header(bytes: &[u8], salt: u64) -> bool {
+    bytes.get(..HEADER_LEN).is_some_and(|bytes| {
+        u32_at(bytes, 0) == MAGIC ^ low_half(salt) || u32_at(bytes, 4) == header_crc(salt, bytes)
+    })
+}
+
 /// F5: over the salt and everything behind the checksum field.
 fn header_crc(salt: u64, header: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -10,7 +10,9 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::frame::{Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at};
+use super::frame::{
+    Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at, was_header,
+};
 use super::fs::File;
 use super::options::MAX_BATCH_BYTES;
 use super::segment::BODY;
@@ -113,7 +115,7 @@ pub(crate) enum At {
     BadPayload(Header),
     /// A header of this life that this version does not understand.
     Unknown(&'static str),
-    /// The magic of this life, without a valid header.
+    /// What is left of a header of this life.
     BadHeader,
     /// Zeros, or bytes of something else.
     Nothing,
@@ -145,7 +147,7 @@ pub(crate) fn look<F: File>(
         Decoded::Header(h) if (h.segment, h.position) == (life.number, position) => h,
         Decoded::Unknown(what) => return Ok(At::Unknown(what)),
         Decoded::Header(_) | Decoded::Invalid => {
-            return Ok(if starts_with_magic(bytes, life.salt) {
+            return Ok(if was_header(bytes, life.salt) {
                 At::BadHeader
             } else {
                 At::Nothing

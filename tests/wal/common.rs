@@ -1,5 +1,6 @@
 //! Short words for what every test of the engine says.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Once;
@@ -79,6 +80,22 @@ pub(crate) fn drain<F: Fs>(mut reader: Reader<F>) -> Result<Records, Error> {
     Ok(records)
 }
 
+/// Everything that is whole, past all damage, and the numbers that were in it.
+pub(crate) fn drain_past_damage<F: Fs>(
+    mut reader: Reader<F>,
+) -> Result<(Records, Vec<Range<SeqNo>>), Error> {
+    let (mut records, mut lost) = (Records::new(), Vec::new());
+    loop {
+        match reader.next() {
+            Ok(Some(record)) => records.push((record.seq, record.payload.to_vec())),
+            Ok(None) => return Ok((records, lost)),
+            Err(Error::Corrupt { .. }) => lost.push(reader.skip_damage()?),
+            Err(error) => return Err(error),
+        }
+        assert!(lost.len() <= 1 << 16, "it skips without an end");
+    }
+}
+
 /// Everything that is durable, in order.
 #[track_caller]
 pub(crate) fn read_all(wal: &Wal<Faulty>) -> Records {
@@ -103,7 +120,7 @@ pub(crate) fn assert_same(found: &Records, expected: &Records) {
 
 /// Appends these records one by one, each acknowledged before the next.
 #[track_caller]
-pub(crate) fn append_all(wal: &Wal<Faulty>, numbers: std::ops::Range<u64>) -> Records {
+pub(crate) fn append_all(wal: &Wal<Faulty>, numbers: Range<u64>) -> Records {
     numbers
         .map(|number| {
             let bytes = record(number);

@@ -17,5 +17,6 @@ mod append;
 mod common;
 mod crash;
 mod damage;
+mod flips;
 mod rules;
 mod v1;
