@@ -22,6 +22,9 @@ pub(crate) const CURSORS: [&str; 2] = ["cursor-a", "cursor-b"];
 /// A file that has no name of its own yet; leftovers are removed at open.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
+/// Identities are below it: a stranger's file with a larger number in its name is not ours.
+pub(crate) const IDENTITIES: u64 = 1 << 48;
+
 /// The name of the segment file with this identity.
 pub(crate) fn segment_name(identity: u64) -> String {
     format!("segment-{identity:08}")
@@ -31,7 +34,7 @@ pub(crate) fn segment_name(identity: u64) -> String {
 pub(crate) fn segment_identity(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?;
     let identity = digits.parse().ok()?;
-    (segment_name(identity) == name).then_some(identity)
+    (identity < IDENTITIES && segment_name(identity) == name).then_some(identity)
 }
 
 /// A segment file with a valid header.

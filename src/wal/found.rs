@@ -40,7 +40,8 @@ pub(crate) struct Found {
 impl Found {
     /// Reads the log in `dir`; `None` where there is none.
     pub(crate) fn of<F: Fs>(fs: &F, dir: &Path) -> Result<Option<Self>, Error> {
-        let survey = Survey::of(fs, dir)?;
+        let mut survey = Survey::of(fs, dir)?;
+        leave_copies(fs, &mut survey.segments)?;
         if !survey.is_log() {
             return Ok(None);
         }
@@ -214,6 +215,25 @@ impl Found {
         }
         Ok(())
     }
+}
+
+/// Of two files that claim one life somebody made one by copying: the one that goes further counts.
+/// The other is left as it is, so that whoever made it may have it back.
+fn leave_copies<F: Fs>(fs: &F, segments: &mut Vec<Segment>) -> Result<(), Error> {
+    let mut kept: Vec<Segment> = Vec::with_capacity(segments.len());
+    for segment in segments.drain(..) {
+        match kept.last_mut() {
+            Some(twin) if twin.header == segment.header => {
+                let reach = |one: &Segment| Ok(scan(fs, one, one.file_len)?.end);
+                if reach(twin)? < reach(&segment)? {
+                    *twin = segment;
+                }
+            }
+            Some(_) | None => kept.push(segment),
+        }
+    }
+    *segments = kept;
+    Ok(())
 }
 
 fn scan<F: Fs>(fs: &F, segment: &Segment, limit: u64) -> Result<Tail, Error> {

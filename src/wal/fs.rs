@@ -138,7 +138,7 @@ impl Fs for RealFs {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<fs::File> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).mode(0o600);
+        options.read(true).mode(0o600).custom_flags(open_flags());
         match access {
             Access::Read => {}
             Access::Write => _ = options.write(true),
@@ -165,6 +165,7 @@ impl Fs for RealFs {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(open_flags())
             .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
@@ -201,6 +202,13 @@ impl Fs for RealFs {
         }
         Ok(u64::from_le_bytes(bytes))
     }
+}
+
+/// What is no regular file is an error, not a place to write to or to wait at: a link is not followed,
+/// a pipe not waited for.
+fn open_flags() -> i32 {
+    use rustix::fs::OFlags;
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
 }
 
 impl File for fs::File {

@@ -5,12 +5,13 @@
 //! Invariants: a file in the pool has zeroed header pages, durably, and a durable name (R6). The
 //! filler never writes where the writer may be writing.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::directory::segment_name;
+use super::directory::{IDENTITIES, segment_name};
 use super::error::Error;
 use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
@@ -28,7 +29,7 @@ impl Pool {
     pub(crate) fn new(spares: Vec<PathBuf>, largest_identity: u64) -> Self {
         Self {
             spares,
-            next_identity: largest_identity + 1,
+            next_identity: (largest_identity + 1) % IDENTITIES,
         }
     }
 
@@ -55,11 +56,15 @@ impl Pool {
     }
 
     fn create<F: Fs>(&mut self, fs: &F, dir: &Path) -> Result<(F::File, PathBuf), Error> {
-        let path = dir.join(segment_name(self.next_identity));
-        self.next_identity += 1;
-        let file = fs
-            .open(&path, Access::CreateNew)
-            .map_err(Error::io("create", &path))?;
+        let (file, path) = loop {
+            let path = dir.join(segment_name(self.next_identity));
+            self.next_identity = (self.next_identity + 1) % IDENTITIES;
+            match fs.open(&path, Access::CreateNew) {
+                // A directory, a link: something that is not listed has the name.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                file => break (file.map_err(Error::io("create", &path))?, path),
+            }
+        };
         // The name must be durable before any record in the file is acknowledged.
         fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
         Ok((file, path))

@@ -18,5 +18,6 @@ mod common;
 mod crash;
 mod damage;
 mod flips;
+mod hostile;
 mod rules;
 mod v1;
