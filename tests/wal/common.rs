@@ -29,7 +29,7 @@ pub(crate) fn with_level(level: Durability) -> Options {
     options
 }
 
-pub(crate) fn try_open_with(disk: &Faulty, options: Options) -> Result<Wal<Faulty>, Error> {
+pub(crate) fn try_open_with<F: Fs + Clone>(disk: &F, options: Options) -> Result<Wal<F>, Error> {
     watch_threads();
     Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), options)
 }
@@ -98,7 +98,7 @@ pub(crate) fn drain_past_damage<F: Fs>(
 
 /// Everything that is durable, in order.
 #[track_caller]
-pub(crate) fn read_all(wal: &Wal<Faulty>) -> Records {
+pub(crate) fn read_all<F: Fs>(wal: &Wal<F>) -> Records {
     loop {
         match drain(wal.reader(wal.marks().first)) {
             // The keeper was faster.

@@ -1,9 +1,13 @@
 //! Short lives that end in every way, from a printed seed: what was promised is there in the next one.
+//!
+//! [`history`] is the oracle. It drives a log on any disk that is dressed as one, and panics at the
+//! first promise that is broken; `planted.rs` shows that it sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ferrylog::wal::fs::Fs;
 use ferrylog::wal::{Class, Durability, SeqNo, Wal};
 
 use crate::common::{
@@ -60,7 +64,7 @@ impl Known {
 }
 
 /// One life: some of everything.
-fn live(wal: &Wal<Faulty>, disk: &Faulty, known: &mut Known, random: &mut Random) {
+fn live<F: Fs>(wal: &Wal<F>, disk: &Faulty, known: &mut Known, random: &mut Random) {
     let record = |random: &mut Random| {
         let len = match random.below(12) {
             0 => 0,
@@ -156,7 +160,7 @@ fn live(wal: &Wal<Faulty>, disk: &Faulty, known: &mut Known, random: &mut Random
     }
 }
 
-fn settle(wal: &Wal<Faulty>, known: &mut Known, random: &mut Random) {
+fn settle<F: Fs>(wal: &Wal<F>, known: &mut Known, random: &mut Random) {
     let (acked, durable) = (wal.marks().acked, wal.marks().durable);
     if acked == durable {
         return;
@@ -182,7 +186,7 @@ fn settle(wal: &Wal<Faulty>, known: &mut Known, random: &mut Random) {
 }
 
 /// Everything that must hold after a recovery. Returns what was found.
-fn check(wal: &Wal<Faulty>, known: &mut Known, killed: bool, seed: u64) -> Records {
+fn check<F: Fs>(wal: &Wal<F>, known: &mut Known, killed: bool, seed: u64) -> Records {
     let found = read_all(wal);
     let marks = wal.marks();
     let numbers: BTreeSet<SeqNo> = found.iter().map(|(seq, _)| *seq).collect();
@@ -255,7 +259,8 @@ fn check(wal: &Wal<Faulty>, known: &mut Known, killed: bool, seed: u64) -> Recor
     found
 }
 
-fn history(seed: u64) {
+/// Four lives on a disk; `dress` is what stands between the log and it.
+pub(crate) fn history<F: Fs + Clone>(seed: u64, dress: impl Fn(&Faulty) -> F) {
     let mut random = Random(seed);
     let mut disk = Faulty::new(seed);
     let mut known = Known::default();
@@ -263,7 +268,7 @@ fn history(seed: u64) {
     for _ in 0..4 {
         let level =
             [Durability::Memory, Durability::Os, Durability::Disk][random.below(3) as usize];
-        let wal = try_open_with(&disk, with_level(level))
+        let wal = try_open_with(&dress(&disk), with_level(level))
             .unwrap_or_else(|error| panic!("seed {seed}: {}", describe(&error)));
         let found = check(&wal, &mut known, killed, seed);
         known.saved = known.settled.clone();
@@ -364,7 +369,7 @@ fn whatever_ends_a_life_the_next_one_keeps_its_promises() {
                     if seed >= from + seeds {
                         return;
                     }
-                    history(seed);
+                    history(seed, Faulty::clone);
                 }
             });
         }

@@ -19,5 +19,6 @@ mod crash;
 mod damage;
 mod flips;
 mod hostile;
+mod planted;
 mod rules;
 mod v1;
