@@ -261,7 +261,8 @@ impl Walk {
             }
             next.is_none()
         })?;
-        (self.position, self.expected) = next.unwrap_or(end);
+        // Never back, whatever end a damaged header names.
+        (self.position, self.expected) = next.unwrap_or((end.0.max(from), end.1.max(expected)));
         Ok(())
     }
 

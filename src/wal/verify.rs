@@ -236,7 +236,8 @@ impl<F: File> Check<'_, F> {
             kind,
             path: self.path.into(),
             position: region.start,
-            len: region.end - region.start,
+            // A frame may reach beyond the end that a damaged header or promise names.
+            len: region.end.saturating_sub(region.start),
             seqs: (!seqs.is_empty()).then_some(seqs),
             reason: reason.into(),
         });
