@@ -146,7 +146,13 @@ impl Slot {
         let seqs = [from, slot.synced, slot.seq_limit];
         let plausible = seqs.iter().all(|seq| *seq < SeqNo::LIMIT)
             && slot.oldest.max(slot.newest.0) <= MAX_SEGMENT_NUMBER;
-        (plausible && slot.balances()).then_some(slot)
+        let within_limit = from.max(slot.synced) <= slot.seq_limit;
+        (plausible && within_limit && slot.balances()).then_some(slot)
+    }
+
+    /// Nothing at or above it is settled.
+    pub(crate) fn settled_end(&self) -> SeqNo {
+        self.runs.last().map_or(self.low, |run| run.range.end)
     }
 
     /// F10: what is settled below and above the mark is what the totals say, class by class above it.

@@ -197,9 +197,11 @@ impl Survey {
             if previous.number == 0 || oldest.is_some_and(|oldest| previous.number < oldest) {
                 break;
             }
-            match own()
-                .find(|s| (s.header.number, s.header.salt) == (previous.number, previous.salt))
-            {
+            // A segment that begins above the end that is named for it is not the one that was meant.
+            match own().find(|s| {
+                (s.header.number, s.header.salt) == (previous.number, previous.salt)
+                    && s.header.base_seq <= previous.next_seq
+            }) {
                 Some(segment) => chain.push(segment.clone()),
                 // Without a cursor nobody knows which ones were released; but what is released
                 // has no header any more, so one that is left further down proves a hole.

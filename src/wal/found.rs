@@ -177,7 +177,7 @@ impl Found {
         let low = self
             .tail
             .as_ref()
-            .map_or(SeqNo::ZERO, |tail| tail.acked)
+            .map_or(SeqNo::ZERO, |tail| tail.acked.min(tail.next_seq))
             .max(first);
         let mut totals = [0; Class::ALL.len()];
         totals[Class::ALL.len() - 1] = low.get();

@@ -98,7 +98,9 @@ pub(crate) fn continue_at(
 
 /// The clean mark counts only in the slot that names the newest segment and the end found.
 pub(crate) fn ended_cleanly(slot: Option<&Slot>, newest: (u64, u64), end: SeqNo) -> bool {
-    slot.is_some_and(|slot| slot.clean && slot.newest == newest && slot.synced == end)
+    slot.is_some_and(|slot| {
+        slot.clean && slot.newest == newest && slot.synced == end && slot.settled_end() <= end
+    })
 }
 
 #[cfg(test)]

@@ -126,8 +126,11 @@ impl<F: Fs> View<F> {
 
     /// How far the log has come. `durable` and `next` are both the end that was found.
     pub fn marks(&self) -> Marks {
-        let next = self.end.next_seq.max(self.settled.low());
         let acked = self.settled.low();
+        // Of a log that lost its end the cursor may know more than the segments.
+        let slot = self.found.survey.slot();
+        let settled_end = slot.map_or(acked, |slot| slot.settled_end().max(acked));
+        let next = self.end.next_seq.max(settled_end);
         Marks {
             first: self.segments.first_seq().min(acked),
             acked,

@@ -12,6 +12,8 @@
 mod faulty;
 #[path = "../support/random.rs"]
 mod random;
+#[path = "../../fuzz/src/targets.rs"]
+mod targets;
 
 mod append;
 mod common;
@@ -21,4 +23,5 @@ mod flips;
 mod hostile;
 mod planted;
 mod rules;
+mod seeds;
 mod v1;

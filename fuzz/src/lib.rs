@@ -1,0 +1,8 @@
+//! What the fuzzer calls: `targets`, on the simulated disk of the tests.
+
+#[path = "../../tests/support/faulty.rs"]
+#[allow(dead_code, reason = "shared: not every user needs all of it")]
+mod faulty;
+#[path = "../../tests/support/random.rs"]
+mod random;
+pub mod targets;
