@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 use ferrylog::wal::{Class, Durability, Encode, Error, Options, Record, SeqNo, View, Wal};
 
 use crate::common::{self, record};
-use crate::faulty::{Faulty, Kind};
+use crate::faulty::{Faulty, Kind, Op};
 
 fn read_all(wal: &Wal) -> Vec<Record> {
     let mut reader = wal.reader(wal.marks().first);
@@ -83,6 +83,23 @@ fn settled_segments_are_released_and_their_files_live_again() {
         "nothing is left to ship"
     );
     assert_eq!(wal.totals().shipped, 20_000);
+}
+
+#[test]
+fn p1_no_acknowledgement_comes_before_a_successful_sync_of_the_records_bytes() {
+    let disk = Faulty::new(55);
+    let wal = common::open(&disk);
+    for number in 0..300 {
+        disk.clear_trace();
+        wal.append_wait(&common::sized(number, 9_000)).unwrap();
+        let trace = disk.trace();
+        let records =
+            |op: &Op| op.kind == Kind::Write && op.name.starts_with("segment-") && !op.zeros;
+        let written = trace.iter().rposition(records).expect("a write");
+        let inode = trace[written].inode;
+        let covers = |op: &Op| op.kind == Kind::Sync && op.inode == inode && !op.failed;
+        assert!(trace[written..].iter().any(covers), "record {number}");
+    }
 }
 
 /// Encodes itself, or panics.
