@@ -180,6 +180,11 @@ fn of_log(error: &wal::Error) -> (Exit, &'static str, String) {
             "too_large",
             "split the record; a smaller one is accepted".into(),
         ),
+        wal::Error::Full { .. } => (
+            Exit::Unreachable,
+            "disk_full",
+            "what was acknowledged is safe; free some space, then start again".into(),
+        ),
         wal::Error::Busy | wal::Error::Closed | wal::Error::Failed { .. } => (
             Exit::Unreachable,
             "failed",

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -39,6 +40,8 @@ pub(crate) struct Files<F: Fs> {
     pub pool: Mutex<Pool>,
     pub fill: Fill,
     pub dictionary: RwLock<Dictionary>,
+    /// Largest number of a segment that was ever begun, in vain or not: none is used twice.
+    pub last_number: AtomicU64,
     pub keeper: Bell,
 }
 
@@ -55,13 +58,45 @@ pub(crate) struct Active<F: Fs> {
 
 impl<F: Fs> Files<F> {
     /// Writes a segment's preamble and header; `groups` are what a rewrite puts between them, synced.
-    /// The header itself is not synced here.
+    /// The header itself is not synced here. Where there is no space for it all, nothing is left.
     pub(crate) fn begin_segment(
         &self,
         header: SegmentHeader,
         groups: &mut VecDeque<Group>,
     ) -> Result<Active<F>, Error> {
         let (file, path) = self.pool.lock().take(&*self.fs, &self.dir)?;
+        self.begin_in(file, path.clone(), header, groups)
+            .inspect_err(|error| self.discard(error, path))
+    }
+
+    /// As [`begin_segment`](Self::begin_segment), with the header synced.
+    pub(crate) fn begin_durably(
+        &self,
+        header: SegmentHeader,
+        groups: &mut VecDeque<Group>,
+    ) -> Result<Active<F>, Error> {
+        let active = self.begin_segment(header, groups)?;
+        active
+            .sync()
+            .inspect_err(|error| self.discard(error, active.path.clone()))?;
+        Ok(active)
+    }
+
+    /// A segment that could not begin for lack of space takes none.
+    fn discard(&self, error: &Error, path: PathBuf) {
+        if error.is_full() {
+            self.fill.stop();
+            self.pool.lock().discard(&*self.fs, &self.dir, path);
+        }
+    }
+
+    fn begin_in(
+        &self,
+        file: F::File,
+        path: PathBuf,
+        header: SegmentHeader,
+        groups: &mut VecDeque<Group>,
+    ) -> Result<Active<F>, Error> {
         assert!(header.number <= MAX_SEGMENT_NUMBER);
         let file = Arc::new(file);
         let filled = file.len().map_err(Error::io("measure", &path))?;
@@ -111,17 +146,16 @@ impl<F: Fs> Files<F> {
         group
     }
 
-    /// A header for a new life.
+    /// A header for a new life, with the next segment number.
     pub(crate) fn new_header(
         &self,
-        number: u64,
         base_seq: SeqNo,
         seq_limit: SeqNo,
         previous: Predecessor,
     ) -> Result<SegmentHeader, Error> {
         Ok(SegmentHeader {
             log_id: self.log_id,
-            number,
+            number: self.last_number.fetch_add(1, Ordering::SeqCst) + 1,
             salt: self
                 .fs
                 .random()

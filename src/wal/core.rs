@@ -16,13 +16,14 @@ use super::active::{Active, Files};
 use super::error::Error;
 use super::fs::Fs;
 use super::keeper::CursorFiles;
-use super::options::{Durability, SEQ_LEAD};
+use super::options::{Durability, OnFull, SEQ_LEAD};
 use super::reader::Segments;
 use super::seq::SeqNo;
 use super::settled::Settled;
+use super::shortage::Shortage;
 use super::staging::{Appended, Encode, Need, Staging, Wait};
 use super::wait::{Bell, Waiters, with_thread_waker};
-use super::writer::Ledger;
+use super::writer::{Ledger, describe};
 
 /// The shared state of an open log.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Core<F: Fs> {
     pub failure: OnceLock<String>,
     /// The last thing that went wrong without anybody waiting for it.
     pub background: Mutex<Option<String>>,
+    /// No space right now: only the keeper writes, and tries from time to time.
+    pub shortage: Shortage,
 }
 
 impl<F: Fs> Core<F> {
@@ -66,6 +69,10 @@ impl<F: Fs> Core<F> {
             if staging.closed {
                 return Err(Error::Closed);
             }
+            match self.files.options.on_full {
+                OnFull::Reject => self.full(false).map_or(Ok(()), Err)?,
+                OnFull::Block => {}
+            }
             match staging.make_room(need) {
                 Ok(filled) => {
                     if filled {
@@ -73,7 +80,9 @@ impl<F: Fs> Core<F> {
                     }
                     return Ok(staging);
                 }
-                Err(Wait::Budget) if !block => return Err(Error::Busy),
+                Err(Wait::Budget) if !block => {
+                    return Err(self.full(false).unwrap_or(Error::Busy));
+                }
                 Err(Wait::Budget) => {
                     // Only a sync gives memory back.
                     self.syncer.ring();
@@ -81,7 +90,15 @@ impl<F: Fs> Core<F> {
                 }
                 Err(Wait::Limit) => {
                     drop(staging);
-                    self.save_cursor(false)?;
+                    self.save_cursor(false).map_err(|error| {
+                        if error.is_full() {
+                            return Error::Full {
+                                reason: describe(&error),
+                                staged: false,
+                            };
+                        }
+                        error
+                    })?;
                     staging = self.staging.lock();
                 }
             }
@@ -147,12 +164,17 @@ impl<F: Fs> Core<F> {
                 return Ok(());
             }
             self.check_failed()?;
-            if self.lead(level)? {
-                continue;
+            self.check_space()?;
+            match self.lead(level) {
+                Ok(true) => continue,
+                // Where nothing else is said a waiter waits for space, too.
+                Err(Error::Full { .. }) => self.check_space()?,
+                Ok(false) => {}
+                Err(error) => return Err(error),
             }
             with_thread_waker(|waker| self.waiters.add(end, level, waker));
             self.ring_for(level);
-            if !self.reached(end, level) && self.failure.get().is_none() {
+            if !self.reached(end, level) && !self.gives_up_waiting() {
                 thread::park();
             }
         }
@@ -166,12 +188,35 @@ impl<F: Fs> Core<F> {
         }
     }
 
-    /// Wakes the waiters that have what they wait for; all of them once the log has failed.
+    /// Wakes the waiters that have what they wait for; all of them if they are not to wait longer.
     pub(crate) fn wake(&self) {
-        let failed = self.failure.get().is_some();
+        let all = self.gives_up_waiting();
         for list in [&self.waiters, &self.watchers] {
-            list.wake(|end, level| failed || self.reached(end, level));
+            list.wake(|end, level| all || self.reached(end, level));
         }
+    }
+
+    /// Whether a waiter that does not have what it waits for gets an error.
+    fn gives_up_waiting(&self) -> bool {
+        self.check_failed().is_err() || self.check_space().is_err()
+    }
+
+    /// An error if space is short and waiters are not to wait for it.
+    pub(crate) fn check_space(&self) -> Result<(), Error> {
+        let Some(error) = self.full(true) else {
+            return Ok(());
+        };
+        match self.files.options.on_full {
+            // Closing cannot wait for ever.
+            OnFull::Block if !self.staging.lock().closed => Ok(()),
+            OnFull::Block | OnFull::Reject => Err(error),
+        }
+    }
+
+    /// What to say while space is short.
+    pub(crate) fn full(&self, staged: bool) -> Option<Error> {
+        let reason = self.shortage.reason()?;
+        Some(Error::Full { reason, staged })
     }
 
     /// The log takes nothing more: what was waiting is told that its outcome is unknown.

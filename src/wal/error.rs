@@ -42,6 +42,15 @@ pub enum Error {
     /// The memory budget is used up by records that are not on disk yet. Nothing was appended;
     /// wait for a ticket and try again, or use `append`, which blocks.
     Busy,
+    /// There is no space: the disk is full. This ends by itself when space returns; nothing that was
+    /// acknowledged is affected. Free space or settle records, and go on.
+    Full {
+        /// What was attempted, and the answer.
+        reason: String,
+        /// False: nothing was appended. True: the record keeps its number and its place in memory,
+        /// and is written as soon as there is space; until then its outcome is unknown (P8).
+        staged: bool,
+    },
     /// A write or sync failed and so did the one rewrite to a fresh segment: the log takes nothing
     /// more. What was acknowledged is safe; **the outcome of what was waiting is unknown**, it may
     /// come back after recovery (P8). Reopen the log.
@@ -103,6 +112,18 @@ impl Error {
         }
     }
 
+    /// Whether it says that there is no space right now.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+
     /// The one place where corruption is declared: a breakpoint, a counter, a log line.
     pub(crate) fn corrupt(
         path: impl Into<PathBuf>,
@@ -136,6 +157,14 @@ impl fmt::Display for Error {
                 write!(f, "{len} bytes are over the limit of {max} bytes")
             }
             Self::Busy => f.write_str("the memory budget is used up by records not yet on disk"),
+            Self::Full { reason, staged } => {
+                let kept = if *staged {
+                    "what was appended is kept in memory and written when space returns, until then its outcome is unknown"
+                } else {
+                    "nothing was appended"
+                };
+                write!(f, "no space: {reason}; {kept}")
+            }
             Self::Failed { reason } => {
                 write!(
                     f,
@@ -177,6 +206,7 @@ impl std::error::Error for Error {
             Self::Corrupt { .. }
             | Self::TooLarge { .. }
             | Self::Busy
+            | Self::Full { .. }
             | Self::Failed { .. }
             | Self::Closed
             | Self::Locked { .. }

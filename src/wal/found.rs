@@ -291,6 +291,18 @@ impl Found {
         dictionary
     }
 
+    /// Number and salt of the newest segment; zeros where there is none.
+    pub(crate) fn newest(&self) -> (u64, u64) {
+        let newest = self.chain.last().map(|s| (s.header.number, s.header.salt));
+        newest.unwrap_or_default()
+    }
+
+    /// The largest segment number in any header.
+    pub(crate) fn largest_number(&self) -> u64 {
+        let numbers = self.survey.segments.iter().map(|s| s.header.number);
+        numbers.max().unwrap_or(0)
+    }
+
     /// Files that hold nothing live. Other logs' files are left alone.
     pub(crate) fn pool<F: Fs>(&self, fs: &F) -> Result<Pool, Error> {
         let off_chain = self.survey.segments.iter().filter(|segment| {

@@ -173,14 +173,27 @@ impl<F: Fs> Core<F> {
         }
     }
 
-    /// One round of housekeeping: cursor, released segments, a spare, zeros ahead of the tail.
+    /// One round of housekeeping: zeros ahead of the tail, cursor, released segments, a spare; where
+    /// space is short, a try from time to time.
     pub(crate) fn keep(&self) -> Result<(), Error> {
-        while self.files.fill.step(&*self.files.fs)? {}
+        // On a full disk there are no zeros, but the cursor has its place.
+        let filled = self.fill_ahead();
         if self.cursor_moved() {
             self.save_cursor(false)?;
         }
         self.release()?;
-        self.prepare_spare()
+        if self.shortage.is_due() {
+            self.retry_write()?;
+        }
+        if !self.shortage.lasts() {
+            self.prepare_spare()?;
+        }
+        filled
+    }
+
+    fn fill_ahead(&self) -> Result<(), Error> {
+        while self.files.fill.step(&*self.files.fs)? {}
+        Ok(())
     }
 
     fn cursor_moved(&self) -> bool {
@@ -226,6 +239,7 @@ impl<F: Fs> Core<F> {
                     .pool
                     .lock()
                     .release(&*self.files.fs, &self.files.dir, path, max)?;
+                self.shortage.hurry();
             }
         }
     }

@@ -30,6 +30,7 @@ mod scan;
 mod segment;
 mod seq;
 mod settled;
+mod shortage;
 mod staging;
 mod verify;
 mod view;
@@ -54,7 +55,7 @@ use self::wait::{Heard, with_thread_waker};
 
 pub use self::error::Error;
 pub use self::open::Opened;
-pub use self::options::{Durability, Options};
+pub use self::options::{Durability, OnFull, Options};
 pub use self::reader::{Reader, Record};
 pub use self::seq::{LogId, SeqNo};
 pub use self::settled::{Class, Totals};
@@ -142,9 +143,11 @@ impl<F: Fs> Wal<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`], [`Error::Closed`]: nothing was appended. [`Error::Failed`]: the log
-    /// takes nothing more; reopen it. [`Error::Io`]: the cursor could not be saved, which has to
-    /// happen every 8 million records; nothing was appended.
+    /// [`Error::TooLarge`], [`Error::Closed`]: nothing was appended. [`Error::Full`]: there is no
+    /// space, and [`Options::on_full`] says not to wait for it; nothing was appended.
+    /// [`Error::Failed`]: the log takes nothing more; reopen it. [`Error::Io`], or [`Error::Full`]
+    /// whatever the policy: the cursor could not be saved, which has to happen every 8 million
+    /// records; nothing was appended.
     pub fn append<E: Encode + ?Sized>(&self, record: &E) -> Result<Ticket<'_, F>, Error> {
         self.ticket(&[record], true)
     }
@@ -162,7 +165,8 @@ impl<F: Fs> Wal<F> {
     ///
     /// # Errors
     ///
-    /// As [`append`](Self::append). After [`Error::Failed`] the outcome of this record is unknown.
+    /// As [`append`](Self::append). After [`Error::Failed`], and [`Error::Full`] that says `staged`,
+    /// the outcome of this record is unknown.
     pub fn append_wait<E: Encode + ?Sized>(&self, record: &E) -> Result<SeqNo, Error> {
         let level = self.core.files.options.durability;
         let appended = self.core.stage(&[record], true)?;
@@ -203,7 +207,7 @@ impl<F: Fs> Wal<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`]: what of it is on disk is unknown.
+    /// [`Error::Failed`], [`Error::Full`]: what of it is on disk is unknown.
     pub fn sync(&self) -> Result<SeqNo, Error> {
         let end = self.core.staging.lock().next_seq;
         self.core.wait(end, Durability::Disk)?;
@@ -326,7 +330,8 @@ impl<F: Fs> Wal<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] or [`Error::Io`]: the next open recovers as after a crash.
+    /// [`Error::Failed`], [`Error::Full`] or [`Error::Io`]: the next open recovers as after a crash;
+    /// what was not acknowledged may be gone.
     pub fn close(mut self) -> Result<Marks, Error> {
         self.shut()?;
         Ok(self.marks())
@@ -337,7 +342,8 @@ impl<F: Fs> Wal<F> {
             return Ok(());
         }
         self.core.staging.lock().closed = true;
-        let synced = self.sync();
+        // Where space is short this is the last try; then a waiter waits no longer.
+        let synced = self.core.retry_write().and_then(|()| self.sync());
         for bell in [
             &self.core.flusher,
             &self.core.syncer,
@@ -365,7 +371,7 @@ impl<F: Fs> Drop for Wal<F> {
 impl<F: Fs> Core<F> {
     fn run_flusher(&self) {
         while self.flusher.wait(WRITE_DELAY) == Heard::Ring {
-            // An error has made the log fail, and everybody who waits was told.
+            // An error has made the log fail, or space is short: who is to know was told.
             let written = self.write_staged(&mut self.writer.lock(), None);
             if written.is_ok() {
                 self.ring_syncer();
@@ -381,8 +387,11 @@ impl<F: Fs> Core<F> {
 
     fn run_keeper(&self) {
         while self.files.keeper.wait(SAVE_INTERVAL) == Heard::Ring {
-            if let Err(error) = self.keep() {
-                self.note_background(writer::describe(&error));
+            let kept = self.keep();
+            if let Err(error) = &kept {
+                self.note_background(writer::describe(error));
+            }
+            if kept.is_err() || self.shortage.lasts() {
                 self.files.keeper.ring_soon();
             }
         }
@@ -420,6 +429,7 @@ impl<'a, F: Fs> Ticket<'a, F> {
     /// # Errors
     ///
     /// [`Error::Failed`]: the outcome is unknown; the record may come back after recovery.
+    /// [`Error::Full`], unless [`Options::on_full`] says to wait: it is written when space returns.
     pub fn wait(self) -> Result<SeqNo, Error> {
         let level = self.core.files.options.durability;
         self.wait_for(level)
@@ -462,7 +472,7 @@ impl<F: Fs> Future for Acknowledged<'_, F> {
         if core.reached(end, level) {
             return Poll::Ready(Ok(first));
         }
-        match core.check_failed() {
+        match core.check_failed().and_then(|()| core.check_space()) {
             Ok(()) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
         }

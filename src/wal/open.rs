@@ -31,6 +31,7 @@ use super::reader::{Live, Segments};
 use super::recovery::{End, continue_at, ended_cleanly};
 use super::seq::{LogId, SeqNo};
 use super::settled::{Class, Settled};
+use super::shortage::Shortage;
 use super::staging::Staging;
 use super::wait::{Bell, Waiters};
 use super::writer::Ledger;
@@ -160,11 +161,7 @@ fn go_on<F: Fs>(
     end: End,
     created: bool,
 ) -> Result<(Core<F>, Opened), Error> {
-    let newest = found
-        .chain
-        .last()
-        .map(|s| (s.header.number, s.header.salt))
-        .unwrap_or_default();
+    let newest = found.newest();
     let slot = found.survey.slot();
     let clean = ended_cleanly(slot, newest, end.next_seq);
     let base = next_seq(dir, found, end, clean)?;
@@ -208,6 +205,7 @@ fn go_on<F: Fs>(
         fill: Fill::default(),
         dictionary: RwLock::new(found.dictionary()),
         keeper: Bell::default(),
+        last_number: found.largest_number().into(),
         options,
         fs,
     };
@@ -233,16 +231,10 @@ fn next_seq(dir: &Path, found: &Found, end: End, clean: bool) -> Result<SeqNo, E
     let cursor_lost = found.survey.slot().is_none();
     let jump = if cursor_lost { SEQ_JUMP } else { 0 };
     let base = continue_at(end.next_seq, clean, found.limits(), jump);
-    if base + SEQ_LEAD >= SeqNo::LIMIT || next_number(found) >= MAX_SEGMENT_NUMBER {
+    if base + SEQ_LEAD >= SeqNo::LIMIT || found.largest_number() >= MAX_SEGMENT_NUMBER - 1 {
         return Err(Error::corrupt(dir, 0, "no number is left to go on with"));
     }
     Ok(base)
-}
-
-/// The number of the segment in which the log goes on.
-fn next_number(found: &Found) -> u64 {
-    let numbers = found.survey.segments.iter().map(|s| s.header.number);
-    numbers.max().unwrap_or(0) + 1
 }
 
 /// Begins the segment in which the log goes on, and ends the one before, in this order.
@@ -252,9 +244,8 @@ fn begin<F: Fs>(
     end: End,
     base: SeqNo,
 ) -> Result<Active<F>, Error> {
-    let number = next_number(found);
     let previous = found.predecessor(end);
-    let header = files.new_header(number, base, base + SEQ_LEAD, previous)?;
+    let header = files.new_header(base, base + SEQ_LEAD, previous)?;
     let active = files.begin_segment(header, &mut VecDeque::new())?;
     active.sync()?;
     match found.chain.last() {
@@ -295,6 +286,7 @@ fn core<F: Fs>(
         syncer: Bell::default(),
         failure: OnceLock::new(),
         background: Mutex::new(None),
+        shortage: Shortage::default(),
         files,
     }
 }

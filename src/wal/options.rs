@@ -46,6 +46,18 @@ impl std::str::FromStr for Durability {
     }
 }
 
+/// What an append meets when there is no space.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// It is staged while the memory budget lasts, and then waits, as do tickets: for a source that
+    /// can wait.
+    #[default]
+    Block,
+    /// It fails with [`Error::Full`], as do tickets that wait: for a source that keeps the record.
+    Reject,
+}
+
 /// How a log is opened. The defaults suit an edge gateway with a flash disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -64,6 +76,8 @@ pub struct Options {
     pub max_record_bytes: usize,
     /// Released segment files kept for their next life; more are removed. Default: 2.
     pub max_spares: usize,
+    /// What happens while there is no space. Default: [`OnFull::Block`].
+    pub on_full: OnFull,
 }
 
 impl Default for Options {
@@ -77,6 +91,7 @@ impl Default for Options {
             memory_budget: 16 << 20,
             max_record_bytes: MAX_BATCH_BYTES,
             max_spares: 2,
+            on_full: OnFull::default(),
         }
     }
 }

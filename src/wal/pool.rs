@@ -22,6 +22,8 @@ use super::segment::{BODY, HEADER_POSITIONS};
 #[derive(Debug)]
 pub(crate) struct Pool {
     spares: Vec<PathBuf>,
+    /// Files that could not be filled or removed for lack of space; not one of them is live.
+    discarded: Vec<PathBuf>,
     next_identity: u64,
 }
 
@@ -29,6 +31,7 @@ impl Pool {
     pub(crate) fn new(spares: Vec<PathBuf>, largest_identity: u64) -> Self {
         Self {
             spares,
+            discarded: Vec::new(),
             next_identity: (largest_identity + 1) % IDENTITIES,
         }
     }
@@ -66,8 +69,23 @@ impl Pool {
             }
         };
         // The name must be durable before any record in the file is acknowledged.
-        fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        if let Err(error) = fs.sync_dir(dir) {
+            self.discard(fs, dir, path);
+            return Err(Error::io("sync", dir)(error));
+        }
         Ok((file, path))
+    }
+
+    /// Removes a file whose life could not begin, so that its space is free again. It may hold a
+    /// header: that names a segment number which is never used again, so it counts for nothing.
+    pub(crate) fn discard<F: Fs>(&mut self, fs: &F, dir: &Path, path: PathBuf) {
+        self.discarded.push(path);
+        // What cannot be removed now is tried again with the next one, and is found by the next open.
+        self.discarded.retain(|path| match fs.remove(path) {
+            Ok(()) => false,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        });
+        drop(fs.sync_dir(dir));
     }
 
     /// Takes in a file that is no longer live, or removes it where there are enough.
@@ -132,6 +150,11 @@ impl Fill {
             size,
             busy: None,
         };
+    }
+
+    /// The file needs no more zeros: nothing is written to it any more.
+    pub(crate) fn stop(&self) {
+        self.reset(Path::new(""), 0, 0);
     }
 
     /// The writer is about to write up to `tail`: waits for zeros that are being written there.

@@ -445,6 +445,11 @@ impl Staging {
             .or_else(|| self.current.take_if(|group| !group.is_empty()))
     }
 
+    /// Takes back a group that could not be written: it is the next one again.
+    pub(crate) fn put_back(&mut self, group: Group) {
+        self.full.push_front(group);
+    }
+
     /// Takes back what is durable now.
     pub(crate) fn recycle(&mut self, mut group: Group) {
         if group.bytes.len() == BUFFER_BYTES && self.held <= self.budget {

@@ -39,8 +39,31 @@ pub(crate) struct Ledger<F: Fs> {
     pub durable_end: u64,
     /// The segment had a successful sync: its header is durable.
     pub proven: bool,
-    /// A write or sync of the file failed: it is poisoned (R2).
-    broken: Option<String>,
+    /// Nothing more goes into the file; `groups` and what follows go on in a fresh segment.
+    over: Option<Over>,
+}
+
+/// Why a segment is over before its successor began.
+#[derive(Clone, Debug)]
+struct Over {
+    reason: String,
+    kind: EndKind,
+}
+
+impl Over {
+    /// A write or sync failed. After a sync that failed the file is poisoned (R2); after a write, its
+    /// place may hold a part of a group, which nothing may follow (R1).
+    fn failed(error: &Error) -> Self {
+        let kind = if error.is_full() {
+            EndKind::DiskFull
+        } else {
+            EndKind::IoError
+        };
+        Self {
+            reason: describe(error),
+            kind,
+        }
+    }
 }
 
 /// The sync token. Holding it is the permission to call `fdatasync` on the active file.
@@ -57,25 +80,53 @@ impl<F: Fs> Ledger<F> {
             end: active.position,
             durable_end: if proven { active.position } else { BODY },
             proven,
-            broken: None,
+            over: None,
         }
     }
 }
 
 impl<F: Fs> Core<F> {
     /// Writes what is staged. The caller holds the write token and, where it has it, lends the sync
-    /// token for a rotation. An error is final: the log has failed.
+    /// token for a rotation. [`Error::Full`] passes, and what could not be written is kept; any other
+    /// error is final: the log has failed.
     pub(crate) fn write_staged(
         &self,
         writer: &mut Active<F>,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
+        // A shortage that lasts is the keeper's to try.
+        self.check_shortage()?;
+        self.write_groups(writer, token)
+    }
+
+    /// One try to write what a lack of space held up; anybody else may write again if it succeeds.
+    pub(crate) fn retry_write(&self) -> Result<(), Error> {
+        if !self.shortage.lasts() {
+            return Ok(());
+        }
+        {
+            let mut writer = self.writer.lock();
+            self.go_on(&mut writer, None)?;
+            self.write_groups(&mut writer, None)?;
+            self.shortage.end();
+        }
+        self.space.notify_all();
+        self.wake();
+        self.flusher.ring();
+        self.syncer.ring();
+        Ok(())
+    }
+
+    fn write_groups(
+        &self,
+        writer: &mut Active<F>,
+        token: Option<&SyncToken<'_>>,
+    ) -> Result<(), Error> {
         loop {
             let group = self.staging.lock().take();
             let Some(group) = group else { return Ok(()) };
-            self.write_group(writer, group, token)
-                .map_err(|e| self.fail(&e))?;
+            self.write_group(writer, group, token)?;
         }
     }
 
@@ -86,9 +137,19 @@ impl<F: Fs> Core<F> {
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         while !writer.has_room(group.padded_len() as u64) {
-            self.rotate(writer, token)?;
+            if let Err(error) = self.rotate(writer, token) {
+                self.staging.lock().put_back(group);
+                return Err(self.halt(error));
+            }
         }
         let written = writer.write(&self.files, &mut group);
+        if written.as_ref().is_err_and(Error::is_full) {
+            // What was written before it is whole: where it can be made durable it stays.
+            let own = token.is_none().then(|| self.sync.lock());
+            if let Some(token) = token.or(own.as_ref()) {
+                self.sync_written(token);
+            }
+        }
         let end_seq = group.end_seq;
         {
             let mut ledger = self.ledger.lock();
@@ -98,10 +159,11 @@ impl<F: Fs> Core<F> {
             ledger.groups.push_back(group);
             match written {
                 Ok(()) => self.files.marks.set_written(end_seq),
-                Err(error) => ledger.broken = Some(describe(&error)),
+                // The first reason stays.
+                Err(error) => _ = ledger.over.get_or_insert_with(|| Over::failed(&error)),
             }
         }
-        self.mend(writer, token)?;
+        self.go_on(writer, token)?;
         self.wake();
         // Whoever waits or not: it is synced after `sync_interval` at the latest.
         self.syncer.ring_soon();
@@ -122,7 +184,7 @@ impl<F: Fs> Core<F> {
     pub(crate) fn sync_written(&self, _token: &SyncToken<'_>) {
         let (file, groups, end) = {
             let mut ledger = self.ledger.lock();
-            if ledger.broken.is_some() || !ledger.dirty {
+            if ledger.over.is_some() || !ledger.dirty {
                 return;
             }
             ledger.dirty = false;
@@ -132,7 +194,8 @@ impl<F: Fs> Core<F> {
         let mut ledger = self.ledger.lock();
         if let Err(error) = synced {
             // Asking again could be told "fine" although the pages are gone (R2).
-            ledger.broken = Some(format!("fdatasync failed: {error}"));
+            let error = Error::io("fdatasync", "the active segment")(error);
+            ledger.over = Some(Over::failed(&error));
             return;
         }
         let durable: Vec<Group> = ledger.groups.drain(..groups).collect();
@@ -173,6 +236,7 @@ impl<F: Fs> Core<F> {
     pub(crate) fn seal_for_close(&self) -> Result<(), Error> {
         // R2: after a failure the active file may be a poisoned one.
         self.check_failed()?;
+        self.check_shortage()?;
         let mut writer = self.writer.lock();
         if writer.is_empty() {
             return Ok(());
@@ -184,14 +248,6 @@ impl<F: Fs> Core<F> {
     /// Seals the active segment, syncs it, and only then begins the next one (R13).
     fn rotate(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
         let sealed = writer.write_seal(&self.files);
-        {
-            let mut ledger = self.ledger.lock();
-            ledger.end = writer.position;
-            ledger.dirty = true;
-            if let Err(error) = sealed {
-                ledger.broken = Some(describe(&error));
-            }
-        }
         let own;
         let token = match lent {
             Some(token) => token,
@@ -200,14 +256,35 @@ impl<F: Fs> Core<F> {
                 &own
             }
         };
-        self.sync_written(token);
-        if self.ledger.lock().broken.is_some() {
-            // The rewrite begins a new segment, which is what was wanted.
-            return self.mend(writer, Some(token));
+        if sealed.as_ref().err().is_none_or(Error::is_full) {
+            // On a full disk the segment ends without a seal; what is in it is whole.
+            let mut ledger = self.ledger.lock();
+            ledger.end = writer.position;
+            ledger.dirty = true;
+            drop(ledger);
+            self.sync_written(token);
+        }
+        let over = {
+            let mut ledger = self.ledger.lock();
+            if let Err(error) = sealed {
+                ledger.over.get_or_insert_with(|| Over::failed(&error));
+            }
+            ledger.over.is_some()
+        };
+        if over {
+            // That begins a new segment, which is what was wanted.
+            return self.go_on(writer, Some(token));
         }
         let end = (self.ledger.lock().durable_end, self.files.marks.durable());
         let header = self.successor(&writer.header, EndKind::Sealed, end)?;
-        let next = self.files.begin_segment(header, &mut VecDeque::new())?;
+        let begun = self.files.begin_segment(header, &mut VecDeque::new());
+        let next = begun.inspect_err(|error| {
+            // Nothing follows the seal, also when it is tried again.
+            self.ledger.lock().over = Some(Over {
+                reason: describe(error),
+                kind: EndKind::Sealed,
+            });
+        })?;
         self.enter(writer, next, false);
         // What is settled of older segments is wanted soon: it spares a new file and its zeros.
         self.files.keeper.ring();
@@ -228,8 +305,7 @@ impl<F: Fs> Core<F> {
             next_seq,
             kind,
         };
-        self.files
-            .new_header(old.number + 1, next_seq, self.seq_limit(), previous)
+        self.files.new_header(next_seq, self.seq_limit(), previous)
     }
 
     /// Makes a begun segment the active one.
@@ -239,48 +315,65 @@ impl<F: Fs> Core<F> {
         self.segments.0.lock().push_back(writer.live());
     }
 
-    /// R2: after a failed write or sync, writes what is not durable to a fresh segment, once. If
-    /// that fails as well the log takes nothing more.
+    /// If the segment is over, goes on in a fresh one; not while space is short.
     fn mend(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
         self.check_failed()?;
-        let Some(reason) = self.ledger.lock().broken.clone() else {
+        if self.ledger.lock().over.is_none() {
+            return Ok(());
+        }
+        self.check_shortage()?;
+        self.go_on(writer, lent)
+    }
+
+    /// R2: if the segment is over, writes what is not durable to a fresh one, once. If that fails as
+    /// well the log takes nothing more; but for lack of space, which ends: then nothing has changed.
+    fn go_on(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+        self.check_failed()?;
+        let Some(over) = self.ledger.lock().over.clone() else {
             return Ok(());
         };
         let _own = lent.is_none().then(|| self.sync.lock());
-        self.note_background(format!("{reason}; going on in a fresh segment"));
-        self.rewrite(writer).map_err(|error| {
-            self.fail(&format_args!(
-                "{reason}; then, rewriting: {}",
-                describe(&error)
-            ))
-        })
+        self.note_background(format!("{}; going on in a fresh segment", over.reason));
+        let groups = std::mem::take(&mut self.ledger.lock().groups);
+        self.rewrite(writer, over.kind, groups)
+            .map_err(|error| match error {
+                full if full.is_full() => self.halt(full),
+                error => self.fail(&format_args!(
+                    "{}; then, rewriting: {}",
+                    over.reason,
+                    describe(&error)
+                )),
+            })
     }
 
     /// Rewrites what is not durable; the caller holds both tokens.
-    fn rewrite(&self, writer: &mut Active<F>) -> Result<(), Error> {
-        let (mut groups, proven, durable_end) = {
-            let mut ledger = self.ledger.lock();
-            (
-                std::mem::take(&mut ledger.groups),
-                ledger.proven,
-                ledger.durable_end,
-            )
+    fn rewrite(
+        &self,
+        writer: &mut Active<F>,
+        kind: EndKind,
+        mut groups: VecDeque<Group>,
+    ) -> Result<(), Error> {
+        let (proven, durable_end) = {
+            let ledger = self.ledger.lock();
+            (ledger.proven, ledger.durable_end)
         };
+        let old = &writer.header;
         let header = if proven {
-            self.successor(
-                &writer.header,
-                EndKind::IoError,
-                (durable_end, self.files.marks.durable()),
-            )?
+            let end = (durable_end, self.files.marks.durable());
+            self.successor(old, kind, end)?
         } else {
             // Nothing of the poisoned segment is durable, its header neither: it is left out.
-            let old = &writer.header;
             self.files
-                .new_header(old.number + 1, old.base_seq, self.seq_limit(), old.previous)?
+                .new_header(old.base_seq, self.seq_limit(), old.previous)?
         };
         // Only the header makes the groups count: it is synced after them.
-        let fresh = self.files.begin_segment(header, &mut groups)?;
-        fresh.sync()?;
+        let fresh = match self.files.begin_durably(header, &mut groups) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                self.ledger.lock().groups = groups;
+                return Err(error);
+            }
+        };
         let end = fresh.position;
         if !proven {
             self.segments.0.lock().pop_back();
@@ -292,10 +385,37 @@ impl<F: Fs> Core<F> {
         Ok(())
     }
 
+    /// An error while space is short: what is staged is kept.
+    fn check_shortage(&self) -> Result<(), Error> {
+        match self.full(true) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// What happens when writing cannot go on: for lack of space it waits for the keeper's next try,
+    /// else the log has failed.
+    fn halt(&self, error: Error) -> Error {
+        if matches!(error, Error::Full { .. }) {
+            return error;
+        }
+        let reason = describe(&error);
+        if !error.is_full() {
+            return self.fail(&reason);
+        }
+        self.shortage.begin(reason.clone());
+        self.files.keeper.ring_soon();
+        self.wake();
+        Error::Full {
+            reason,
+            staged: true,
+        }
+    }
+
     /// Mends if a sync failed; for a caller that holds no token.
     fn mend_if_broken(&self) -> Result<(), Error> {
-        let broken = self.ledger.lock().broken.is_some();
-        if broken {
+        let over = self.ledger.lock().over.is_some();
+        if over {
             self.mend(&mut self.writer.lock(), None)?;
             // Who found the write token taken meanwhile waits for somebody to write.
             self.ring_syncer();

@@ -4,6 +4,8 @@
 //! that are not durable before their directory was synced; the faults. Must not know: what the bytes
 //! mean.
 //!
+//! It may have a capacity: a write that needs more is done up to there and fails.
+//!
 //! Invariants: `sync` of a file makes its bytes and length durable, and not its name; what `sync`
 //! failed to write is clean in the cache and (by chance) absent from the medium, as on Linux;
 //! that failure is told once to every handle of the file; `drop_cache` shows the medium again; one seed repeats clock, randomness and every power cut.
@@ -136,6 +138,8 @@ struct Disk {
     dead: bool,
     now: i64,
     hook: Option<Hook>,
+    /// Bytes that all files together may take.
+    capacity: Option<u64>,
 }
 
 struct Shared {
@@ -231,6 +235,16 @@ impl Faulty {
 
     pub(crate) fn heal(&self) {
         self.lock_disk().faults.clear();
+    }
+
+    /// The disk has room for so many bytes, or any number.
+    pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock_disk().capacity = bytes;
+    }
+
+    /// Bytes that all files take.
+    pub(crate) fn used(&self) -> u64 {
+        self.lock_disk().used()
     }
 
     /// Holds operations of this kind until [`release`](Self::release).
@@ -368,6 +382,7 @@ impl Faulty {
             pending: disk.pending.clone(),
             next_inode: disk.next_inode,
             now: disk.now,
+            capacity: disk.capacity,
             ..Disk::default()
         };
         drop(disk);
@@ -516,6 +531,30 @@ impl Naming {
 }
 
 impl Disk {
+    /// Of the files that have a name.
+    fn used(&self) -> u64 {
+        let pages = |inode: &u64| self.inodes[inode].pages().count() as u64;
+        self.names.values().map(pages).sum::<u64>() * PAGE
+    }
+
+    /// How many of these bytes there is room for.
+    fn room_for(&self, inode: u64, position: u64, len: usize) -> usize {
+        let Some(capacity) = self.capacity else {
+            return len;
+        };
+        let mut free = capacity.saturating_sub(self.used()) / PAGE;
+        let file = &self.inodes[&inode];
+        let mut fits = 0;
+        each_page(position, len, |page, _, in_buffer| {
+            let has = file.page(page).is_some() && page * PAGE < file.len;
+            if fits == in_buffer.start && (has || free > 0) {
+                free -= u64::from(!has);
+                fits = in_buffer.end;
+            }
+        });
+        fits
+    }
+
     fn rename(&mut self, naming: Naming) {
         naming.apply(&mut self.names);
         self.pending.push(naming);
@@ -523,6 +562,17 @@ impl Disk {
 }
 
 impl Inode {
+    /// The pages that take room.
+    fn pages(&self) -> impl Iterator<Item = u64> {
+        let pages: BTreeSet<u64> = self
+            .medium
+            .keys()
+            .chain(self.cache.keys())
+            .copied()
+            .collect();
+        pages.into_iter().filter(|page| page * PAGE < self.len)
+    }
+
     fn page(&self, page: u64) -> Option<&Page> {
         self.cache.get(&page).or_else(|| self.medium.get(&page))
     }
@@ -731,6 +781,16 @@ impl File for Handle {
         if let Some(op) = disk.trace.last_mut() {
             op.page = <[u8; PAGE as usize]>::try_from(bytes).ok().map(Arc::new);
             op.zeros = zeros;
+        }
+        let room = disk.room_for(self.inode, position, bytes.len());
+        if failure.is_none() && room < bytes.len() {
+            if let Some(op) = disk.trace.last_mut() {
+                op.failed = true;
+            }
+            disk.fired += 1;
+            let inode = disk.inodes.get_mut(&self.inode).unwrap();
+            inode.write(&bytes[..room], position);
+            return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         let inode = disk.inodes.get_mut(&self.inode).unwrap();
         match failure {

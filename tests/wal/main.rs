@@ -24,4 +24,5 @@ mod hostile;
 mod planted;
 mod rules;
 mod seeds;
+mod space;
 mod v1;

@@ -1,0 +1,282 @@
+//! Full disks: a state that ends by itself.
+
+use ferrylog::wal::{Durability, Error, OnFull, Options, SeqNo, Wal};
+
+use crate::common::{
+    Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, options,
+    read_all, sized, try_open_with, until, with_level,
+};
+use crate::faulty::{ENOSPC, Failure, Faulty, Kind, Survivors};
+
+const SEGMENT: &str = "segment-";
+
+fn rejecting() -> Options {
+    let mut options = options();
+    options.on_full = OnFull::Reject;
+    options
+}
+
+/// From now on there is no space, for whatever segment.
+fn no_space(disk: &Faulty) {
+    disk.fail_next(Kind::Write, SEGMENT, usize::MAX, Failure::Errno(ENOSPC));
+}
+
+#[track_caller]
+fn assert_full(error: &Error, was_staged: bool) {
+    assert!(
+        matches!(error, Error::Full { staged, .. } if *staged == was_staged),
+        "{}",
+        describe(error)
+    );
+}
+
+/// Appends until the disk is full: what was acknowledged, and the records that were staged in vain.
+fn fill_disk(wal: &Wal<Faulty>, len: usize) -> (Records, Records) {
+    let (mut acknowledged, mut staged) = (Records::new(), Records::new());
+    for number in 0.. {
+        let bytes = sized(number, len);
+        let seq = wal.marks().next;
+        match wal.append_wait(&bytes) {
+            Ok(_) => acknowledged.push((seq, bytes)),
+            Err(error @ Error::Full { staged: true, .. }) => {
+                assert!(describe(&error).contains("No space left"), "{error}");
+                staged.push((seq, bytes));
+            }
+            Err(error) => {
+                assert_full(&error, false);
+                assert_eq!(wal.marks().next, seq, "nothing was appended");
+                return (acknowledged, staged);
+            }
+        }
+        assert!(number < 10_000, "the disk is never full");
+    }
+    unreachable!("an endless range");
+}
+
+#[test]
+fn a_full_disk_ends_by_itself_and_costs_nothing() {
+    // Each capacity lets space run out somewhere else: in a group, a seal, a preamble, a header.
+    for pages in (512..528).chain(600..604) {
+        let disk = Faulty::new(pages);
+        disk.set_capacity(Some(pages * 4096));
+        let wal = try_open_with(&disk, rejecting()).unwrap();
+        let (mut expected, staged) = fill_disk(&wal, 9000);
+        assert_same(&read_all(&wal), &expected);
+        for survivors in [Survivors::None, Survivors::Some, Survivors::All] {
+            let after = disk.copy();
+            after.lose_power(survivors);
+            after.set_capacity(None);
+            let found = read_all(&open(&after));
+            assert_same(&found[..expected.len()].to_vec(), &expected);
+            assert!(found.len() <= expected.len() + staged.len(), "invented");
+        }
+        disk.set_capacity(None);
+        expected.extend(staged);
+        let last = sized(1, 5000);
+        until("space", || match wal.append_wait(&last) {
+            Ok(seq) => {
+                expected.push((seq, last.clone()));
+                true
+            }
+            Err(error) => {
+                assert_full(&error, false);
+                false
+            }
+        });
+        assert_same(&read_all(&wal), &expected);
+        let disk = disk.power_cut(Survivors::None);
+        assert_same(&read_all(&open(&disk)), &expected);
+    }
+    assert_no_engine_thread_panicked();
+}
+
+#[test]
+fn blocking_appends_and_waits_go_on_in_order_when_space_returns() {
+    let disk = Faulty::new(1);
+    disk.set_capacity(Some(2 << 20));
+    let mut options = options();
+    options.memory_budget = 512 << 10;
+    let wal = try_open_with(&disk, options).unwrap();
+    let records: Vec<Vec<u8>> = (0..400).map(|number| sized(number, 10_000)).collect();
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| {
+            for record in &records {
+                wal.append_wait(record).unwrap();
+            }
+        });
+        until("a full disk", || disk.fired() > 3);
+        assert!(!appender.is_finished());
+        assert!(matches!(
+            wal.try_append(&records[0]),
+            Ok(_) | Err(Error::Full { .. })
+        ));
+        disk.set_capacity(None);
+        appender.join().unwrap();
+    });
+    let payloads: Vec<Vec<u8>> = read_all(&wal).into_iter().map(|(_, bytes)| bytes).collect();
+    assert!(
+        payloads
+            .iter()
+            .filter(|bytes| **bytes != records[0])
+            .eq(&records[1..])
+    );
+}
+
+/// The fields of the newest header on the disk: its predecessor's end, and how that one ended.
+fn newest_previous(disk: &Faulty) -> (u64, u32) {
+    let headers = disk
+        .names(SEGMENT)
+        .into_iter()
+        .map(|name| disk.bytes(&name, 0, 160));
+    let newest = headers
+        .max_by_key(|page| u64::from_le_bytes(page[56..64].try_into().unwrap()))
+        .unwrap();
+    (
+        u64::from_le_bytes(newest[136..144].try_into().unwrap()),
+        u32::from_le_bytes(newest[152..156].try_into().unwrap()),
+    )
+}
+
+#[test]
+fn r1_nothing_is_written_behind_a_group_that_ran_out_of_space() {
+    let disk = Faulty::new(2);
+    let wal = try_open_with(&disk, with_level(Durability::Os)).unwrap();
+    let mut expected = append_all(&wal, 0..20);
+    disk.clear_trace();
+    disk.fail_next(Kind::Write, SEGMENT, 1, Failure::Errno(ENOSPC));
+    expected.extend(append_all(&wal, 20..25));
+    wal.sync().unwrap();
+    let trace = disk.trace();
+    let failed = trace.iter().position(|op| op.failed).unwrap();
+    let old = &trace[failed];
+    let after: Vec<Kind> = trace[failed + 1..]
+        .iter()
+        .filter(|op| op.inode == old.inode && !op.zeros)
+        .map(|op| op.kind)
+        .collect();
+    assert_eq!(
+        after,
+        [Kind::Sync],
+        "what was written before is made durable in its place"
+    );
+    // 4: disk-full. Nothing at or above this end counts, so the group's place does not.
+    assert_eq!(newest_previous(&disk), (old.position, 4));
+    assert_same(&read_all(&open(&disk.power_cut(Survivors::All))), &expected);
+}
+
+#[test]
+fn r2_a_sync_that_finds_no_space_is_not_repeated_on_its_file_and_nothing_is_lost() {
+    let disk = Faulty::new(3);
+    let wal = open(&disk);
+    let mut expected = append_all(&wal, 0..3);
+    disk.clear_trace();
+    // The active file's, then those of three fresh ones.
+    disk.fail_next(Kind::Sync, SEGMENT, 4, Failure::Errno(ENOSPC));
+    expected.extend(append_all(&wal, 3..6));
+    assert_eq!(disk.fired(), 4);
+    let trace = disk.trace();
+    for failed in trace.iter().filter(|op| op.failed) {
+        let syncs = trace
+            .iter()
+            .filter(|op| op.kind == Kind::Sync && op.inode == failed.inode);
+        assert!(
+            syncs.collect::<Vec<_>>().last().unwrap().failed,
+            "{} was synced again",
+            failed.name
+        );
+    }
+    assert_same(&read_all(&wal), &expected);
+    assert_same(
+        &read_all(&open(&disk.power_cut(Survivors::None))),
+        &expected,
+    );
+}
+
+#[test]
+fn a_life_that_could_not_begin_is_over_wherever_space_ran_out() {
+    // Preamble, rewritten group, one header copy or the other, or the name; three times over.
+    for skip in 0..6 {
+        for kind in [Kind::Write, Kind::SyncDir, Kind::Create] {
+            let disk = Faulty::new(40 + skip as u64);
+            let wal = open(&disk);
+            let mut expected = append_all(&wal, 0..3);
+            let first = disk.names(SEGMENT).len();
+            disk.fail_next(Kind::Sync, SEGMENT, 1, Failure::Errno(ENOSPC));
+            disk.fail(crate::faulty::Fault {
+                kind: Some(kind),
+                name: if kind == Kind::SyncDir { "" } else { SEGMENT },
+                skip,
+                times: 3,
+                failure: Failure::Errno(ENOSPC),
+            });
+            expected.extend(append_all(&wal, 3..12));
+            assert_same(&read_all(&wal), &expected);
+            disk.heal();
+            assert!(
+                disk.names(SEGMENT).len() <= first + 2,
+                "files are left behind"
+            );
+            let after = disk.power_cut(Survivors::Some);
+            let wal = open(&after);
+            assert_same(&read_all(&wal), &expected);
+            assert!(wal.totals().balances());
+        }
+    }
+    assert_no_engine_thread_panicked();
+}
+
+#[test]
+fn a_waiter_that_is_not_to_wait_is_told_and_its_record_comes_when_space_does() {
+    let disk = Faulty::new(5);
+    let wal = try_open_with(&disk, rejecting()).unwrap();
+    no_space(&disk);
+    let batch: Vec<Vec<u8>> = (0..3).map(|number| sized(number, 9000)).collect();
+    let ticket = wal.append_batch(&batch).unwrap();
+    assert_full(&ticket.wait().unwrap_err(), true);
+    assert_full(&wal.append(b"one more").unwrap_err(), false);
+    assert_full(&wal.try_append(b"one more").unwrap_err(), false);
+    assert_full(&wal.sync().unwrap_err(), true);
+    disk.heal();
+    until("space", || wal.marks().durable == SeqNo::new(3));
+    until("appends", || wal.append_wait(b"one more").is_ok());
+    assert_eq!(read_all(&wal).len(), 4);
+}
+
+#[test]
+fn closing_on_a_full_disk_ends_with_an_error_and_loses_nothing_acknowledged() {
+    let disk = Faulty::new(6);
+    let wal = open(&disk);
+    let acknowledged = append_all(&wal, 0..5);
+    no_space(&disk);
+    drop(wal.append(&sized(5, 9000)).unwrap());
+    assert_full(&wal.close().unwrap_err(), true);
+    disk.heal();
+    let wal = open(&disk);
+    assert!(!wal.opened().clean);
+    assert_same(&read_all(&wal), &acknowledged);
+}
+
+#[test]
+fn a_full_disk_is_tried_now_and_then_however_many_wait() {
+    let disk = Faulty::new(7);
+    let wal = open(&disk);
+    append_all(&wal, 0..2);
+    no_space(&disk);
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let wal = &wal;
+            scope.spawn(move || wal.append_wait(&sized(number, 40_000)).unwrap());
+        }
+        until("the third try", || {
+            let creations = disk
+                .trace()
+                .into_iter()
+                .filter(|op| op.kind == Kind::Create);
+            creations.count() >= 4
+        });
+        let failures = disk.trace().into_iter().filter(|op| op.failed).count();
+        assert!(failures < 20, "{failures} operations failed in a few tries");
+        disk.heal();
+    });
+    assert_eq!(read_all(&wal).len(), 18);
+}
