@@ -180,7 +180,7 @@ fn of_log(error: &wal::Error) -> (Exit, &'static str, String) {
             "too_large",
             "split the record; a smaller one is accepted".into(),
         ),
-        wal::Error::Full { .. } => (
+        wal::Error::Full { .. } | wal::Error::Dropped { .. } => (
             Exit::Unreachable,
             "disk_full",
             "what was acknowledged is safe; free some space, then start again".into(),

@@ -53,6 +53,8 @@ pub(crate) struct Active<F: Fs> {
     pub header: SegmentHeader,
     /// Where the next group goes.
     pub position: u64,
+    /// The quota has room for all of it.
+    pub reserved: bool,
     seal: Seal,
 }
 
@@ -110,6 +112,7 @@ impl<F: Fs> Files<F> {
             path,
             header,
             position: BODY,
+            reserved: false,
             seal,
         };
         let mut preamble = self.preamble(&header);

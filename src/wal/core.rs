@@ -69,9 +69,9 @@ impl<F: Fs> Core<F> {
             if staging.closed {
                 return Err(Error::Closed);
             }
-            match self.files.options.on_full {
-                OnFull::Reject => self.full(false).map_or(Ok(()), Err)?,
-                OnFull::Block => {}
+            if let Some(error) = self.refusal() {
+                self.shortage.refuse(need.count);
+                return Err(error);
             }
             match staging.make_room(need) {
                 Ok(filled) => {
@@ -208,8 +208,24 @@ impl<F: Fs> Core<F> {
         };
         match self.files.options.on_full {
             // Closing cannot wait for ever.
-            OnFull::Block if !self.staging.lock().closed => Ok(()),
-            OnFull::Block | OnFull::Reject => Err(error),
+            OnFull::Block | OnFull::DropOldest | OnFull::DropNewest
+                if !self.staging.lock().closed =>
+            {
+                Ok(())
+            }
+            OnFull::Block | OnFull::Reject | OnFull::DropOldest | OnFull::DropNewest => Err(error),
+        }
+    }
+
+    /// What an append is told while space is short, where it is not to wait.
+    fn refusal(&self) -> Option<Error> {
+        match self.files.options.on_full {
+            OnFull::Block | OnFull::DropOldest => None,
+            OnFull::Reject => self.full(false),
+            OnFull::DropNewest => {
+                let reason = self.shortage.reason()?;
+                Some(Error::Dropped { reason })
+            }
         }
     }
 

@@ -42,7 +42,7 @@ pub enum Error {
     /// The memory budget is used up by records that are not on disk yet. Nothing was appended;
     /// wait for a ticket and try again, or use `append`, which blocks.
     Busy,
-    /// There is no space: the disk is full. This ends by itself when space returns; nothing that was
+    /// There is no space: the disk is full, or the quota is reached. This ends by itself when space returns; nothing that was
     /// acknowledged is affected. Free space or settle records, and go on.
     Full {
         /// What was attempted, and the answer.
@@ -50,6 +50,12 @@ pub enum Error {
         /// False: nothing was appended. True: the record keeps its number and its place in memory,
         /// and is written as soon as there is space; until then its outcome is unknown (P8).
         staged: bool,
+    },
+    /// There is no space, and the policy gives up what comes: nothing was appended, and nobody will
+    /// try again. `Wal::refused` counts it.
+    Dropped {
+        /// What was attempted, and the answer.
+        reason: String,
     },
     /// A write or sync failed and so did the one rewrite to a fresh segment: the log takes nothing
     /// more. What was acknowledged is safe; **the outcome of what was waiting is unknown**, it may
@@ -165,6 +171,12 @@ impl fmt::Display for Error {
                 };
                 write!(f, "no space: {reason}; {kept}")
             }
+            Self::Dropped { reason } => {
+                write!(
+                    f,
+                    "given up for lack of space, nothing was appended: {reason}"
+                )
+            }
             Self::Failed { reason } => {
                 write!(
                     f,
@@ -207,6 +219,7 @@ impl std::error::Error for Error {
             | Self::TooLarge { .. }
             | Self::Busy
             | Self::Full { .. }
+            | Self::Dropped { .. }
             | Self::Failed { .. }
             | Self::Closed
             | Self::Locked { .. }

@@ -15,8 +15,9 @@ use super::directory::{CURSORS, TEMPORARY};
 use super::error::Error;
 use super::fs::{Access, File, Fs};
 use super::open::oldest_needed;
-use super::options::SEQ_LEAD;
+use super::options::{OnFull, SEQ_LEAD};
 use super::seq::SeqNo;
+use super::settled::Class;
 
 /// The cursor's two files and what is durable in them.
 #[derive(Debug)]
@@ -183,12 +184,62 @@ impl<F: Fs> Core<F> {
         }
         self.release()?;
         if self.shortage.is_due() {
-            self.retry_write()?;
+            self.try_for_space()?;
         }
+        let max = self.files.options.max_spares;
+        self.files
+            .pool
+            .lock()
+            .shrink(&*self.files.fs, &self.files.dir, max)?;
         if !self.shortage.lasts() {
             self.prepare_spare()?;
         }
         filled
+    }
+
+    /// Tries to write what a lack of space held up; where the policy says so, at the cost of the
+    /// oldest segments.
+    fn try_for_space(&self) -> Result<(), Error> {
+        loop {
+            let tried = self.retry_write();
+            let give_up_oldest = self.files.options.on_full == OnFull::DropOldest;
+            match tried {
+                Err(Error::Full { .. }) if give_up_oldest && self.drop_oldest()? => {}
+                tried => return tried,
+            }
+        }
+    }
+
+    /// Settles what is not settled of the oldest segment as dropped and releases it. False: only the
+    /// newest one is left.
+    fn drop_oldest(&self) -> Result<bool, Error> {
+        let (count, end) = {
+            let segments = self.segments.0.lock();
+            (segments.len(), segments.front().map(|live| live.next_seq))
+        };
+        let Some(end) = end.filter(|_| count > 1) else {
+            return Ok(false);
+        };
+        let low = {
+            let mut settled = self.settled.lock();
+            let mut dropped = 0;
+            // A segment may hold more numbers than are kept above the low mark at once.
+            while settled.low() < end {
+                let low = settled.low();
+                dropped += settled.settle(low..end, Class::Dropped);
+                assert!(
+                    low < settled.low(),
+                    "the low mark moves over what is settled"
+                );
+            }
+            self.note_background(format!(
+                "{dropped} records below {end} were dropped for space"
+            ));
+            settled.low()
+        };
+        self.files.marks.set_acked(low);
+        self.release()?;
+        Ok(self.segments.0.lock().len() < count)
     }
 
     fn fill_ahead(&self) -> Result<(), Error> {

@@ -24,6 +24,7 @@ mod marks;
 mod open;
 mod options;
 mod pool;
+mod quota;
 mod reader;
 mod recovery;
 mod scan;
@@ -143,8 +144,9 @@ impl<F: Fs> Wal<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`], [`Error::Closed`]: nothing was appended. [`Error::Full`]: there is no
-    /// space, and [`Options::on_full`] says not to wait for it; nothing was appended.
+    /// [`Error::TooLarge`], [`Error::Closed`]: nothing was appended. [`Error::Full`],
+    /// [`Error::Dropped`]: there is no space, and [`Options::on_full`] says not to wait for it;
+    /// nothing was appended.
     /// [`Error::Failed`]: the log takes nothing more; reopen it. [`Error::Io`], or [`Error::Full`]
     /// whatever the policy: the cursor could not be saved, which has to happen every 8 million
     /// records; nothing was appended.
@@ -243,19 +245,21 @@ impl<F: Fs> Wal<F> {
     /// # Panics
     ///
     /// Panics if the range reaches beyond the durable mark: what is not on disk cannot be settled.
-    pub fn settle(&self, range: Range<SeqNo>, class: Class) {
+    /// Returns how many got theirs by this call: an acknowledgement that comes after its records
+    /// were dropped for space counts for none of them.
+    pub fn settle(&self, range: Range<SeqNo>, class: Class) -> u64 {
         let marks = &self.core.files.marks;
         assert!(
             range.end <= marks.durable(),
             "a record is settled only once it is durable"
         );
-        let low = {
+        let (fresh, low) = {
             let mut settled = self.core.settled.lock();
-            settled.settle(range, class);
-            settled.low()
+            (settled.settle(range, class), settled.low())
         };
         marks.set_acked(low);
         self.core.files.keeper.ring_soon();
+        fresh
     }
 
     /// Whether this number has its outcome already.
@@ -318,6 +322,17 @@ impl<F: Fs> Wal<F> {
     /// What opening found.
     pub fn opened(&self) -> &Opened {
         &self.opened
+    }
+
+    /// Why there is no space right now, if there is none.
+    pub fn shortage(&self) -> Option<String> {
+        self.core.shortage.reason()
+    }
+
+    /// Records that were not appended for lack of space since the log was opened. They never got a
+    /// number, so none of the [`totals`](Self::totals) holds them.
+    pub fn refused(&self) -> u64 {
+        self.core.shortage.refused()
     }
 
     /// What last went wrong in the background without harm to any record: a cursor that could not

@@ -246,8 +246,14 @@ fn begin<F: Fs>(
 ) -> Result<Active<F>, Error> {
     let previous = found.predecessor(end);
     let header = files.new_header(base, base + SEQ_LEAD, previous)?;
-    let active = files.begin_segment(header, &mut VecDeque::new())?;
+    let mut active = files.begin_segment(header, &mut VecDeque::new())?;
     active.sync()?;
+    match files.reserve_rest(&active.path) {
+        Ok(()) => active.reserved = true,
+        // Beyond the quota opening goes on, but takes no more than the header's pages.
+        Err(error) if error.is_full() => files.fill.stop(),
+        Err(error) => return Err(error),
+    }
     match found.chain.last() {
         None => {}
         Some(old) if found.newest_is_empty() => {

@@ -56,6 +56,12 @@ pub enum OnFull {
     Block,
     /// It fails with [`Error::Full`], as do tickets that wait: for a source that keeps the record.
     Reject,
+    /// The oldest segment is given up, however little of it is settled: what is not gets the class
+    /// [`Dropped`](super::Class::Dropped). For data whose value fades. The newest segment stays.
+    DropOldest,
+    /// It fails with [`Error::Dropped`]: the record is given up. What is staged already waits for
+    /// space. For a history that must be whole.
+    DropNewest,
 }
 
 /// How a log is opened. The defaults suit an edge gateway with a flash disk.
@@ -76,7 +82,10 @@ pub struct Options {
     pub max_record_bytes: usize,
     /// Released segment files kept for their next life; more are removed. Default: 2.
     pub max_spares: usize,
-    /// What happens while there is no space. Default: [`OnFull::Block`].
+    /// Most bytes of all files in the directory, spares included; at least three segments. Default:
+    /// none. Room is reserved a segment at a time, so appending stops up to one segment earlier.
+    pub quota_bytes: Option<u64>,
+    /// What happens while there is no space, on the disk or within the quota. Default: [`OnFull::Block`].
     pub on_full: OnFull,
 }
 
@@ -91,6 +100,7 @@ impl Default for Options {
             memory_budget: 16 << 20,
             max_record_bytes: MAX_BATCH_BYTES,
             max_spares: 2,
+            quota_bytes: None,
             on_full: OnFull::default(),
         }
     }
@@ -142,6 +152,13 @@ impl Options {
         if !is_segment_size(size) {
             return Err(Error::Options {
                 reason: format!("segment_size is {size}: use 1 MiB to 4 GiB, a multiple of 4 KiB"),
+            });
+        }
+        // One that is over, one that begins, and one that may be given up between them.
+        let least = 3 * size;
+        if self.quota_bytes.is_some_and(|quota| quota < least) {
+            return Err(Error::Options {
+                reason: format!("quota_bytes is too small: use at least {least}, three segments"),
             });
         }
         if self.memory_budget < 2 * BUFFER_BYTES {

@@ -40,6 +40,28 @@ impl Pool {
         self.spares.len()
     }
 
+    /// The spare that is taken next.
+    pub(crate) fn next(&self) -> Option<&Path> {
+        self.spares.last().map(PathBuf::as_path)
+    }
+
+    /// Removes spares until so many are left. True: there were more.
+    pub(crate) fn shrink<F: Fs>(
+        &mut self,
+        fs: &F,
+        dir: &Path,
+        max_spares: usize,
+    ) -> Result<bool, Error> {
+        let surplus = self.spares.len().saturating_sub(max_spares);
+        for path in self.spares.drain(..surplus) {
+            fs.remove(&path).map_err(Error::io("remove", &path))?;
+        }
+        if surplus > 0 {
+            fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        Ok(surplus > 0)
+    }
+
     /// A file for a new life: a spare, or one that is created with a durable name.
     pub(crate) fn take<F: Fs>(&mut self, fs: &F, dir: &Path) -> Result<(F::File, PathBuf), Error> {
         if let Some(path) = self.spares.pop() {
@@ -80,10 +102,11 @@ impl Pool {
     /// header: that names a segment number which is never used again, so it counts for nothing.
     pub(crate) fn discard<F: Fs>(&mut self, fs: &F, dir: &Path, path: PathBuf) {
         self.discarded.push(path);
-        // What cannot be removed now is tried again with the next one, and is found by the next open.
+        // What cannot be removed now, or not durably, is harmless: it is tried again with the next
+        // one, and is a spare for the next open.
         self.discarded.retain(|path| match fs.remove(path) {
             Ok(()) => false,
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            Err(error) => error.kind() != ErrorKind::NotFound,
         });
         drop(fs.sync_dir(dir));
     }

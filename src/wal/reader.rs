@@ -268,6 +268,10 @@ impl<F: Fs> Reader<F> {
                 self.open = None;
                 self.released()
             }
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                self.open = None;
+                self.released()
+            }
             Err(error) => error,
         }
     }

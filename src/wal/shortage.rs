@@ -5,7 +5,7 @@
 //! Invariants: while it lasts nobody but the keeper writes records, one try a round and ever fewer
 //! rounds, so that a full disk costs neither processor time nor wear; nothing staged is given up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,7 @@ const MAX_PAUSE: u32 = 16;
 pub(crate) struct Shortage {
     /// Spares the lock where space is not short.
     lasts: AtomicBool,
+    refused: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -56,6 +57,15 @@ impl Shortage {
     /// Why space is short, if it is.
     pub(crate) fn reason(&self) -> Option<String> {
         self.lasts().then(|| self.state.lock().reason.clone())
+    }
+
+    /// Records were not appended.
+    pub(crate) fn refuse(&self, records: u64) {
+        self.refused.fetch_add(records, Ordering::SeqCst);
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// One round of the keeper has come. True: it is time for a try.

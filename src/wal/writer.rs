@@ -136,11 +136,9 @@ impl<F: Fs> Core<F> {
         mut group: Group,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
-        while !writer.has_room(group.padded_len() as u64) {
-            if let Err(error) = self.rotate(writer, token) {
-                self.staging.lock().put_back(group);
-                return Err(self.halt(error));
-            }
+        if let Err(error) = self.room_for(writer, group.padded_len() as u64, token) {
+            self.staging.lock().put_back(group);
+            return Err(self.halt(error));
         }
         let written = writer.write(&self.files, &mut group);
         if written.as_ref().is_err_and(Error::is_full) {
@@ -167,6 +165,23 @@ impl<F: Fs> Core<F> {
         self.wake();
         // Whoever waits or not: it is synced after `sync_interval` at the latest.
         self.syncer.ring_soon();
+        Ok(())
+    }
+
+    /// Sees to it that the active segment has room for so much, within the quota.
+    fn room_for(
+        &self,
+        writer: &mut Active<F>,
+        len: u64,
+        token: Option<&SyncToken<'_>>,
+    ) -> Result<(), Error> {
+        if !writer.reserved {
+            self.files.reserve_rest(&writer.path)?;
+            writer.reserved = true;
+        }
+        while !writer.has_room(len) {
+            self.rotate(writer, token)?;
+        }
         Ok(())
     }
 
@@ -277,7 +292,10 @@ impl<F: Fs> Core<F> {
         }
         let end = (self.ledger.lock().durable_end, self.files.marks.durable());
         let header = self.successor(&writer.header, EndKind::Sealed, end)?;
-        let begun = self.files.begin_segment(header, &mut VecDeque::new());
+        let begun = self
+            .files
+            .reserve_next()
+            .and_then(|()| self.files.begin_segment(header, &mut VecDeque::new()));
         let next = begun.inspect_err(|error| {
             // Nothing follows the seal, also when it is tried again.
             self.ledger.lock().over = Some(Over {
@@ -309,7 +327,8 @@ impl<F: Fs> Core<F> {
     }
 
     /// Makes a begun segment the active one.
-    fn enter(&self, writer: &mut Active<F>, next: Active<F>, proven: bool) {
+    fn enter(&self, writer: &mut Active<F>, mut next: Active<F>, proven: bool) {
+        next.reserved = true;
         *self.ledger.lock() = Ledger::new(&next, proven);
         *writer = next;
         self.segments.0.lock().push_back(writer.live());
@@ -367,7 +386,11 @@ impl<F: Fs> Core<F> {
                 .new_header(old.base_seq, self.seq_limit(), old.previous)?
         };
         // Only the header makes the groups count: it is synced after them.
-        let fresh = match self.files.begin_durably(header, &mut groups) {
+        let begun = self
+            .files
+            .reserve_next()
+            .and_then(|()| self.files.begin_durably(header, &mut groups));
+        let fresh = match begun {
             Ok(fresh) => fresh,
             Err(error) => {
                 self.ledger.lock().groups = groups;
@@ -404,7 +427,7 @@ impl<F: Fs> Core<F> {
             return self.fail(&reason);
         }
         self.shortage.begin(reason.clone());
-        self.files.keeper.ring_soon();
+        self.files.keeper.ring();
         self.wake();
         Error::Full {
             reason,

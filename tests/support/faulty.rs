@@ -242,6 +242,15 @@ impl Faulty {
         self.lock_disk().capacity = bytes;
     }
 
+    /// The lengths of all files together.
+    pub(crate) fn total_len(&self) -> u64 {
+        let disk = self.lock_disk();
+        disk.names
+            .values()
+            .map(|inode| disk.inodes[inode].len)
+            .sum()
+    }
+
     /// Bytes that all files take.
     pub(crate) fn used(&self) -> u64 {
         self.lock_disk().used()

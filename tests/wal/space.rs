@@ -1,6 +1,6 @@
 //! Full disks: a state that ends by itself.
 
-use ferrylog::wal::{Durability, Error, OnFull, Options, SeqNo, Wal};
+use ferrylog::wal::{Class, Durability, Error, OnFull, Options, SeqNo, Wal};
 
 use crate::common::{
     Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, options,
@@ -211,6 +211,19 @@ fn a_life_that_could_not_begin_is_over_wherever_space_ran_out() {
             });
             expected.extend(append_all(&wal, 3..12));
             assert_same(&read_all(&wal), &expected);
+            let headers = disk
+                .trace()
+                .into_iter()
+                .filter(|op| op.position == 0 && !op.zeros);
+            let numbers: Vec<u64> = headers
+                .filter(|op| op.name.starts_with(SEGMENT))
+                .filter_map(|op| op.page)
+                .map(|page| u64::from_le_bytes(page[56..64].try_into().unwrap()))
+                .collect();
+            assert!(
+                numbers.is_sorted_by(|a, b| a < b),
+                "a number lived twice: {numbers:?}"
+            );
             disk.heal();
             assert!(
                 disk.names(SEGMENT).len() <= first + 2,
@@ -279,4 +292,175 @@ fn a_full_disk_is_tried_now_and_then_however_many_wait() {
         disk.heal();
     });
     assert_eq!(read_all(&wal).len(), 18);
+}
+
+const QUOTA: u64 = 5 << 20;
+
+fn with_quota(on_full: OnFull) -> Options {
+    let mut options = options();
+    options.quota_bytes = Some(QUOTA);
+    options.on_full = on_full;
+    options
+}
+
+#[track_caller]
+fn assert_within_quota(disk: &Faulty) {
+    let len = disk.total_len();
+    assert!(len <= QUOTA, "{len} bytes of {QUOTA}");
+}
+
+#[test]
+fn a_quota_blocks_appends_until_segments_are_released() {
+    let disk = Faulty::new(8);
+    let wal = try_open_with(&disk, with_quota(OnFull::Block)).unwrap();
+    let records: Vec<Vec<u8>> = (0..200).map(|number| sized(number, 100_000)).collect();
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| {
+            for record in &records {
+                wal.append_wait(record).unwrap();
+            }
+        });
+        let mut reader = wal.reader(SeqNo::ZERO);
+        for expected in &records {
+            let mut next = None;
+            until("a record", || {
+                assert_within_quota(&disk);
+                // Only what stands still is settled, so that the quota is reached again and again.
+                if wal.shortage().is_some() && reader.position() > wal.marks().acked {
+                    wal.settle(wal.marks().acked..reader.position(), Class::Shipped);
+                }
+                next = reader.next().unwrap();
+                next.is_some()
+            });
+            assert!(next.unwrap().payload == expected[..], "order");
+        }
+        appender.join().unwrap();
+    });
+    assert!(wal.totals().balances());
+    assert_eq!(wal.totals().accepted, 200);
+}
+
+#[test]
+fn drop_oldest_gives_up_whole_segments_and_accounts_for_each_record() {
+    let disk = Faulty::new(9);
+    let wal = try_open_with(&disk, with_quota(OnFull::DropOldest)).unwrap();
+    let mut expected = Records::new();
+    for number in 0..300 {
+        let bytes = sized(number, 50_000);
+        expected.push((wal.append_wait(&bytes).unwrap(), bytes));
+        if number == 5 {
+            assert_eq!(wal.settle(SeqNo::ZERO..SeqNo::new(3), Class::Shipped), 3);
+        }
+        assert_within_quota(&disk);
+    }
+    let (totals, marks) = (wal.totals(), wal.marks());
+    assert!(totals.balances());
+    assert_eq!((totals.accepted, totals.shipped), (300, 3));
+    assert!(totals.dropped > 100 && marks.acked == SeqNo::new(3 + totals.dropped));
+    let left = marks.acked.get() as usize;
+    assert_same(&read_all(&wal), &expected[left..].to_vec());
+    // What was dropped stays so, whoever comes late.
+    assert_eq!(wal.settle(SeqNo::ZERO..marks.acked, Class::Shipped), 0);
+    assert_eq!(wal.settle(SeqNo::ZERO..marks.acked + 2, Class::Shipped), 2);
+    assert_eq!(wal.totals().dropped, totals.dropped);
+    assert!(matches!(
+        wal.reader(SeqNo::ZERO).next(),
+        Err(Error::Released { .. })
+    ));
+    for survivors in [Survivors::None, Survivors::Some] {
+        let after = disk.copy();
+        after.lose_power(survivors);
+        let wal = open(&after);
+        // Durable before the segments left.
+        assert_eq!(wal.totals().dropped, totals.dropped);
+        assert!(wal.totals().balances());
+        let found = read_all(&wal);
+        assert_same(
+            &found[found.len() - 10..].to_vec(),
+            &expected[290..].to_vec(),
+        );
+    }
+    assert_no_engine_thread_panicked();
+}
+
+#[test]
+fn what_comes_is_refused_or_given_up_and_never_counted_as_accepted() {
+    for on_full in [OnFull::Reject, OnFull::DropNewest] {
+        let disk = Faulty::new(10);
+        let mut options = with_quota(on_full);
+        options.durability = Durability::Os;
+        let wal = try_open_with(&disk, options).unwrap();
+        let mut refused = 0;
+        for number in 0..200 {
+            match wal.append(&sized(number, 50_000)) {
+                Ok(ticket) => until("a place", || {
+                    ticket.is_acknowledged() || wal.shortage().is_some()
+                }),
+                Err(Error::Full { staged: false, .. }) if on_full == OnFull::Reject => refused += 1,
+                Err(Error::Dropped { .. }) if on_full == OnFull::DropNewest => refused += 1,
+                Err(error) => panic!("{}", describe(&error)),
+            }
+            assert_within_quota(&disk);
+        }
+        assert!(refused > 50);
+        assert_eq!(wal.refused(), refused);
+        assert_eq!(wal.totals().accepted, 200 - refused);
+        assert!(wal.totals().balances());
+        // The oldest are settled, and what was staged has its place.
+        let durable = wal.marks().durable;
+        wal.settle(wal.marks().acked..durable, Class::Shipped);
+        until("space", || wal.shortage().is_none());
+        assert_eq!(wal.sync().unwrap(), SeqNo::new(200 - refused));
+        until("appends", || wal.append_wait(b"one more").is_ok());
+        assert_within_quota(&disk);
+    }
+}
+
+#[test]
+fn a_quota_holds_over_any_number_of_openings() {
+    let disk = Faulty::new(11);
+    let mut acknowledged = Records::new();
+    for life in 0..12 {
+        let mut options = with_quota(OnFull::Reject);
+        // Room for what opening takes: three pages.
+        options.quota_bytes = Some(QUOTA - 3 * 4096);
+        let wal = try_open_with(&disk, options).unwrap();
+        for number in 0..30 {
+            let bytes = sized(number, 30_000);
+            match wal.append_wait(&bytes) {
+                Ok(seq) => acknowledged.push((seq, bytes)),
+                Err(error) => {
+                    assert!(matches!(error, Error::Full { .. }), "{}", describe(&error));
+                    break;
+                }
+            }
+        }
+        assert_within_quota(&disk);
+        if life % 3 == 0 {
+            drop(wal.close());
+        }
+    }
+    let found = read_all(&open(&disk));
+    assert!(acknowledged.iter().all(|record| found.contains(record)));
+    assert!(acknowledged.len() > 100);
+}
+
+#[test]
+fn after_a_peak_the_spares_go() {
+    let disk = Faulty::new(12);
+    let wal = open(&disk);
+    for number in 0..100 {
+        drop(wal.append(&sized(number, 100_000)).unwrap());
+    }
+    let durable = wal.sync().unwrap();
+    assert!(disk.names(SEGMENT).len() > 8);
+    wal.settle(SeqNo::ZERO..durable, Class::Shipped);
+    until("release", || disk.names(SEGMENT).len() == 3);
+    wal.close().unwrap();
+    let mut options = options();
+    options.max_spares = 0;
+    let wal = try_open_with(&disk, options).unwrap();
+    append_all(&wal, 0..1);
+    wal.settle(durable..durable + 1, Class::Shipped);
+    until("the last spares", || disk.names(SEGMENT).len() <= 2);
 }
