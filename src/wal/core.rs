@@ -51,6 +51,8 @@ pub(crate) struct Core<F: Fs> {
     pub background: Mutex<Option<String>>,
     /// No space right now: only the keeper writes, and tries from time to time.
     pub shortage: Shortage,
+    /// The ballast is missing.
+    pub ballast: Shortage,
 }
 
 impl<F: Fs> Core<F> {

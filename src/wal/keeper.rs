@@ -130,7 +130,13 @@ impl<F: Fs> Core<F> {
         let mut files = self.cursor.lock();
         let slot = self.slot(&files, clean);
         let bound = slot.seq_limit.get() - SEQ_LEAD / 2;
-        files.save(&*self.files.fs, &self.files.dir, slot)?;
+        let (fs, dir) = (&*self.files.fs, &self.files.dir);
+        match files.save(fs, dir, slot.clone()) {
+            Err(error) if error.is_full() && self.give_up_ballast()? => {
+                files.save(fs, dir, slot)?;
+            }
+            saved => saved?,
+        }
         drop(files);
         // Only what is durable may be used.
         self.staging.lock().seq_bound = SeqNo::new(bound);
@@ -193,6 +199,7 @@ impl<F: Fs> Core<F> {
             .shrink(&*self.files.fs, &self.files.dir, max)?;
         if !self.shortage.lasts() {
             self.prepare_spare()?;
+            self.keep_ballast()?;
         }
         filled
     }

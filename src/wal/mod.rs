@@ -11,6 +11,7 @@
 //! dictionary. The settled state, the pool, the filler and the waiters are leaves.
 
 mod active;
+mod ballast;
 mod core;
 mod cursor;
 mod dictionary;
@@ -406,7 +407,7 @@ impl<F: Fs> Core<F> {
             if let Err(error) = &kept {
                 self.note_background(writer::describe(error));
             }
-            if kept.is_err() || self.shortage.lasts() {
+            if kept.is_err() || self.shortage.lasts() || self.ballast.lasts() {
                 self.files.keeper.ring_soon();
             }
         }

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::active::{Active, Files};
+use super::ballast::give_up;
 use super::core::Core;
 use super::cursor::Slot;
 use super::directory::{CURSORS, LOCK, Survey};
@@ -106,11 +107,26 @@ pub(crate) fn open<F: Fs>(
     } else {
         sync_and_drop_cache(&*fs, dir, &survey)?;
     }
+    let (core, opened) = match recover(fs.clone(), dir, options.clone(), created) {
+        // On a full disk the ballast is what the first pages of the new segment are written to.
+        Err(error) if error.is_full() && give_up(&*fs, dir)? => recover(fs, dir, options, created)?,
+        recovered => recovered?,
+    };
+    core.ballast.begin("not looked for yet".into());
+    Ok((core, opened, lock))
+}
+
+/// Reads, decides, goes on. Called again after any failure it finds the same records.
+fn recover<F: Fs>(
+    fs: Arc<F>,
+    dir: &Path,
+    options: Options,
+    created: bool,
+) -> Result<(Core<F>, Opened), Error> {
     let found = Found::of(&*fs, dir)?.ok_or_else(|| Error::NotALog { path: dir.into() })?;
     let end = found.end()?;
     found.check_headless(&*fs, end)?;
-    let (core, opened) = go_on(fs, dir, options, &found, end, created)?;
-    Ok((core, opened, lock))
+    go_on(fs, dir, options, &found, end, created)
 }
 
 /// A new log is its cursor: it appears whole, and names no segment yet.
@@ -293,6 +309,7 @@ fn core<F: Fs>(
         failure: OnceLock::new(),
         background: Mutex::new(None),
         shortage: Shortage::default(),
+        ballast: Shortage::default(),
         files,
     }
 }

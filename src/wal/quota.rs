@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::active::Files;
+use super::ballast::{BALLAST, BALLAST_BYTES};
 use super::error::Error;
 use super::frame::PAGE;
 use super::fs::Fs;
@@ -53,8 +54,14 @@ impl<F: Fs> Files<F> {
         let is_it = |entry_name: &str| name.is_some_and(|name| name == entry_name);
         let grown = entries.iter().find(|entry| is_it(&entry.name));
         let others = entries.iter().filter(|entry| !is_it(&entry.name));
+        let ballast = if entries.iter().any(|entry| entry.name == BALLAST) {
+            0
+        } else {
+            BALLAST_BYTES as u64
+        };
         // A page for a cursor file that is replaced.
         Ok(others.map(|entry| entry.len).sum::<u64>()
+            + ballast
             + grown
                 .map_or(0, |entry| entry.len)
                 .max(self.options.segment_size)

@@ -30,22 +30,25 @@ fn assert_full(error: &Error, was_staged: bool) {
     );
 }
 
-/// Appends until the disk is full: what was acknowledged, and the records that were staged in vain.
-fn fill_disk(wal: &Wal<Faulty>, len: usize) -> (Records, Records) {
-    let (mut acknowledged, mut staged) = (Records::new(), Records::new());
+/// Appends until the disk is full: how many were acknowledged before the first was not, and all
+/// records that got a number.
+fn fill_disk(wal: &Wal<Faulty>, len: usize) -> (usize, Records) {
+    let (mut acknowledged, mut all) = (None, Records::new());
     for number in 0.. {
         let bytes = sized(number, len);
         let seq = wal.marks().next;
         match wal.append_wait(&bytes) {
-            Ok(_) => acknowledged.push((seq, bytes)),
+            // The keeper may have found a page meanwhile.
+            Ok(_) => all.push((seq, bytes)),
             Err(error @ Error::Full { staged: true, .. }) => {
                 assert!(describe(&error).contains("No space left"), "{error}");
-                staged.push((seq, bytes));
+                acknowledged.get_or_insert(all.len());
+                all.push((seq, bytes));
             }
             Err(error) => {
                 assert_full(&error, false);
                 assert_eq!(wal.marks().next, seq, "nothing was appended");
-                return (acknowledged, staged);
+                return (acknowledged.unwrap_or(all.len()), all);
             }
         }
         assert!(number < 10_000, "the disk is never full");
@@ -60,18 +63,21 @@ fn a_full_disk_ends_by_itself_and_costs_nothing() {
         let disk = Faulty::new(pages);
         disk.set_capacity(Some(pages * 4096));
         let wal = try_open_with(&disk, rejecting()).unwrap();
-        let (mut expected, staged) = fill_disk(&wal, 9000);
-        assert_same(&read_all(&wal), &expected);
+        let (acknowledged, mut expected) = fill_disk(&wal, 9000);
+        assert!(acknowledged > 100);
+        let found = read_all(&wal);
+        assert_same(&found, &expected[..found.len()].to_vec());
+        assert!(acknowledged <= found.len());
         for survivors in [Survivors::None, Survivors::Some, Survivors::All] {
             let after = disk.copy();
             after.lose_power(survivors);
             after.set_capacity(None);
             let found = read_all(&open(&after));
-            assert_same(&found[..expected.len()].to_vec(), &expected);
-            assert!(found.len() <= expected.len() + staged.len(), "invented");
+            assert!(found.len() <= expected.len(), "invented");
+            assert_same(&found, &expected[..found.len()].to_vec());
+            assert!(acknowledged <= found.len());
         }
         disk.set_capacity(None);
-        expected.extend(staged);
         let last = sized(1, 5000);
         until("space", || match wal.append_wait(&last) {
             Ok(seq) => {
@@ -463,4 +469,53 @@ fn after_a_peak_the_spares_go() {
     append_all(&wal, 0..1);
     wal.settle(durable..durable + 1, Class::Shipped);
     until("the last spares", || disk.names(SEGMENT).len() <= 2);
+}
+
+#[test]
+fn the_cursor_is_saved_on_a_full_disk_at_the_cost_of_the_ballast() {
+    let disk = Faulty::new(13);
+    let wal = open(&disk);
+    append_all(&wal, 0..5);
+    until("the ballast", || disk.names("ballast") == ["ballast"]);
+    assert_eq!(disk.bytes("ballast", 0, 1 << 20).len(), 64 << 10);
+    disk.set_capacity(Some(0));
+    wal.settle(SeqNo::ZERO..SeqNo::new(3), Class::Shipped);
+    // Not in place: a new file must replace it.
+    disk.fail_next(Kind::Write, "cursor-", 1, Failure::Errno(ENOSPC));
+    disk.set_capacity(Some(disk.used()));
+    until("the save", || wal.save_cursor().is_ok() && disk.fired() > 0);
+    until("without ballast", || disk.names("ballast").is_empty());
+    let after = disk.copy();
+    after.lose_power(Survivors::None);
+    after.set_capacity(None);
+    assert_eq!(open(&after).totals().shipped, 3);
+    disk.set_capacity(None);
+    until("the ballast", || disk.names("ballast") == ["ballast"]);
+}
+
+#[test]
+fn a_log_opens_on_a_full_disk_and_goes_on_when_space_returns() {
+    let disk = Faulty::new(14);
+    let wal = open(&disk);
+    let mut expected = append_all(&wal, 0..30);
+    until("the ballast", || disk.names("ballast") == ["ballast"]);
+    let disk = disk.power_cut(Survivors::None);
+    drop(wal);
+    // No spare, no page.
+    disk.set_capacity(Some(disk.used()));
+    let wal = open(&disk);
+    assert_same(&read_all(&wal), &expected);
+    assert!(disk.names("ballast").is_empty());
+    wal.settle(SeqNo::ZERO..SeqNo::new(10), Class::Shipped);
+    wal.save_cursor().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    for number in 0..4 {
+        let bytes = sized(number, 400_000);
+        expected.push((wal.append(&bytes).unwrap().seq(), bytes));
+    }
+    until("no space", || wal.shortage().is_some());
+    disk.set_capacity(None);
+    wal.sync().unwrap();
+    assert_same(&read_all(&wal), &expected);
+    until("the ballast", || disk.names("ballast") == ["ballast"]);
 }
