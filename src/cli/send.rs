@@ -32,7 +32,7 @@ use super::{
 use crate::{
     message::{self, MessageRef},
     store::{self, Lane, Store},
-    wal::{Durability, Options, SeqNo},
+    wal::{Durability, OnFull, Options, SeqNo},
 };
 
 /// How often a waiting thread looks at what it must stop for.
@@ -82,6 +82,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let stop = signals::stop_flag()?;
     let options = Options {
         durability: arguments.durability,
+        // Whoever started this is told, and has the input still.
+        on_full: OnFull::Reject,
         ..Options::default()
     };
     let limit = options.max_record_bytes;
