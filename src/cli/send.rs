@@ -82,8 +82,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let stop = signals::stop_flag()?;
     let options = Options {
         durability: arguments.durability,
-        // Whoever started this is told, and has the input still.
-        on_full: OnFull::Reject,
+        on_full: OnFull::Reject, // whoever started this has the input still
         ..Options::default()
     };
     let limit = options.max_record_bytes;
