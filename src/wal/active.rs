@@ -17,6 +17,7 @@ use super::dictionary::Dictionary;
 use super::error::Error;
 use super::frame::{Kind, MAX_SEGMENT_NUMBER};
 use super::fs::{File, Fs};
+use super::gap::Gaps;
 use super::marks::Atomics;
 use super::options::Options;
 use super::pool::{Fill, Pool};
@@ -42,6 +43,7 @@ pub(crate) struct Files<F: Fs> {
     pub dictionary: RwLock<Dictionary>,
     /// Largest number of a segment that was ever begun, in vain or not: none is used twice.
     pub last_number: AtomicU64,
+    pub gaps: Gaps,
     pub keeper: Bell,
 }
 
@@ -133,18 +135,24 @@ impl<F: Fs> Files<F> {
         Ok(active)
     }
 
-    /// The start frame and every definition so far.
+    /// The start frame, and once more every definition and every gap so far.
     fn preamble(&self, header: &SegmentHeader) -> Group {
         let now = self.fs.now_micros();
         let dictionary = self.dictionary.read();
         let definitions = dictionary.payload_len();
-        let mut group = Group::with_capacity(frame_span(FIELDS_LEN) + frame_span(definitions));
+        let gaps = self.gaps.payload_len();
+        let spans = [FIELDS_LEN, definitions, gaps].map(frame_span);
+        let mut group = Group::with_capacity(spans.iter().sum());
         group
             .push_frame(Kind::Start, FIELDS_LEN, header.base_seq, now)
             .copy_from_slice(&header.encode_fields());
         if definitions > 0 {
             let out = group.push_frame(Kind::Dictionary, definitions, header.base_seq, now);
             dictionary.encode(out);
+        }
+        if gaps > 0 {
+            self.gaps
+                .encode(group.push_frame(Kind::Gap, gaps, header.base_seq, now));
         }
         group
     }

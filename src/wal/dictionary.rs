@@ -12,6 +12,11 @@ use bytes::Bytes;
 use super::frame::{encode_definition, record_span};
 use super::options::MAX_DICTIONARY_BYTES;
 
+/// No log has more definitions: each takes eight bytes at least.
+const MAX_DEFINITIONS: u32 = 8192;
+
+const _: () = assert!(MAX_DEFINITIONS as usize == MAX_DICTIONARY_BYTES / 8);
+
 /// The definitions of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Dictionary {
@@ -41,6 +46,13 @@ impl Dictionary {
         self.next_id = self.next_id.max(id.saturating_add(1));
         self.ids.insert(text.clone(), id);
         self.texts.insert(id, text);
+    }
+
+    /// Ids that were given may have been lost: the next one lies beyond all of them, and a placeholder
+    /// without bytes keeps it so.
+    pub(crate) fn skip_ids(&mut self) {
+        let id = self.next_id.saturating_add(MAX_DEFINITIONS);
+        self.insert(id, Bytes::new());
     }
 
     /// Gives new bytes an id, or `None` where they do not fit any more.

@@ -51,6 +51,7 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug)]
 pub(crate) struct Headless {
     pub path: PathBuf,
+    pub file_len: u64,
     /// Both header pages are zero: certainly a spare.
     pub blank: bool,
 }
@@ -131,7 +132,11 @@ impl Survey {
             }
             None => {
                 let blank = pages.iter().all(|page| *page == PageFound::Blank);
-                self.headless.push(Headless { path, blank });
+                self.headless.push(Headless {
+                    path,
+                    file_len,
+                    blank,
+                });
             }
         }
         Ok(())
@@ -179,59 +184,65 @@ impl Survey {
         }
     }
 
-    /// The live chain, oldest first: walked back from the newest segment by number and salt.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Corrupt`] where a predecessor that should be live is missing (row I).
-    pub(crate) fn chain(&self, dir: &Path, id: LogId) -> Result<Vec<Segment>, Error> {
-        let oldest = self.slot().map(|slot| slot.oldest);
+    /// Rows G and H: a file whose header is told by its start frame counts as a segment again.
+    pub(crate) fn adopt(&mut self, path: &Path, header: SegmentHeader) {
+        if let Some(at) = self.headless.iter().position(|h| h.path == path) {
+            let Headless { path, file_len, .. } = self.headless.remove(at);
+            self.segments.push(Segment {
+                path,
+                header,
+                file_len,
+                both_copies: false,
+            });
+            self.segments.sort_by_key(|segment| segment.header.number);
+        }
+    }
+
+    /// The live chain, oldest first: walked back from the newest segment by number and salt. A hole is
+    /// jumped: the highest segment below it goes on (row I).
+    pub(crate) fn chain(&self, id: LogId) -> Vec<Segment> {
+        let oldest = self.slot().map_or(0, |slot| slot.oldest);
         let own = || {
-            self.segments.iter().filter(move |s| {
-                s.header.log_id == id && oldest.is_none_or(|o| s.header.number >= o)
-            })
+            self.segments
+                .iter()
+                .filter(move |s| s.header.log_id == id && s.header.number >= oldest)
         };
         let mut chain: Vec<Segment> = own().next_back().into_iter().cloned().collect();
         while let Some(first) = chain.last() {
             let previous = first.header.previous;
-            if previous.number == 0 || oldest.is_some_and(|oldest| previous.number < oldest) {
-                break;
-            }
             // A segment that begins above the end that is named for it is not the one that was meant.
-            match own().find(|s| {
-                (s.header.number, s.header.salt) == (previous.number, previous.salt)
-                    && s.header.base_seq <= previous.next_seq
-            }) {
-                Some(segment) => chain.push(segment.clone()),
-                // Without a cursor nobody knows which ones were released; but what is released
-                // has no header any more, so one that is left further down proves a hole.
-                None if oldest.is_none()
-                    && own().all(|s| s.header.number >= first.header.number) =>
-                {
-                    break;
+            let below = || own().filter(|s| s.header.base_seq <= previous.next_seq);
+            let named = below()
+                .find(|s| (s.header.number, s.header.salt) == (previous.number, previous.salt));
+            let next = || below().rfind(|s| s.header.number < previous.number);
+            match named.or_else(next) {
+                Some(segment) if segment.header.number < first.header.number => {
+                    chain.push(segment.clone());
                 }
-                None => {
-                    return Err(Error::corrupt(
-                        dir,
-                        0,
-                        format!(
-                            "segment number {} with records up to {} is missing ({} names it as its predecessor)",
-                            previous.number,
-                            previous.next_seq,
-                            first.path.display()
-                        ),
-                    ));
-                }
+                Some(_) | None => break,
             }
         }
         chain.reverse();
-        Ok(chain)
+        chain
     }
 }
 
-/// The header of one segment file, if it has a valid one.
-pub(crate) fn read_header<F: Fs>(fs: &F, path: &Path) -> Result<Option<SegmentHeader>, Error> {
-    pick_header(path, &header_pages(fs, path)?)
+impl Segment {
+    /// Whether `next` follows in the log, with nothing missing in between.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        let previous = &next.header.previous;
+        (self.header.number, self.header.salt) == (previous.number, previous.salt)
+    }
+}
+
+/// Whether a segment file has ended this life: it has a header of another one, or none any more (R6).
+/// A damaged header says nothing.
+pub(crate) fn was_released<F: Fs>(fs: &F, path: &Path, life: (u64, u64)) -> Result<bool, Error> {
+    let pages = header_pages(fs, path)?;
+    Ok(match pick_header(path, &pages)? {
+        Some(header) => (header.number, header.salt) != life,
+        None => pages.contains(&PageFound::Blank),
+    })
 }
 
 fn header_pages<F: Fs>(fs: &F, path: &Path) -> Result<[PageFound; 2], Error> {

@@ -7,19 +7,21 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::dictionary::Dictionary;
 use super::directory::{Segment, Survey};
 use super::error::Error;
-use super::frame::{Decoded, HEADER_LEN, Header, Kind, u64_at};
+use super::frame::HEADER_LEN;
 use super::fs::{Access, Fs};
+use super::gap::{Cause, Gap, Gaps};
+use super::headless::told_by_start;
 use super::options::MAX_BATCH_BYTES;
 use super::pool::{Pool, clear_headers};
 use super::reader::Live;
-use super::recovery::{End, Row, judge};
-use super::scan::{At, Life, Tail, Window, scan_tail, search};
-use super::segment::{BODY, EndKind, FIELDS_LEN, PageFound, Predecessor, SegmentHeader};
+use super::recovery::{End, Place, Region, Row, judge};
+use super::scan::{At, Life, Stretch, Tail, scan_tail};
+use super::segment::{BODY, EndKind, Predecessor, SegmentHeader};
 use super::seq::{LogId, SeqNo};
 use super::settled::{Class, Settled};
 
@@ -32,9 +34,17 @@ pub(crate) struct Found {
     pub chain: Vec<Segment>,
     /// The scan of the newest segment.
     pub tail: Option<Tail>,
+    /// Where the newest segment ends.
+    pub end: End,
+    /// Where the others end: position and number.
+    ends: Vec<(u64, SeqNo)>,
     /// Everything below it was declared durable somewhere (W).
     pub promised: SeqNo,
     pub definitions: Vec<(u32, bytes::Bytes)>,
+    /// Gaps that an earlier recovery made.
+    pub known: Vec<Gap>,
+    /// Gaps that this one has to make.
+    pub fresh: Vec<Gap>,
 }
 
 impl Found {
@@ -45,6 +55,18 @@ impl Found {
         if !survey.is_log() {
             return Ok(None);
         }
+        loop {
+            let found = Self::judged(fs, dir, survey)?;
+            // What is adopted may lead to others, and no file is adopted twice.
+            let Some((path, header)) = found.unclaimed(fs)? else {
+                return Ok(Some(found));
+            };
+            survey = found.survey;
+            survey.adopt(&path, header);
+        }
+    }
+
+    fn judged<F: Fs>(fs: &F, dir: &Path, survey: Survey) -> Result<Self, Error> {
         let Some(log_id) = survey.log_id()? else {
             return Err(Error::corrupt(
                 dir,
@@ -52,85 +74,162 @@ impl Found {
                 "no segment and no cursor has a valid header",
             ));
         };
-        let chain = survey.chain(dir, log_id)?;
-        let Some(newest) = chain.last() else {
-            return Self::without_segments(dir, survey, log_id).map(Some);
+        let mut found = Self {
+            chain: survey.chain(log_id),
+            log_id,
+            tail: None,
+            end: End::empty(BODY, SeqNo::ZERO),
+            ends: Vec::new(),
+            promised: survey.slot().map_or(SeqNo::ZERO, |slot| slot.synced),
+            definitions: Vec::new(),
+            known: Vec::new(),
+            fresh: Vec::new(),
+            survey,
         };
+        match found.chain.last().cloned() {
+            Some(newest) => found.judge_newest(fs, &newest)?,
+            None => found.miss_all(),
+        }
+        found.judge_older(fs)?;
+        found.miss_oldest();
+        Ok(found)
+    }
+
+    fn judge_newest<F: Fs>(&mut self, fs: &F, newest: &Segment) -> Result<(), Error> {
         let tail = scan(fs, newest, newest.file_len)?;
-        if let (position, At::Unknown(found)) = &tail.stop {
-            let found = format!("{found}, at position {position}");
-            return Err(Error::Version {
-                path: newest.path.clone(),
-                found,
-            });
+        for stretch in &tail.stretches {
+            if let (position, At::Unknown(found)) = &stretch.stop {
+                let found = format!("{found}, at position {position}");
+                let path = newest.path.clone();
+                return Err(Error::Version { path, found });
+            }
         }
         let header = &newest.header;
-        let promised = [tail.promise, header.durable_seq, header.previous.next_seq]
+        self.promised = [tail.promise, header.durable_seq, header.previous.next_seq]
             .into_iter()
-            .chain(survey.slot().map(|slot| slot.synced))
-            .fold(SeqNo::ZERO, SeqNo::max);
-        let mut definitions = tail.definitions.clone();
-        if tail.records == 0
-            && let [.., older, _] = &chain[..]
-        {
-            // The newest one may have lost its preamble with the records it never got.
-            definitions.splice(0..0, scan(fs, older, header.previous.end)?.definitions);
+            .fold(self.promised, SeqNo::max);
+        let place = match self.survey.slot() {
+            Some(slot) if slot.newest.0 > header.number => Place::NewestLeft,
+            Some(_) | None => Place::Newest,
+        };
+        self.end = judge(&tail, self.promised, place);
+        self.take_in(&tail, self.end.stretches);
+        for region in self.end.regions.clone() {
+            self.miss(gap_of(region, newest));
         }
-        Ok(Some(Self {
-            survey,
-            log_id,
-            tail: Some(tail),
-            chain,
-            promised,
-            definitions,
-        }))
+        self.tail = Some(tail);
+        Ok(())
     }
 
     /// A crash between a new log's cursor and its first segment; or all segments are gone.
-    fn without_segments(dir: &Path, survey: Survey, log_id: LogId) -> Result<Self, Error> {
-        match survey.slot() {
-            Some(slot) if slot.newest == (0, 0) => Ok(Self {
-                survey,
-                log_id,
-                chain: Vec::new(),
-                tail: None,
-                promised: SeqNo::ZERO,
-                definitions: Vec::new(),
-            }),
-            slot => {
-                let newest = slot.map_or(0, |slot| slot.newest.0);
-                let reason = format!(
-                    "the cursor names segment number {newest}, but no segment has a valid header"
-                );
-                Err(Error::corrupt(dir, 0, reason))
+    fn miss_all(&mut self) {
+        if let Some(slot) = self.survey.slot() {
+            let (low, newest) = (slot.low, slot.newest.0);
+            self.end = End::empty(BODY, self.promised.max(low));
+            if low < self.promised {
+                self.miss(Gap::new(low..self.promised, Cause::MissingTail, newest));
             }
         }
     }
 
-    /// Where the log ends, or the error of a row that needs repair.
-    pub(crate) fn end(&self) -> Result<End, Error> {
-        let (Some(tail), Some(newest)) = (&self.tail, self.chain.last()) else {
-            return Ok(End {
-                row: Row::A,
-                position: BODY,
-                next_seq: SeqNo::ZERO,
-            });
+    /// Where each segment ends that has a successor: as that one says. What stands in front of a hole
+    /// is scanned, and so is the second newest where the newest may lack what its start repeats.
+    fn judge_older<F: Fs>(&mut self, fs: &F) -> Result<(), Error> {
+        let repeats = self.end.regions.is_empty()
+            && self
+                .tail
+                .as_ref()
+                .is_some_and(|tail| tail.stretches[0].records > 0);
+        let chain = std::mem::take(&mut self.chain);
+        for (index, pair) in chain.windows(2).enumerate() {
+            let [segment, next] = pair else { continue };
+            let (hole, previous) = (!segment.is_followed_by(next), &next.header.previous);
+            let mut end = (previous.end, previous.next_seq);
+            if hole || (index + 2 == chain.len() && !repeats) {
+                let limit = if hole { segment.file_len } else { previous.end };
+                let tail = scan(fs, segment, limit)?;
+                let judged = judge(&tail, previous.next_seq, Place::Older { hole });
+                self.take_in(&tail, judged.stretches);
+                for region in judged.regions {
+                    self.miss(gap_of(region, segment));
+                }
+                if hole {
+                    end.0 = judged.position;
+                }
+            }
+            self.ends.push(end);
+        }
+        self.chain = chain;
+        Ok(())
+    }
+
+    /// The oldest segment that the cursor names is missing.
+    fn miss_oldest(&mut self) {
+        let (Some(first), Some(slot)) = (self.chain.first(), self.survey.slot()) else {
+            return;
         };
-        judge(tail, self.promised).map_err(|missing| {
-            let (position, at) = &tail.stop;
-            let reason = format!(
-                "record {missing} should be here: everything below {} was declared durable; found {at:?}",
-                self.promised
-            );
-            Error::corrupt(&newest.path, *position, reason)
-        })
+        let previous = first.header.previous;
+        if previous.number > 0 && previous.number >= slot.oldest && slot.low < previous.next_seq {
+            let seqs = slot.low..previous.next_seq;
+            self.miss(Gap::new(seqs, Cause::MissingSegment, previous.number));
+        }
+    }
+
+    /// What a segment repeats of those before it.
+    fn take_in(&mut self, tail: &Tail, stretches: usize) {
+        for stretch in &tail.stretches[..stretches] {
+            self.definitions.extend(stretch.definitions.iter().cloned());
+            self.known.extend(stretch.gaps.iter().cloned());
+        }
+    }
+
+    /// Adds a gap, unless it is known. What held no record is told where the log goes on without it.
+    fn miss(&mut self, gap: Gap) {
+        let known = if gap.seqs.is_empty() {
+            self.tail.is_some()
+        } else {
+            Gaps::new(self.known.clone()).end_at(gap.seqs.start) >= gap.seqs.end
+        };
+        if !known {
+            self.fresh.push(gap);
+        }
+    }
+
+    /// All gaps of the live segments.
+    pub(crate) fn gaps(&self) -> Gaps {
+        let first = self
+            .chain
+            .first()
+            .map_or(SeqNo::ZERO, |first| first.header.base_seq);
+        let all = self.known.iter().chain(&self.fresh);
+        Gaps::new(all.filter(|gap| gap.seqs.end > first).cloned().collect())
+    }
+
+    /// What has to be repaired, as an error.
+    pub(crate) fn damage(&self, dir: &Path) -> Option<Error> {
+        let gap = self.fresh.first()?;
+        let reason = match gap.cause {
+            Cause::Damaged => format!(
+                "record {} should be here: everything below {} was declared durable",
+                gap.seqs.start, self.promised
+            ),
+            Cause::MissingSegment | Cause::MissingTail => gap.to_string(),
+        };
+        let segment = self.segment(gap.segment);
+        let path = segment.map_or(dir, |segment| &segment.path);
+        Some(Error::corrupt(path, gap.position, reason))
+    }
+
+    /// The live segment of this number.
+    pub(crate) fn segment(&self, number: u64) -> Option<&Segment> {
+        let mut segments = self.chain.iter();
+        segments.find(|segment| segment.header.number == number)
     }
 
     /// The newest segment holds nothing: it is begun anew instead of cut.
     pub(crate) fn newest_is_empty(&self) -> bool {
-        self.tail
-            .as_ref()
-            .is_some_and(|tail| tail.records == 0 && tail.after.is_none())
+        let nothing = |tail: &Tail| tail.stretches.len() == 1 && tail.stretches[0].records == 0;
+        self.tail.as_ref().is_some_and(nothing)
             && self
                 .chain
                 .last()
@@ -138,18 +237,16 @@ impl Found {
     }
 
     /// The live segments with their ends, and the void numbers between them.
-    pub(crate) fn live(&self, end: End) -> (VecDeque<Live>, Vec<Range<SeqNo>>) {
+    pub(crate) fn live(&self) -> (VecDeque<Live>, Vec<Range<SeqNo>>) {
         let mut live = VecDeque::new();
         let mut voids = Vec::new();
-        for (index, segment) in self.chain.iter().enumerate() {
+        let newest = (self.end.position, self.end.next_seq);
+        let ends = self.ends.iter().copied().chain([newest]);
+        for (segment, (end, next_seq)) in self.chain.iter().zip(ends) {
             let header = &segment.header;
             if header.previous.next_seq < header.base_seq {
                 voids.push(header.previous.next_seq..header.base_seq);
             }
-            let (end, next_seq) = match self.chain.get(index + 1).map(|next| next.header.previous) {
-                Some(named) => (named.end, named.next_seq),
-                None => (end.position, end.next_seq),
-            };
             live.push_back(Live {
                 life: Life {
                     number: header.number,
@@ -167,21 +264,41 @@ impl Found {
 
     /// What is settled, as the cursor tells it, or else the frames (row M).
     pub(crate) fn settled(&self, voids: Vec<Range<SeqNo>>) -> Settled {
+        let gaps = Gaps::new(self.known.iter().chain(&self.fresh).cloned().collect());
+        let gaps = gaps.iter().map(|gap| gap.seqs.clone());
         if let Some(slot) = self.survey.slot() {
-            return Settled::new(slot.origin, slot.low, slot.totals, &slot.runs, voids);
+            return Settled::new(slot.origin, slot.low, slot.totals, &slot.runs, voids, gaps);
         }
         let first = self
             .chain
             .first()
             .map_or(SeqNo::ZERO, |segment| segment.header.base_seq);
         let low = self
-            .tail
-            .as_ref()
-            .map_or(SeqNo::ZERO, |tail| tail.acked.min(tail.next_seq))
+            .counted()
+            .iter()
+            .map(|stretch| stretch.acked)
+            .fold(SeqNo::ZERO, SeqNo::max)
+            .min(self.end.next_seq)
             .max(first);
         let mut totals = [0; Class::ALL.len()];
-        totals[Class::ALL.len() - 1] = low.get();
-        Settled::new(SeqNo::ZERO, low, totals, &[], voids)
+        totals[Class::Unknown.index()] = low.get();
+        let mut from = SeqNo::ZERO;
+        for gap in gaps.clone() {
+            // Of these it is known.
+            let lost = gap.end.min(low) - gap.start.max(from);
+            totals[Class::Lost.index()] += lost;
+            totals[Class::Unknown.index()] -= lost;
+            from = from.max(gap.end);
+        }
+        Settled::new(SeqNo::ZERO, low, totals, &[], voids, gaps)
+    }
+
+    /// The stretches of the newest segment up to where the log ends.
+    fn counted(&self) -> &[Stretch] {
+        self.tail
+            .as_ref()
+            .and_then(|tail| tail.stretches.get(..self.end.stretches))
+            .unwrap_or_default()
     }
 
     /// Numbers that were reserved for the life that ended.
@@ -195,25 +312,40 @@ impl Found {
         slots.chain(self.chain.iter().map(|segment| segment.header.seq_limit))
     }
 
-    /// Row H, as far as it is decided today: a file that lost both header copies is a spare, unless
-    /// its frames promise records that are nowhere else.
-    pub(crate) fn check_headless<F: Fs>(&self, fs: &F, end: End) -> Result<(), Error> {
-        for headless in self
-            .survey
-            .headless
-            .iter()
-            .filter(|headless| !headless.blank)
-        {
-            let path = &headless.path;
-            let promised = promise_without_header(fs, path).map_err(Error::io("read", path))?;
-            if promised > end.next_seq {
-                let reason = format!(
-                    "both header copies are lost, and the records in it up to {promised} were declared durable"
-                );
-                return Err(Error::corrupt(path, 0, reason));
+    /// Rows G and H: a file that lost both header copies is live if the chain or the cursor names the
+    /// life that its start frame tells, or if its frames promise records that are nowhere else.
+    fn unclaimed<F: Fs>(&self, fs: &F) -> Result<Option<(PathBuf, SegmentHeader)>, Error> {
+        let slot = self.survey.slot();
+        let oldest = slot.map_or(0, |slot| slot.oldest);
+        let named = self.chain.iter().map(|segment| {
+            let previous = segment.header.previous;
+            (previous.number, previous.salt)
+        });
+        let named: Vec<(u64, u64)> = named.chain(slot.map(|slot| slot.newest)).collect();
+        let headless = self.survey.headless.iter();
+        for path in headless.filter(|h| !h.blank).map(|h| &h.path) {
+            let told = told_by_start(fs, path).map_err(Error::io("read", path))?;
+            let Some((header, promised)) = told else {
+                continue;
+            };
+            let life = (header.number, header.salt);
+            let newer = self.chain.last().is_none_or(|l| l.header.number < life.0);
+            let live = named.contains(&life) && (newer || self.segment(life.0).is_none());
+            if header.log_id == self.log_id
+                && life.0 >= oldest
+                && (live || newer && promised > self.recovered_end())
+            {
+                return Ok(Some((path.clone(), header)));
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// The number after the last record that is there.
+    fn recovered_end(&self) -> SeqNo {
+        self.counted()
+            .last()
+            .map_or(SeqNo::ZERO, |stretch| stretch.next_seq)
     }
 }
 
@@ -224,7 +356,10 @@ fn leave_copies<F: Fs>(fs: &F, segments: &mut Vec<Segment>) -> Result<(), Error>
     for segment in segments.drain(..) {
         match kept.last_mut() {
             Some(twin) if twin.header == segment.header => {
-                let reach = |one: &Segment| Ok(scan(fs, one, one.file_len)?.end);
+                let reach = |one: &Segment| {
+                    let stretches = scan(fs, one, one.file_len)?.stretches;
+                    Ok(stretches.last().map(|last| last.end))
+                };
                 if reach(twin)? < reach(&segment)? {
                     *twin = segment;
                 }
@@ -249,44 +384,16 @@ fn scan<F: Fs>(fs: &F, segment: &Segment, limit: u64) -> Result<Tail, Error> {
     scan_tail(&file, life, segment.header.base_seq, limit).map_err(Error::io("read", &segment.path))
 }
 
-/// The largest promise about records in a file whose start frame is all that names its life.
-///
-/// A promise up to the segment's own base is one about its predecessor, and reaches only to that
-/// one's end: the numbers in between are void. Without this, a crash while recovery begins a segment
-/// would look like a loss.
-fn promise_without_header<F: Fs>(fs: &F, path: &Path) -> std::io::Result<SeqNo> {
-    let file = fs.open(path, Access::Read)?;
-    let mut window = Window::new(super::options::MAX_SEGMENT_SIZE);
-    let start = window.slice(&file, BODY, HEADER_LEN + FIELDS_LEN)?;
-    if start.len() < HEADER_LEN + FIELDS_LEN {
-        return Ok(SeqNo::ZERO);
-    }
-    let salt = u64_at(&start, HEADER_LEN + 64);
-    let own = match Header::decode(&start, salt) {
-        Decoded::Header(header) if header.kind == Kind::Start => header,
-        Decoded::Header(_) | Decoded::Unknown(_) | Decoded::Invalid => return Ok(SeqNo::ZERO),
-    };
-    let fields = &start[HEADER_LEN..];
-    let mut promised = match SegmentHeader::decode_fields(fields) {
-        PageFound::Header(header) if own.covers(fields) => header.previous.next_seq,
-        _ => SeqNo::ZERO,
-    };
-    let number = own.segment;
-    search(&mut window, &file, Life { number, salt }, BODY, |header| {
-        if header.durable_seq > own.first_seq {
-            promised = promised.max(header.durable_seq);
-        }
-        true
-    })?;
-    Ok(promised)
-}
-
 impl Found {
     pub(crate) fn dictionary(&self) -> Dictionary {
         let mut dictionary = Dictionary::default();
         for (id, text) in &self.definitions {
             // A copy: the slice would hold on to a whole read buffer.
             dictionary.insert(*id, bytes::Bytes::copy_from_slice(text));
+        }
+        if !self.fresh.is_empty() {
+            // What is lost may have defined ids that records behind it use.
+            dictionary.skip_ids();
         }
         dictionary
     }
@@ -297,10 +404,12 @@ impl Found {
         newest.unwrap_or_default()
     }
 
-    /// The largest segment number in any header.
+    /// The largest segment number in any header or cursor slot: that of a missing segment is not given
+    /// again.
     pub(crate) fn largest_number(&self) -> u64 {
         let numbers = self.survey.segments.iter().map(|s| s.header.number);
-        numbers.max().unwrap_or(0)
+        let named = self.survey.slots.iter().flatten().map(|s| s.newest.0);
+        numbers.chain(named).max().unwrap_or(0)
     }
 
     /// Files that hold nothing live. Other logs' files are left alone.
@@ -330,34 +439,57 @@ impl Found {
         Ok(Pool::new(spares, self.survey.largest_identity))
     }
 
-    pub(crate) fn predecessor(&self, end: End) -> Predecessor {
+    pub(crate) fn predecessor(&self) -> Predecessor {
+        let end = &self.end;
         match self.chain.last().map(|newest| newest.header) {
-            None => Predecessor::NONE,
+            None => Predecessor {
+                next_seq: end.next_seq,
+                ..Predecessor::NONE
+            },
             Some(header) if self.newest_is_empty() => header.previous,
             Some(header) => Predecessor {
                 number: header.number,
                 salt: header.salt,
                 end: end.position,
                 next_seq: end.next_seq,
-                kind: match &self.tail {
-                    Some(tail) if tail.sealed && end.row == Row::A => EndKind::Sealed,
+                kind: match self.counted().last() {
+                    Some(last) if last.sealed && end.row == Row::A => EndKind::Sealed,
                     Some(_) | None => EndKind::Torn,
                 },
             },
         }
     }
 
-    /// Bytes of this life behind the end.
-    pub(crate) fn unproven_bytes(&self, end: End) -> u64 {
-        let Some(tail) = &self.tail else { return 0 };
-        let torn = match &tail.stop {
+    /// Bytes of this life behind the end that were not promised.
+    pub(crate) fn unproven_bytes(&self) -> u64 {
+        let Some(last) = self.counted().last() else {
+            return 0;
+        };
+        let after = last.after;
+        let behind = after.map_or(0, |header| header.position + header.span());
+        let torn = match &last.stop {
             (position, At::BadPayload(header)) => position + header.span(),
             (position, At::BadHeader) => position + HEADER_LEN as u64,
             (position, At::Frame(_) | At::Unknown(_) | At::Nothing) => *position,
         };
-        let behind = tail
-            .after
-            .map_or(0, |header| header.position + header.span());
-        torn.max(behind).max(tail.end).saturating_sub(end.position)
+        let from = match self.end.row {
+            Row::A | Row::B | Row::C | Row::D => self.end.position,
+            // The damaged region was promised; only what follows it was not.
+            Row::E | Row::I | Row::J => after.map_or(u64::MAX, |header| header.position),
+        };
+        torn.max(behind).max(last.end).saturating_sub(from)
+    }
+}
+
+/// What is lost with a damaged region of this segment.
+fn gap_of(region: Region, segment: &Segment) -> Gap {
+    let end = region.end.unwrap_or(segment.file_len);
+    Gap {
+        position: region.position,
+        len: match region.cause {
+            Cause::Damaged => end.saturating_sub(region.position),
+            Cause::MissingSegment | Cause::MissingTail => 0,
+        },
+        ..Gap::new(region.seqs, region.cause, segment.header.number)
     }
 }

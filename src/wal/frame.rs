@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Seal,
     /// Definitions of ids.
     Dictionary,
+    /// Numbers that can no longer be read.
+    Gap,
     /// A kind of a later version that may be skipped.
     Ignorable(u8),
 }
@@ -50,6 +52,7 @@ impl Kind {
             Self::Start => 2,
             Self::Seal => 3,
             Self::Dictionary => 4,
+            Self::Gap => 5,
             Self::Ignorable(code) => code,
         }
     }
@@ -60,6 +63,7 @@ impl Kind {
             2 => Some(Self::Start),
             3 => Some(Self::Seal),
             4 => Some(Self::Dictionary),
+            5 => Some(Self::Gap),
             128.. => Some(Self::Ignorable(code)),
             _ => None,
         }

@@ -20,11 +20,14 @@ mod error;
 mod found;
 mod frame;
 pub mod fs;
+mod gap;
+mod headless;
 mod keeper;
 mod marks;
 mod open;
 mod options;
 mod pool;
+mod quarantine;
 mod quota;
 mod reader;
 mod recovery;
@@ -56,8 +59,9 @@ use self::options::{SAVE_INTERVAL, WRITE_DELAY};
 use self::wait::{Heard, with_thread_waker};
 
 pub use self::error::Error;
+pub use self::gap::{Cause, Gap};
 pub use self::open::Opened;
-pub use self::options::{Durability, OnFull, Options};
+pub use self::options::{Durability, OnCorruption, OnFull, Options};
 pub use self::reader::{Reader, Record};
 pub use self::seq::{LogId, SeqNo};
 pub use self::settled::{Class, Totals};
@@ -97,8 +101,9 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] if the log is open already. [`Error::Corrupt`] if promised bytes are gone:
-    /// nothing was changed, `ferrylog verify` says what is readable. [`Error::Version`] and
+    /// [`Error::Locked`] if the log is open already. [`Error::Corrupt`] if promised bytes are gone and
+    /// [`Options::on_corruption`] says so, or no header is left: nothing was changed, `ferrylog
+    /// verify` says what is readable. [`Error::Version`] and
     /// [`Error::ForeignLog`] if the files are not this version's or not one log's.
     /// [`Error::Options`] if an option is out of range. [`Error::Io`] for the rest.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {

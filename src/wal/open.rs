@@ -3,7 +3,7 @@
 //! Owns: the order of recovery's reads and writes (`docs/durability.md`, "Opening"). Must not know:
 //! how the verdict is reached (`recovery`), or anything about a running log.
 //!
-//! Order of durable steps: sync and re-read (R3); decide; a cursor without the clean mark and with
+//! Order of durable steps: sync and re-read (R3); decide; copies of what is damaged; a cursor without the clean mark and with
 //! a new limit (R4b); the new segment's header; the cut of the old newest segment (R4). Until the
 //! decision nothing is changed, and no step writes into a segment that holds records.
 
@@ -24,12 +24,14 @@ use super::error::Error;
 use super::found::Found;
 use super::frame::MAX_SEGMENT_NUMBER;
 use super::fs::{Access, File, Fs};
+use super::gap::Gap;
 use super::keeper::{CursorFiles, replace};
 use super::marks::Atomics;
-use super::options::{Options, SEQ_JUMP, SEQ_LEAD};
+use super::options::{OnCorruption, Options, SEQ_JUMP, SEQ_LEAD};
 use super::pool::Fill;
+use super::quarantine::quarantine;
 use super::reader::{Live, Segments};
-use super::recovery::{End, continue_at, ended_cleanly};
+use super::recovery::{continue_at, ended_cleanly};
 use super::seq::{LogId, SeqNo};
 use super::settled::{Class, Settled};
 use super::shortage::Shortage;
@@ -56,6 +58,9 @@ pub struct Opened {
     /// Both cursor slots were lost: what is settled was taken from the frames, and records may be
     /// shipped again.
     pub cursor_lost: bool,
+    /// What was promised and is gone, found just now. Numbers that were settled before keep their
+    /// outcome; the others are settled as [`Lost`](super::Class::Lost).
+    pub gaps: Vec<Gap>,
 }
 
 impl fmt::Display for Opened {
@@ -68,7 +73,7 @@ impl fmt::Display for Opened {
         if self.created {
             return f.write_str("new log");
         }
-        if self.clean {
+        if self.clean && self.gaps.is_empty() {
             return write!(f, "closed in order; goes on at {recovered_end}");
         }
         write!(f, "recovered up to {recovered_end} after an unclean end")?;
@@ -77,6 +82,9 @@ impl fmt::Display for Opened {
                 f,
                 "; an unfinished write of {unproven_bytes} bytes behind it was cut off"
             )?;
+        }
+        for gap in &self.gaps {
+            write!(f, "; lost: {gap}")?;
         }
         if self.cursor_lost {
             f.write_str("; both cursor files were lost, records may be shipped again")?;
@@ -123,10 +131,14 @@ fn recover<F: Fs>(
     options: Options,
     created: bool,
 ) -> Result<(Core<F>, Opened), Error> {
-    let found = Found::of(&*fs, dir)?.ok_or_else(|| Error::NotALog { path: dir.into() })?;
-    let end = found.end()?;
-    found.check_headless(&*fs, end)?;
-    go_on(fs, dir, options, &found, end, created)
+    let mut found = Found::of(&*fs, dir)?.ok_or_else(|| Error::NotALog { path: dir.into() })?;
+    if options.on_corruption == OnCorruption::Refuse
+        && let Some(damage) = found.damage(dir)
+    {
+        return Err(damage);
+    }
+    quarantine(&*fs, dir, &mut found)?;
+    go_on(fs, dir, options, &found, created)
 }
 
 /// A new log is its cursor: it appears whole, and names no segment yet.
@@ -135,22 +147,33 @@ fn create_log<F: Fs>(fs: &F, dir: &Path) -> Result<(), Error> {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&random()?.to_le_bytes());
     id[8..].copy_from_slice(&random()?.to_le_bytes());
+    let nothing = Settled::new(SeqNo::ZERO, SeqNo::ZERO, [0; Class::ALL.len()], &[], [], []);
     let slot = Slot {
-        log_id: LogId::new(id),
         generation: 1,
-        low: SeqNo::ZERO,
+        clean: true,
+        ..slot_of(LogId::new(id), &nothing)
+    };
+    replace(fs, dir, &dir.join(CURSORS[0]), &slot.encode())?;
+    Ok(())
+}
+
+/// A slot with what is settled, and nothing else of note.
+fn slot_of(log_id: LogId, settled: &Settled) -> Slot {
+    let (runs, totals) = settled.to_slot_parts();
+    Slot {
+        log_id,
+        generation: 0,
+        low: settled.low(),
         oldest: 0,
         newest: (0, 0),
         synced: SeqNo::ZERO,
         seq_limit: SeqNo::ZERO + SEQ_LEAD,
         origin: SeqNo::ZERO,
-        totals: [0; Class::ALL.len()],
+        totals,
         unclean_ends: 0,
-        clean: true,
-        runs: Vec::new(),
-    };
-    replace(fs, dir, &dir.join(CURSORS[0]), &slot.encode())?;
-    Ok(())
+        clean: false,
+        runs,
+    }
 }
 
 /// R3: what a killed process left in memory becomes durable, and what is read comes from the medium.
@@ -174,42 +197,36 @@ fn go_on<F: Fs>(
     dir: &Path,
     options: Options,
     found: &Found,
-    end: End,
     created: bool,
 ) -> Result<(Core<F>, Opened), Error> {
+    let end = &found.end;
     let newest = found.newest();
     let slot = found.survey.slot();
     let clean = ended_cleanly(slot, newest, end.next_seq);
-    let base = next_seq(dir, found, end, clean)?;
+    let base = next_seq(dir, found, clean)?;
     let opened = Opened {
         created,
         clean,
         unclean_ends: slot.map_or(0, |slot| slot.unclean_ends) + u64::from(!clean),
         recovered_end: end.next_seq,
         void: end.next_seq..base,
-        unproven_bytes: found.unproven_bytes(end),
+        unproven_bytes: found.unproven_bytes(),
         cursor_lost: slot.is_none(),
+        gaps: found.fresh.clone(),
     };
 
-    let (mut live, voids) = found.live(end);
+    let (mut live, voids) = found.live();
     let mut settled = found.settled(voids);
     settled.add_void(end.next_seq..base);
     let saved = found.survey.slots.clone();
     let mut cursor = CursorFiles::open(&*fs, dir, saved, opened.unclean_ends)?;
-    let (runs, totals) = settled.to_slot_parts();
     let first_save = Slot {
-        log_id: found.log_id,
-        generation: 0,
-        low: settled.low(),
         oldest: oldest_needed(&live, settled.low(), newest.0),
         newest,
         synced: end.next_seq,
         seq_limit: base + SEQ_LEAD,
-        origin: SeqNo::ZERO,
-        totals,
         unclean_ends: opened.unclean_ends,
-        clean: false,
-        runs,
+        ..slot_of(found.log_id, &settled)
     };
     cursor.save(&*fs, dir, first_save)?;
 
@@ -220,12 +237,13 @@ fn go_on<F: Fs>(
         pool: Mutex::new(found.pool(&*fs)?),
         fill: Fill::default(),
         dictionary: RwLock::new(found.dictionary()),
+        gaps: found.gaps(),
         keeper: Bell::default(),
         last_number: found.largest_number().into(),
         options,
         fs,
     };
-    let active = begin(&files, found, end, base)?;
+    let active = begin(&files, found, base)?;
     if found.newest_is_empty() {
         live.pop_back();
     }
@@ -243,10 +261,10 @@ pub(crate) fn oldest_needed(live: &VecDeque<Live>, low: SeqNo, newest: u64) -> u
 }
 
 /// The number of the next record (R4b).
-fn next_seq(dir: &Path, found: &Found, end: End, clean: bool) -> Result<SeqNo, Error> {
+fn next_seq(dir: &Path, found: &Found, clean: bool) -> Result<SeqNo, Error> {
     let cursor_lost = found.survey.slot().is_none();
     let jump = if cursor_lost { SEQ_JUMP } else { 0 };
-    let base = continue_at(end.next_seq, clean, found.limits(), jump);
+    let base = continue_at(found.end.next_seq, clean, found.limits(), jump);
     if base + SEQ_LEAD >= SeqNo::LIMIT || found.largest_number() >= MAX_SEGMENT_NUMBER - 1 {
         return Err(Error::corrupt(dir, 0, "no number is left to go on with"));
     }
@@ -254,13 +272,8 @@ fn next_seq(dir: &Path, found: &Found, end: End, clean: bool) -> Result<SeqNo, E
 }
 
 /// Begins the segment in which the log goes on, and ends the one before, in this order.
-fn begin<F: Fs>(
-    files: &Files<F>,
-    found: &Found,
-    end: End,
-    base: SeqNo,
-) -> Result<Active<F>, Error> {
-    let previous = found.predecessor(end);
+fn begin<F: Fs>(files: &Files<F>, found: &Found, base: SeqNo) -> Result<Active<F>, Error> {
+    let previous = found.predecessor();
     let header = files.new_header(base, base + SEQ_LEAD, previous)?;
     let mut active = files.begin_segment(header, &mut VecDeque::new())?;
     active.sync()?;
@@ -279,7 +292,9 @@ fn begin<F: Fs>(
                 .lock()
                 .release(fs, &files.dir, path, files.options.max_spares)?;
         }
-        Some(old) => cut(&*files.fs, &old.path, end.position)?,
+        // What could not be copied stays where it is.
+        Some(_) if found.fresh.iter().any(Gap::is_pinned) => {}
+        Some(old) => cut(&*files.fs, &old.path, found.end.position)?,
     }
     Ok(active)
 }
@@ -293,13 +308,14 @@ fn core<F: Fs>(
 ) -> Core<F> {
     let base = active.header.base_seq;
     let budget = files.options.memory_budget;
+    let gaps = files.gaps.clone();
     Core {
         staging: Mutex::new(Staging::new(base, base + SEQ_LEAD / 2, budget)),
         space: Condvar::new(),
         ledger: Mutex::new(Ledger::new(&active, true)),
         writer: Mutex::new(active),
         sync: Mutex::new(()),
-        segments: Arc::new(Segments(Mutex::new(live))),
+        segments: Arc::new(Segments(Mutex::new(live), gaps)),
         settled: Mutex::new(settled),
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),

@@ -87,6 +87,47 @@ pub struct Options {
     pub quota_bytes: Option<u64>,
     /// What happens while there is no space, on the disk or within the quota. Default: [`OnFull::Block`].
     pub on_full: OnFull,
+    /// What opening does where promised records are gone. Default: [`OnCorruption::Quarantine`].
+    pub on_corruption: OnCorruption,
+}
+
+/// What opening does where promised records are gone (`docs/durability.md`, rows D to J).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum OnCorruption {
+    /// Goes on behind the damage: its bytes are copied to `quarantine/` in the log's directory, the
+    /// numbers that are gone are settled as [`lost`](super::Class::Lost), and
+    /// [`Opened::gaps`](super::Opened::gaps) names them.
+    #[default]
+    Quarantine,
+    /// Refuses with [`Error::Corrupt`] and changes nothing.
+    Refuse,
+}
+
+impl OnCorruption {
+    /// The name used in configuration, on the command line and in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+impl std::fmt::Display for OnCorruption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for OnCorruption {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Quarantine, Self::Refuse]
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or_else(|| format!("unknown policy {name:?}: use quarantine or refuse"))
+    }
 }
 
 impl Default for Options {
@@ -102,6 +143,7 @@ impl Default for Options {
             max_spares: 2,
             quota_bytes: None,
             on_full: OnFull::default(),
+            on_corruption: OnCorruption::Quarantine,
         }
     }
 }
@@ -133,6 +175,8 @@ pub(crate) const MAX_DICTIONARY_BYTES: usize = 64 << 10;
 pub(crate) const SEQ_LEAD: u64 = 1 << 24;
 /// Added to the largest known limit when both cursor files are lost (R4b).
 pub(crate) const SEQ_JUMP: u64 = 1 << 32;
+/// Copies of damaged regions that a log keeps; what does not fit stays where it is.
+pub(crate) const MAX_QUARANTINE_BYTES: u64 = 256 << 20;
 /// Time between two saves of the cursor.
 pub(crate) const SAVE_INTERVAL: Duration = Duration::from_millis(200);
 /// How long staged records wait for company when nobody waits for them.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::directory::read_header;
+use super::directory::was_released;
 use super::error::Error;
 use super::frame::{Header, Kind, record_at};
 use super::fs::{Access, Fs};
-use super::scan::{Life, Step, Walk, Window, payload};
+use super::gap::Gaps;
+use super::scan::{At, Life, Step, Walk, Window, payload, search};
 use super::seq::SeqNo;
 
 /// A live segment, as far as its records are durable.
@@ -34,9 +35,9 @@ pub(crate) struct Live {
     pub next_seq: SeqNo,
 }
 
-/// The live segments, oldest first; only the last one still grows.
+/// The live segments, oldest first, and the gaps in them; only the last segment still grows.
 #[derive(Debug, Default)]
-pub(crate) struct Segments(pub Mutex<VecDeque<Live>>);
+pub(crate) struct Segments(pub Mutex<VecDeque<Live>>, pub Gaps);
 
 impl Segments {
     /// The first segment that holds `seq` or later numbers.
@@ -189,9 +190,35 @@ impl<F: Fs> Reader<F> {
                     return Ok(true);
                 }
                 Step::Frame { .. } => {}
-                Step::Stop(at) => return Err(self.stopped(at.reason())),
+                Step::Stop(at) => self.pass_gap(&at)?,
             }
         }
+    }
+
+    /// Goes on behind a damaged region, if the records that should be in it are a known gap.
+    fn pass_gap(&mut self, found: &At) -> Result<(), Error> {
+        let Some(open) = self.open.as_mut() else {
+            return Ok(());
+        };
+        let end = self.segments.1.end_at(open.walk.expected);
+        let mut next = None;
+        if end < open.live.next_seq {
+            let (window, walk) = (&mut self.window, &open.walk);
+            search(window, &open.file, walk.life, walk.position, |header| {
+                if header.first_seq >= end && walk.may_go_on_at(&header) {
+                    next.get_or_insert((header.position, header.first_seq));
+                }
+                next.is_none()
+            })
+            .map_err(Error::io("read", &open.live.path))?;
+        }
+        let (position, seq) = next.unwrap_or((open.live.end, open.live.next_seq));
+        if end < seq {
+            return Err(self.stopped(found.reason()));
+        }
+        open.walk.jump(position, seq);
+        self.next = self.next.max(end);
+        Ok(())
     }
 
     fn enter(&mut self, header: &Header) -> Result<(), Error> {
@@ -258,13 +285,13 @@ impl<F: Fs> Reader<F> {
             return self.released();
         };
         let (path, life) = (&open.live.path, open.live.life);
-        match read_header(&*self.fs, path) {
-            Ok(Some(header)) if (header.number, header.salt) == (life.number, life.salt) => {
+        match was_released(&*self.fs, path, (life.number, life.salt)) {
+            Ok(false) => {
                 let expected = open.walk.expected;
                 let reason = format!("record {expected} should be here: {found}");
                 Error::corrupt(path, open.walk.position, reason)
             }
-            Ok(_) => {
+            Ok(true) => {
                 self.open = None;
                 self.released()
             }

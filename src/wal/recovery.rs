@@ -1,16 +1,32 @@
 //! What recovery decides: a pure function of what was found (`docs/durability.md`, the recovery
 //! table).
 //!
-//! Owns: the judgement of where the log ends. Must not know: files; the caller scans, and acts.
+//! Owns: the judgement of where the log ends and which promised numbers are gone. Must not know:
+//! files; the caller scans, and acts.
 //!
 //! Invariants: a checksum error is the end of the log only where the bytes are provably not
-//! promised (R9), and that end is no corruption (P5); what needs repair is refused with a name and a position, and nothing is changed.
+//! promised (R9), and that end is no corruption (P5); nothing promised is passed over without a gap,
+//! and nothing else is ever in one.
+
+use std::ops::Range;
 
 use super::cursor::Slot;
+use super::gap::Cause;
 use super::scan::{At, Tail};
 use super::seq::SeqNo;
 
-/// What stands where the whole frames of the newest segment stop.
+/// What the chain says of the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// The newest one.
+    Newest,
+    /// The newest one that is there; the cursor names a later one.
+    NewestLeft,
+    /// Its successor is there, and says where it ends; or the file between them is missing.
+    Older { hole: bool },
+}
+
+/// What stands where a stretch of whole frames stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AtStop {
     /// Zeros, or an earlier life of the file.
@@ -19,67 +35,138 @@ pub(crate) enum AtStop {
     Invalid,
 }
 
+/// The first header of this life behind the stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Follows {
+    /// There is none.
+    Nothing,
+    /// Its frame begins at or below W: everything before it was promised.
+    Promised,
+    /// Its frame begins above W.
+    Unpromised,
+}
+
 /// The row of the table that applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Row {
-    /// The end of the log.
+    /// The end.
     A,
-    /// The end of the log, behind it an unfinished write.
+    /// The end, behind it an unfinished write.
     B,
     /// Unsynced writes landed out of order: cut here, report what is behind.
     C,
-    /// Promised records are missing, and whole frames follow.
+    /// Promised records are gone: a gap up to the frame that follows; on behind it.
     D,
-    /// Promised records are missing, and nothing follows.
+    /// Promised records are gone, and none that was promised follows: a gap up to W, the end.
     E,
+    /// The next segment is missing: a gap up to W.
+    I,
+    /// The newest segment is missing: a gap up to W.
+    J,
 }
 
-/// The recovery table. `frames_follow`: valid headers behind the stop; `promised`: some record at
-/// or behind the stop was declared durable.
-pub(crate) const fn row(at: AtStop, frames_follow: bool, promised: bool) -> Row {
-    match (at, frames_follow, promised) {
-        (AtStop::Blank, false, false) => Row::A,
-        (AtStop::Invalid, false, false) => Row::B,
-        (AtStop::Blank | AtStop::Invalid, true, false) => Row::C,
-        (AtStop::Blank | AtStop::Invalid, true, true) => Row::D,
-        (AtStop::Blank | AtStop::Invalid, false, true) => Row::E,
+/// The recovery table. `promised`: W is above the stop.
+pub(crate) const fn row(place: Place, at: AtStop, follows: Follows, promised: bool) -> Row {
+    match (at, follows, promised) {
+        (AtStop::Blank, Follows::Nothing, false) => Row::A,
+        (AtStop::Invalid, Follows::Nothing, false) => Row::B,
+        (_, Follows::Promised | Follows::Unpromised, false) => Row::C,
+        (_, Follows::Promised, true) => Row::D,
+        (AtStop::Invalid, Follows::Nothing, true) | (_, Follows::Unpromised, true) => Row::E,
+        (AtStop::Blank, Follows::Nothing, true) => match place {
+            Place::Newest | Place::Older { hole: false } => Row::E,
+            Place::Older { hole: true } => Row::I,
+            Place::NewestLeft => Row::J,
+        },
     }
 }
 
-/// Where the log ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A damaged region, and the promised numbers that were in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Region {
+    pub seqs: Range<SeqNo>,
+    pub cause: Cause,
+    pub position: u64,
+    /// `None`: up to the end of the file.
+    pub end: Option<u64>,
+}
+
+/// Where a segment ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct End {
     pub row: Row,
     pub position: u64,
     pub next_seq: SeqNo,
+    /// The scan's stretches that count.
+    pub stretches: usize,
+    /// What is damaged in front of the end.
+    pub regions: Vec<Region>,
 }
 
-/// Judges the newest segment. `promised` is the largest promise known from anywhere: "everything
-/// below this number is durable".
-///
-/// # Errors
-///
-/// The first number that is missing although it was promised (rows D, E, J).
-pub(crate) fn judge(tail: &Tail, promised: SeqNo) -> Result<End, SeqNo> {
-    let at = match tail.stop.1 {
-        At::Nothing => AtStop::Blank,
-        At::Frame(_) | At::BadPayload(_) | At::BadHeader | At::Unknown(_) => AtStop::Invalid,
-    };
-    match row(at, tail.after.is_some(), promised > tail.next_seq) {
-        Row::D | Row::E => Err(tail.next_seq),
-        row => {
-            // A batch is recovered whole or not at all; below a promise nothing is cut.
-            let (position, next_seq) = tail
-                .unfinished
-                .filter(|&(_, first)| first >= promised)
-                .unwrap_or((tail.end, tail.next_seq));
-            Ok(End {
-                row,
-                position,
-                next_seq,
-            })
+impl End {
+    /// Of a log without segments.
+    pub(crate) fn empty(position: u64, next_seq: SeqNo) -> Self {
+        Self {
+            row: Row::A,
+            position,
+            next_seq,
+            stretches: 0,
+            regions: Vec::new(),
         }
     }
+}
+
+/// Judges one segment. `promised` is W, the largest promise known from anywhere: "everything below
+/// this number is durable".
+pub(crate) fn judge(tail: &Tail, promised: SeqNo, place: Place) -> End {
+    let mut end = End::empty(0, SeqNo::ZERO);
+    for stretch in &tail.stretches {
+        end.stretches += 1;
+        (end.position, end.next_seq) = (stretch.end, stretch.next_seq);
+        let at = match stretch.stop.1 {
+            At::Nothing => AtStop::Blank,
+            At::Frame(_) | At::BadPayload(_) | At::BadHeader | At::Unknown(_) => AtStop::Invalid,
+        };
+        let follows = match &stretch.after {
+            None => Follows::Nothing,
+            Some(header) if header.first_seq <= promised => Follows::Promised,
+            Some(_) => Follows::Unpromised,
+        };
+        end.row = row(place, at, follows, promised > stretch.next_seq);
+        let (cause, up_to) = match end.row {
+            Row::A | Row::B | Row::C => {
+                // A batch is recovered whole or not at all; below a promise nothing is cut.
+                let unfinished = stretch.unfinished.filter(|&(_, first)| first >= promised);
+                (end.position, end.next_seq) = unfinished.unwrap_or((end.position, end.next_seq));
+                return end;
+            }
+            Row::D => (Cause::Damaged, None),
+            Row::E => (Cause::Damaged, Some(promised)),
+            Row::I => (Cause::MissingSegment, Some(promised)),
+            Row::J => (Cause::MissingTail, Some(promised)),
+        };
+        let after = stretch.after.as_ref();
+        let lost_to = up_to.or(after.map(|header| header.first_seq));
+        end.next_seq = lost_to.unwrap_or(promised);
+        let region = Region {
+            seqs: stretch.next_seq..end.next_seq,
+            cause,
+            position: stretch.stop.0,
+            end: after.map(|header| header.position),
+        };
+        match end.regions.last_mut() {
+            // Nothing whole lies between: it is one region.
+            Some(last) if last.end == Some(region.position) && last.cause == cause => {
+                last.seqs.end = region.seqs.end;
+                last.end = region.end;
+            }
+            _ => end.regions.push(region),
+        }
+        if end.row != Row::D {
+            return end;
+        }
+    }
+    end
 }
 
 /// R4b: the number the log goes on with. Everything from `end` up to it is void.
@@ -110,32 +197,52 @@ mod tests {
     /// The table once more, row by row, as `docs/durability.md` states it.
     #[test]
     fn every_combination_matches_exactly_one_row() {
-        type Condition = fn(AtStop, bool, bool) -> bool;
-        let table: [(Row, Condition); 5] = [
-            (Row::A, |at, follow, promised| {
-                at == AtStop::Blank && !follow && !promised
+        use AtStop::{Blank, Invalid};
+        use Follows::{Nothing, Promised, Unpromised};
+        type Condition = fn(Place, AtStop, Follows, bool) -> bool;
+        let table: [(Row, Condition); 7] = [
+            (Row::A, |_, at, follows, w| {
+                at == Blank && follows == Nothing && !w
             }),
-            (Row::B, |at, follow, promised| {
-                at == AtStop::Invalid && !follow && !promised
+            (Row::B, |_, at, follows, w| {
+                at == Invalid && follows == Nothing && !w
             }),
-            (Row::C, |_, follow, promised| follow && !promised),
-            (Row::D, |_, follow, promised| follow && promised),
-            (Row::E, |_, follow, promised| !follow && promised),
+            (Row::C, |_, _, follows, w| follows != Nothing && !w),
+            (Row::D, |_, _, follows, w| follows == Promised && w),
+            (Row::E, |place, at, follows, w| {
+                let missing = matches!(place, Place::NewestLeft | Place::Older { hole: true });
+                w && (follows == Unpromised || follows == Nothing && (at == Invalid || !missing))
+            }),
+            (Row::I, |place, at, follows, w| {
+                w && at == Blank && follows == Nothing && place == Place::Older { hole: true }
+            }),
+            (Row::J, |place, at, follows, w| {
+                w && at == Blank && follows == Nothing && place == Place::NewestLeft
+            }),
         ];
-        for at in [AtStop::Blank, AtStop::Invalid] {
-            for (follow, promised) in [(false, false), (false, true), (true, false), (true, true)] {
-                let rows: Vec<Row> = table
-                    .iter()
-                    .filter(|(_, holds)| holds(at, follow, promised))
-                    .map(|(row, _)| *row)
-                    .collect();
-                assert_eq!(
-                    rows,
-                    [row(at, follow, promised)],
-                    "{at:?} {follow} {promised}"
-                );
+        let mut met = 0;
+        for place in [
+            Place::Newest,
+            Place::NewestLeft,
+            Place::Older { hole: false },
+            Place::Older { hole: true },
+        ] {
+            for at in [Blank, Invalid] {
+                for follows in [Nothing, Promised, Unpromised] {
+                    for w in [false, true] {
+                        let rows: Vec<Row> = table
+                            .iter()
+                            .filter(|(_, holds)| holds(place, at, follows, w))
+                            .map(|(row, _)| *row)
+                            .collect();
+                        let expected = row(place, at, follows, w);
+                        assert_eq!(rows, [expected], "{place:?} {at:?} {follows:?} {w}");
+                        met += 1;
+                    }
+                }
             }
         }
+        assert_eq!(met, 48);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::frame::{
     Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at, was_header,
 };
 use super::fs::File;
+use super::gap::{Gap, MAX_GAPS, decode_gaps};
 use super::options::MAX_BATCH_BYTES;
 use super::segment::BODY;
 use super::seq::SeqNo;
@@ -163,6 +164,7 @@ pub(crate) fn look<F: File>(
         && match header.kind {
             Kind::Records => holds_records(&payload, header.count),
             Kind::Dictionary => header.count == 0 && definitions(&payload).is_some(),
+            Kind::Gap => header.count == 0 && decode_gaps(&payload).is_some(),
             Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
         };
     Ok(if whole {
@@ -255,8 +257,8 @@ impl Walk {
     ) -> io::Result<()> {
         let (from, expected) = (self.position, self.expected);
         let mut next = None;
-        search(window, file, self.life, from + 1, |header| {
-            if header.first_seq >= expected && next.is_none() {
+        search(window, file, self.life, from, |header| {
+            if self.may_go_on_at(&header) && next.is_none() {
                 next = Some((header.position, header.first_seq));
             }
             next.is_none()
@@ -264,6 +266,19 @@ impl Walk {
         // Never back, whatever end a damaged header names.
         (self.position, self.expected) = next.unwrap_or((end.0.max(from), end.1.max(expected)));
         Ok(())
+    }
+
+    /// Whether a header that was found by searching from a stop leads on from it. A frame of other
+    /// numbers at the stop itself does, too: those between are not here.
+    pub(crate) fn may_go_on_at(&self, header: &Header) -> bool {
+        header.first_seq >= self.expected
+            && (header.position > self.position || header.first_seq > self.expected)
+    }
+
+    /// Goes on behind a damaged region.
+    pub(crate) fn jump(&mut self, position: u64, expected: SeqNo) {
+        self.position = position;
+        self.expected = expected;
     }
 
     fn pass(&mut self, header: Header, from: u64) -> Step {
@@ -307,29 +322,38 @@ pub(crate) fn search<F: File>(
     }
 }
 
-/// What a scan of the newest segment found; the material of recovery's decision.
+/// Frames that follow one another, and what stands where they stop.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub(crate) struct Stretch {
     /// Behind the last whole frame.
     pub end: u64,
     pub next_seq: SeqNo,
     pub records: u64,
     /// The last frame is a seal.
     pub sealed: bool,
-    /// The largest `durable_seq` in any valid header, those behind the stop included.
-    pub promise: SeqNo,
-    /// The largest `acked_seq` in any whole frame.
+    /// The largest `acked_seq` in any of its frames.
     pub acked: SeqNo,
-    /// Where and on what the scan stopped.
-    pub stop: (u64, At),
-    /// First valid header behind the stop.
-    pub after: Option<Header>,
     /// First frame of a batch that does not end before the stop: a batch counts whole or not (P3).
     pub unfinished: Option<(u64, SeqNo)>,
     pub definitions: Vec<(u32, Bytes)>,
+    /// Gaps that its frames tell of.
+    pub gaps: Vec<Gap>,
+    /// Where and on what it stops.
+    pub stop: (u64, At),
+    /// The header with which the next stretch begins.
+    pub after: Option<Header>,
 }
 
-/// Scans one segment from its first frame to where the frames stop, and behind that.
+/// What a scan of a segment found; the material of recovery's decision.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// At least one; nothing follows the last one.
+    pub stretches: Vec<Stretch>,
+    /// The largest `durable_seq` in any valid header.
+    pub promise: SeqNo,
+}
+
+/// Scans one segment: every stretch of frames, and where it stops.
 pub(crate) fn scan_tail<F: File>(
     file: &F,
     life: Life,
@@ -339,38 +363,59 @@ pub(crate) fn scan_tail<F: File>(
     let mut window = Window::new(limit);
     let mut walk = Walk::new(life, base);
     let mut tail = Tail {
-        end: BODY,
-        next_seq: base,
-        records: 0,
-        sealed: false,
+        stretches: Vec::new(),
         promise: SeqNo::ZERO,
-        acked: SeqNo::ZERO,
-        stop: (BODY, At::Nothing),
-        after: None,
-        unfinished: None,
-        definitions: Vec::new(),
     };
     loop {
-        match walk.step(&mut window, file)? {
-            Step::Frame { header, .. } => tail.accept(&mut window, file, &header)?,
-            Step::Stop(at) => {
-                tail.stop = (walk.position, at);
-                break;
+        let mut stretch = Stretch::at(walk.position, walk.expected);
+        loop {
+            match walk.step(&mut window, file)? {
+                Step::Frame { header, .. } => {
+                    tail.promise = tail.promise.max(header.durable_seq);
+                    stretch.accept(&mut window, file, &header)?;
+                }
+                Step::Stop(at) => {
+                    stretch.stop = (walk.position, at);
+                    break;
+                }
             }
         }
-    }
-    search(&mut window, file, life, tail.stop.0, |header| {
-        // The header at the stop itself may be good while its payload is not.
-        if header.position > tail.stop.0 {
-            tail.after.get_or_insert(header);
+        // Where there are too many to tell apart, the last one swallows the rest.
+        let crowded = tail.stretches.len() >= MAX_GAPS;
+        let mut after = None;
+        search(&mut window, file, life, walk.position, |header| {
+            // The header at the stop itself may be good while its payload is not.
+            tail.promise = tail.promise.max(header.durable_seq);
+            if walk.may_go_on_at(&header) && (crowded || after.is_none()) {
+                after = Some(header);
+            }
+            crowded || after.is_none()
+        })?;
+        stretch.after = after;
+        tail.stretches.push(stretch);
+        match after {
+            Some(header) => walk.jump(header.position, header.first_seq),
+            None => return Ok(tail),
         }
-        tail.promise = tail.promise.max(header.durable_seq);
-        true
-    })?;
-    Ok(tail)
+    }
 }
 
-impl Tail {
+impl Stretch {
+    fn at(position: u64, next_seq: SeqNo) -> Self {
+        Self {
+            end: position,
+            next_seq,
+            records: 0,
+            sealed: false,
+            acked: SeqNo::ZERO,
+            unfinished: None,
+            definitions: Vec::new(),
+            gaps: Vec::new(),
+            stop: (position, At::Nothing),
+            after: None,
+        }
+    }
+
     fn accept<F: File>(
         &mut self,
         window: &mut Window,
@@ -381,7 +426,6 @@ impl Tail {
         self.next_seq = header.end_seq();
         self.records += u64::from(header.count);
         self.sealed = header.kind == Kind::Seal;
-        self.promise = self.promise.max(header.durable_seq);
         self.acked = self.acked.max(header.acked_seq);
         match header.kind {
             Kind::Records if header.more => {
@@ -396,6 +440,10 @@ impl Tail {
                     .into_iter()
                     .map(|(id, text)| (id, payload.slice_ref(text)));
                 self.definitions.extend(own);
+            }
+            Kind::Gap => {
+                let payload = payload(window, file, header)?;
+                self.gaps.extend(decode_gaps(&payload).unwrap_or_default());
             }
             Kind::Start | Kind::Seal | Kind::Ignorable(_) => {}
         }

@@ -140,18 +140,19 @@ pub(crate) struct Run {
 
 /// What is settled, in memory: a low mark, and one byte for each SeqNo of the window above it.
 ///
-/// Void ranges above the mark are kept apart from the window: they are long, few, and told by the
-/// segment headers, so that a crash loop cannot fill the cursor with them.
+/// Void and lost stretches above the mark are kept apart from the window: they may be long, and are
+/// told by the segments, so that neither a crash loop nor a bad disk can fill the cursor with them.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     origin: SeqNo,
     low: SeqNo,
-    /// Codes of the non-void SeqNos from `low` on; zero: not settled. The front is never settled.
+    /// Codes of the SeqNos from `low` on that are in no span; zero: not settled. The front is never
+    /// settled.
     window: VecDeque<u8>,
     settled_in_window: u64,
-    /// Above `low`, in order, apart from each other.
-    voids: VecDeque<Range<SeqNo>>,
-    /// Of void ranges, only what lies below `low` is counted.
+    /// What the segments tell: void and lost, above `low`, in order, none over another.
+    spans: VecDeque<Run>,
+    /// Of spans, only what lies below `low` is counted.
     totals: [u64; Class::ALL.len()],
 }
 
@@ -163,17 +164,27 @@ impl Settled {
         totals: [u64; Class::ALL.len()],
         runs: &[Run],
         voids: impl IntoIterator<Item = Range<SeqNo>>,
+        gaps: impl IntoIterator<Item = Range<SeqNo>>,
     ) -> Self {
         let mut settled = Self {
             origin,
             low,
             window: VecDeque::new(),
             settled_in_window: 0,
-            voids: VecDeque::new(),
+            spans: VecDeque::new(),
             totals,
         };
         for void in voids {
-            settled.add_void(void);
+            settled.add_span(void, Class::Void);
+        }
+        for gap in gaps {
+            // The first settlement stays: what a slot tells was before the loss.
+            let mut start = gap.start;
+            for run in runs {
+                settled.add_span(start..run.range.start.min(gap.end), Class::Lost);
+                start = start.max(run.range.end);
+            }
+            settled.add_span(start..gap.end, Class::Lost);
         }
         for run in runs {
             // The slot's totals hold its runs already.
@@ -189,12 +200,27 @@ impl Settled {
 
     /// Declares numbers void that were skipped; they lie above everything handed out so far.
     pub(crate) fn add_void(&mut self, range: Range<SeqNo>) {
-        let range = range.start.max(self.low)..range.end;
-        if range.start < range.end {
-            assert!(self.voids.back().is_none_or(|last| last.end <= range.start));
-            self.voids.push_back(range);
-            self.advance();
+        self.add_span(range, Class::Void);
+    }
+
+    /// Takes in what the segments tell of numbers that nothing in the window is about. Where spans
+    /// overlap the first one stays.
+    fn add_span(&mut self, range: Range<SeqNo>, class: Class) {
+        let mut start = range.start.max(self.low);
+        let mut at = 0;
+        while start < range.end {
+            match self.spans.get(at) {
+                Some(span) if span.range.end <= start => at += 1,
+                Some(span) if span.range.start <= start => start = span.range.end,
+                next => {
+                    let end = next.map_or(range.end, |next| next.range.start.min(range.end));
+                    let range = start..end;
+                    self.spans.insert(at, Run { range, class });
+                    start = end;
+                }
+            }
         }
+        self.advance();
     }
 
     /// Settles a range; numbers that are settled already keep their class. Returns how many were new.
@@ -202,13 +228,13 @@ impl Settled {
         let mut fresh = 0;
         let mut seq = range.start.max(self.low);
         while seq < range.end {
-            let next_void = self.voids.iter().find(|void| seq < void.end);
-            let stretch_end = match next_void {
-                Some(void) if void.start <= seq => {
-                    seq = void.end;
+            let next_span = self.spans.iter().find(|span| seq < span.range.end);
+            let stretch_end = match next_span {
+                Some(span) if span.range.start <= seq => {
+                    seq = span.range.end;
                     continue;
                 }
-                Some(void) => void.start.min(range.end),
+                Some(span) => span.range.start.min(range.end),
                 None => range.end,
             };
             let Some(at) = self.window_index(seq) else {
@@ -233,22 +259,22 @@ impl Settled {
 
     pub(crate) fn is_settled(&self, seq: SeqNo) -> bool {
         seq < self.low
-            || self.voids.iter().any(|void| void.contains(&seq))
+            || self.spans.iter().any(|span| span.range.contains(&seq))
             || self
                 .window_index(seq)
                 .and_then(|at| self.window.get(at))
                 .is_some_and(|&code| code != 0)
     }
 
-    /// Place in the window of a SeqNo at or above `low` that is not void.
+    /// Place in the window of a SeqNo at or above `low` that is in no span.
     fn window_index(&self, seq: SeqNo) -> Option<usize> {
-        let voids: u64 = self
-            .voids
+        let spans: u64 = self
+            .spans
             .iter()
-            .take_while(|v| v.end <= seq)
-            .map(|v| v.end - v.start)
+            .take_while(|span| span.range.end <= seq)
+            .map(|span| span.range.end - span.range.start)
             .sum();
-        usize::try_from(seq - self.low - voids)
+        usize::try_from(seq - self.low - spans)
             .ok()
             .filter(|&at| at < MAX_WINDOW)
     }
@@ -256,13 +282,13 @@ impl Settled {
     fn advance(&mut self) {
         loop {
             if self
-                .voids
+                .spans
                 .front()
-                .is_some_and(|void| void.start == self.low)
-                && let Some(void) = self.voids.pop_front()
+                .is_some_and(|span| span.range.start == self.low)
+                && let Some(Run { range, class }) = self.spans.pop_front()
             {
-                self.totals[Class::Void.index()] += void.end - void.start;
-                self.low = void.end;
+                self.totals[class.index()] += range.end - range.start;
+                self.low = range.end;
             } else if self.window.front().is_some_and(|&code| code != 0) {
                 self.window.pop_front();
                 self.settled_in_window -= 1;
@@ -277,10 +303,10 @@ impl Settled {
     fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut seq = self.low;
-        let mut voids = self.voids.iter().peekable();
+        let mut spans = self.spans.iter().peekable();
         for &code in &self.window {
-            if let Some(void) = voids.next_if(|void| void.start == seq) {
-                seq = void.end;
+            while let Some(span) = spans.next_if(|span| span.range.start == seq) {
+                seq = span.range.end;
             }
             if let Some(class) = Class::from_code(code) {
                 match runs.last_mut() {
@@ -331,11 +357,13 @@ impl Settled {
 
     /// The conservation law's terms, for a log whose next number is `next`.
     pub(crate) fn totals(&self, next: SeqNo) -> Totals {
-        let voids: u64 = self
-            .voids
-            .iter()
-            .map(|void| void.end.min(next) - void.start)
-            .sum();
+        let above = |class: Class| -> u64 {
+            let spans = self.spans.iter().filter(|span| span.class == class);
+            spans
+                .map(|span| span.range.end.min(next) - span.range.start)
+                .sum()
+        };
+        let (voids, gaps) = (above(Class::Void), above(Class::Lost));
         let of = |class: Class| self.totals[class.index()];
         let void = of(Class::Void) + voids;
         Totals {
@@ -345,10 +373,10 @@ impl Settled {
             expired: of(Class::Expired),
             dropped: of(Class::Dropped),
             moved: of(Class::Moved),
-            lost: of(Class::Lost),
+            lost: of(Class::Lost) + gaps,
             unknown: of(Class::Unknown),
             void,
-            queued: (next - self.low).saturating_sub(voids + self.settled_in_window),
+            queued: (next - self.low).saturating_sub(voids + gaps + self.settled_in_window),
         }
     }
 }

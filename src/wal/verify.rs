@@ -9,13 +9,14 @@ use super::directory::Segment;
 use super::error::Error;
 use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
+use super::gap::{Gap, Gaps};
 use super::recovery::Row;
 use super::scan::{At, Step, Walk, Window};
 use super::segment::{BODY, EndKind, HEADER_POSITIONS, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::view::View;
 
-use FindingKind::{Corrupt, Torn};
+use FindingKind::{Corrupt, Lost, Torn};
 
 /// What [`View::verify`] went over, and what it found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,9 +35,10 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether nothing promised is damaged. A torn tail is expected after a crash.
+    /// Whether nothing promised is damaged but what is known to be lost. A torn tail is expected after
+    /// a crash.
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|finding| finding.kind == Torn)
+        self.findings.iter().all(|finding| finding.kind != Corrupt)
     }
 }
 
@@ -48,6 +50,8 @@ pub enum FindingKind {
     Torn,
     /// Bytes changed after they were promised.
     Corrupt,
+    /// The same, but known: the records are settled as lost, and the log went on without them.
+    Lost,
 }
 
 /// One region that is not as it should be.
@@ -78,6 +82,8 @@ struct Check<'a, F: File> {
     end: (u64, SeqNo),
     /// The largest durable mark in a whole frame.
     promise: SeqNo,
+    known: &'a Gaps,
+    fresh: &'a [Gap],
     result: &'a mut Verified,
 }
 
@@ -91,7 +97,8 @@ impl<F: Fs> View<F> {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
         let mut result = Verified::default();
         let chain = &self.found.chain;
-        let (live, _) = self.found.live(self.end);
+        let (live, _) = self.found.live();
+        let known = Gaps::new(self.found.known.clone());
         let total = live.iter().map(|live| live.end).sum();
         for (index, (segment, live)) in chain.iter().zip(&live).enumerate() {
             self.check_reserved(segment, &mut result)?;
@@ -103,6 +110,8 @@ impl<F: Fs> View<F> {
                 walk: Walk::new(live.life, live.base_seq),
                 end: (live.end, live.next_seq),
                 promise: SeqNo::ZERO,
+                known: &known,
+                fresh: &self.found.fresh,
                 result: &mut result,
             };
             check.frames().map_err(Error::io("read", &segment.path))?;
@@ -150,22 +159,20 @@ impl<F: Fs> View<F> {
 
     /// What stands behind the last record of the newest segment.
     fn check_end(&self, result: &mut Verified) {
-        let (Some(tail), Some(newest)) = (&self.found.tail, self.found.chain.last()) else {
+        let Some(newest) = self.found.chain.last() else {
             return;
         };
-        // Rows D and E show in the walk along the frames.
-        if !matches!(self.end.row, Row::B | Row::C) {
-            return;
+        match self.found.end.row {
+            Row::B | Row::C => {}
+            // What was promised and is gone was told with its segment.
+            Row::A | Row::D | Row::E | Row::I | Row::J => return,
         }
-        let behind = tail.after.map_or(tail.stop.0, |header| header.position);
+        let len = self.found.unproven_bytes().max(1);
         result.findings.push(Finding {
             kind: Torn,
             path: newest.path.clone(),
-            position: self.end.position,
-            len: behind
-                .max(tail.stop.0)
-                .saturating_sub(self.end.position)
-                .max(1),
+            position: self.found.end.position,
+            len,
             seqs: None,
             reason: "an unfinished write, never acknowledged at level disk".into(),
         });
@@ -190,8 +197,13 @@ impl<F: File> Check<'_, F> {
             }
         }
         if self.walk.expected < self.end.1 {
-            let region = self.walk.position..self.end.0;
-            self.finding(Corrupt, region, self.end.1, "records are missing");
+            let missing = self.walk.expected;
+            let gap = self.known.iter().chain(self.fresh);
+            let mut gaps = gap.filter(|gap| gap.seqs.contains(&missing));
+            let region = gaps.next().map_or(self.end.0..self.end.0, |gap| {
+                gap.position..gap.position + gap.len
+            });
+            self.damage(region, self.end.1, "records are missing");
         }
         Ok(())
     }
@@ -202,7 +214,7 @@ impl<F: File> Check<'_, F> {
         self.walk.skip(&mut self.window, &self.file, self.end)?;
         let region = from..self.walk.position;
         let up_to = std::mem::replace(&mut self.walk.expected, expected);
-        self.finding(Corrupt, region, up_to, found.reason());
+        self.damage(region, up_to, found.reason());
         self.walk.expected = up_to;
         Ok(())
     }
@@ -228,6 +240,14 @@ impl<F: File> Check<'_, F> {
             self.finding(Torn, padding, expected, "the padding is not zero");
         }
         Ok(())
+    }
+
+    /// Records that should be in this region are not.
+    fn damage(&mut self, region: Range<u64>, up_to: SeqNo, reason: &str) {
+        let expected = self.walk.expected;
+        let known = expected < up_to && up_to <= self.known.end_at(expected);
+        let kind = if known { Lost } else { Corrupt };
+        self.finding(kind, region, up_to, reason);
     }
 
     fn finding(&mut self, kind: FindingKind, region: Range<u64>, up_to: SeqNo, reason: &str) {

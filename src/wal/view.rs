@@ -15,8 +15,8 @@ use super::dictionary::Dictionary;
 use super::error::Error;
 use super::found::Found;
 use super::fs::{Fs, RealFs};
+use super::gap::Gaps;
 use super::reader::{Live, Reader, Segments};
-use super::recovery::{End, Row};
 use super::seq::{LogId, SeqNo};
 use super::settled::{Settled, Totals};
 
@@ -25,8 +25,6 @@ use super::settled::{Settled, Totals};
 pub struct View<F: Fs = RealFs> {
     pub(crate) fs: Arc<F>,
     pub(crate) found: Found,
-    /// Where the log ends; of a damaged one, where its whole frames stop.
-    pub(crate) end: End,
     damage: Option<Error>,
     segments: Arc<Segments>,
     settled: Settled,
@@ -36,7 +34,7 @@ pub struct View<F: Fs = RealFs> {
 /// How often a log that seems damaged is looked at before that is believed.
 const LOOKS_MAX: u32 = 4;
 
-fn look<F: Fs>(fs: &F, dir: &Path) -> Result<(Found, End, Option<Error>), Error> {
+fn look<F: Fs>(fs: &F, dir: &Path) -> Result<(Found, Option<Error>), Error> {
     let not_a_log = || Error::NotALog { path: dir.into() };
     let found = match Found::of(fs, dir) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -44,21 +42,8 @@ fn look<F: Fs>(fs: &F, dir: &Path) -> Result<(Found, End, Option<Error>), Error>
         }
         found => found?.ok_or_else(not_a_log)?,
     };
-    match (found.end(), &found.tail) {
-        (Err(damage), Some(tail)) => {
-            // Whole frames may stand behind the damage: the view reaches as far as promises do.
-            let end = End {
-                row: Row::E,
-                position: found
-                    .chain
-                    .last()
-                    .map_or(tail.end, |s| s.file_len.min(s.header.size)),
-                next_seq: found.promised.max(tail.next_seq),
-            };
-            Ok((found, end, Some(damage)))
-        }
-        (end, _) => end.map(|end| (found, end, None)),
-    }
+    let damage = found.damage(dir);
+    Ok((found, damage))
 }
 
 /// One live segment.
@@ -100,23 +85,21 @@ impl<F: Fs> View<F> {
         let dir = dir.as_ref();
         // A live log moves on while it is looked at: what seems damaged may only be newer.
         let mut looks = 1;
-        let (found, end, damage) = loop {
+        let (found, damage) = loop {
             match look(&*fs, dir) {
-                Ok((_, _, Some(_))) | Err(Error::Corrupt { .. }) if looks < LOOKS_MAX => looks += 1,
+                Ok((_, Some(_))) | Err(Error::Corrupt { .. }) if looks < LOOKS_MAX => looks += 1,
                 seen => break seen?,
             }
         };
-        let (live, voids) = found.live(end);
+        let (live, voids) = found.live();
         let settled = found.settled(voids);
-        let mut dictionary = Dictionary::default();
-        for (id, text) in &found.definitions {
-            dictionary.insert(*id, Bytes::copy_from_slice(text));
-        }
-        let segments = Arc::new(Segments(Mutex::new(live)));
+        let dictionary = found.dictionary();
+        // What nobody has declared lost yet is damage to a reader, too.
+        let known = Gaps::new(found.known.clone());
+        let segments = Arc::new(Segments(Mutex::new(live), known));
         Ok(Self {
             fs,
             found,
-            end,
             damage,
             segments,
             settled,
@@ -130,7 +113,7 @@ impl<F: Fs> View<F> {
         // Of a log that lost its end the cursor may know more than the segments.
         let slot = self.found.survey.slot();
         let settled_end = slot.map_or(acked, |slot| slot.settled_end().max(acked));
-        let next = self.end.next_seq.max(settled_end);
+        let next = self.found.end.next_seq.max(settled_end);
         Marks {
             first: self.segments.first_seq().min(acked),
             acked,
@@ -149,7 +132,7 @@ impl<F: Fs> View<F> {
         self.found.log_id
     }
 
-    /// Why the log would not open, if it would not.
+    /// What opening would have to repair, or refuse; a gap that is known is no damage.
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ferrylog::wal::fs::Fs;
-use ferrylog::wal::{Durability, Error, Options, Reader, SeqNo, View, Wal};
+use ferrylog::wal::{Durability, Error, OnCorruption, Options, Reader, SeqNo, View, Wal};
 
 use crate::faulty::Faulty;
 
@@ -32,6 +32,13 @@ pub(crate) fn with_level(level: Durability) -> Options {
 pub(crate) fn try_open_with<F: Fs + Clone>(disk: &F, options: Options) -> Result<Wal<F>, Error> {
     watch_threads();
     Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), options)
+}
+
+/// Opens, but not where promised records are gone.
+pub(crate) fn try_open_strictly(disk: &Faulty) -> Result<Wal<Faulty>, Error> {
+    let mut options = options();
+    options.on_corruption = OnCorruption::Refuse;
+    try_open_with(disk, options)
 }
 
 pub(crate) fn try_open(disk: &Faulty) -> Result<Wal<Faulty>, Error> {

@@ -256,6 +256,7 @@ fn check<F: Fs>(wal: &Wal<F>, known: &mut Known, killed: bool, seed: u64) -> Rec
     ];
     assert_eq!(counted, by_class, "seed {seed}: totals by class");
     assert_eq!((totals.lost, totals.unknown), (0, 0), "seed {seed}");
+    assert_eq!(wal.opened().gaps, [], "seed {seed}: nothing was damaged");
     found
 }
 
@@ -335,7 +336,7 @@ pub(crate) fn history<F: Fs + Clone>(seed: u64, dress: impl Fn(&Faulty) -> F) {
 }
 
 /// Opens, and fails for good at some operation.
-fn recover_halfway(disk: &Faulty, operation: usize) {
+pub(crate) fn recover_halfway(disk: &Faulty, operation: usize) {
     disk.fail(Fault {
         kind: None,
         name: "",

@@ -6,14 +6,14 @@ use ferrylog::wal::{Class, Error, FindingKind, SeqNo, Verified};
 
 use crate::common::{
     BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    open, read_all, record, sized, try_open, view,
+    open, read_all, record, sized, try_open, try_open_strictly, view,
 };
 use crate::faulty::{Faulty, Kind};
 use crate::random::{self, Random};
 
 const PAGE: usize = 4096;
 const HEADERS: [u64; 2] = [0, 64 << 10];
-const CURSORS: [&str; 2] = ["cursor-a", "cursor-b"];
+pub(crate) const CURSORS: [&str; 2] = ["cursor-a", "cursor-b"];
 
 /// A log that was filled and closed: these records in this many segments.
 fn closed(disk: &Faulty, count: u64) -> Records {
@@ -23,19 +23,19 @@ fn closed(disk: &Faulty, count: u64) -> Records {
     records
 }
 
-fn verify(disk: &Faulty) -> Verified {
+pub(crate) fn verify(disk: &Faulty) -> Verified {
     view(disk).unwrap().verify(&mut |_, _| ()).unwrap()
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// Opening refuses, and changes no file.
+/// Opening refuses where it is told to, and changes no file.
 #[track_caller]
 fn assert_refused_untouched(disk: &Faulty) -> Error {
     disk.clear_trace();
-    let error = try_open(disk).expect_err("it must be refused");
+    let error = try_open_strictly(disk).expect_err("it must be refused");
     let changes = [Kind::Write, Kind::SetLen, Kind::Rename, Kind::Remove];
     let changed: Vec<_> = disk
         .trace()
@@ -47,7 +47,7 @@ fn assert_refused_untouched(disk: &Faulty) -> Error {
 }
 
 /// Where the frames of this kind begin, by a walk over every place where one may.
-fn frames(disk: &Faulty, name: &str, kind: u8) -> Vec<u64> {
+pub(crate) fn frames(disk: &Faulty, name: &str, kind: u8) -> Vec<u64> {
     let bytes = disk.bytes(name, 0, disk.file_len(name) as usize);
     // A spare may be empty.
     let Some(magic) = bytes.get(BODY as usize..BODY as usize + 4) else {
@@ -327,7 +327,7 @@ fn r12_numbers_that_no_log_reaches_are_damage() {
     for (field, value) in fields {
         for cursor_lost in [false, true] {
             let disk = Faulty::new(43);
-            closed(&disk, 10);
+            let records = closed(&disk, 10);
             let name = disk.names("segment-").remove(0);
             for copy in HEADERS {
                 let mut page = disk.bytes(&name, copy, PAGE);
@@ -344,9 +344,15 @@ fn r12_numbers_that_no_log_reaches_are_damage() {
             if let Ok(viewed) = view(&disk) {
                 let _ = viewed.verify(&mut |_, _| ());
             }
-            let error = assert_refused_untouched(&disk);
-            let text = describe(&error);
-            assert!(matches!(error, Error::Corrupt { .. }), "{text}");
+            if cursor_lost {
+                let error = assert_refused_untouched(&disk);
+                let text = describe(&error);
+                assert!(matches!(error, Error::Corrupt { .. }), "{text}");
+            } else {
+                // The header is not believed; the cursor names the life that the start frame tells.
+                let wal = try_open_strictly(&disk).unwrap();
+                assert_same(&read_all(&wal), &records);
+            }
         }
     }
 }
@@ -436,7 +442,12 @@ fn r12_whatever_stands_on_disk_is_refused_or_read_and_never_a_panic() {
             let _ = viewed.verify(&mut |_, _| ());
             let _ = drain(viewed.reader(viewed.marks().first));
         }
-        let opened = try_open(&disk);
+        let strict = random.one_in(2);
+        let opened = if strict {
+            try_open_strictly(&disk)
+        } else {
+            try_open(&disk)
+        };
         outcomes[usize::from(opened.is_ok())] += 1;
         if let Ok(wal) = opened {
             assert!(wal.totals().balances(), "round {round}");
@@ -447,7 +458,7 @@ fn r12_whatever_stands_on_disk_is_refused_or_read_and_never_a_panic() {
         }
     }
     println!("{} refused, {} opened", outcomes[0], outcomes[1]);
-    assert!(outcomes.iter().all(|&count| count > 20), "{outcomes:?}");
+    assert!(outcomes.iter().all(|&count| count > 5), "{outcomes:?}");
     assert_no_engine_thread_panicked();
 }
 

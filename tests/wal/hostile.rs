@@ -330,11 +330,8 @@ fn r12_a_sparse_terabyte_is_neither_read_nor_allocated() {
     }
     assert_whole(|log| log.segments.iter().for_each(|path| set_len(path, TIB)));
     // Without a header: frames are all that names it.
-    for (segment, rest) in [[2, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 3]]
-        .iter()
-        .enumerate()
-    {
-        assert_rest(rest, |log| {
+    for segment in 0..3 {
+        assert_whole(|log| {
             let file = File::options()
                 .write(true)
                 .open(&log.segments[segment])

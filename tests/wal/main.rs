@@ -22,6 +22,7 @@ mod damage;
 mod flips;
 mod hostile;
 mod planted;
+mod repair;
 mod rules;
 mod seeds;
 mod space;
