@@ -37,17 +37,15 @@ mod seq;
 mod settled;
 mod shortage;
 mod staging;
+mod ticket;
 mod verify;
 mod view;
 mod wait;
 mod writer;
 
-use std::future::{Future, IntoFuture};
 use std::ops::Range;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +64,7 @@ pub use self::reader::{Reader, Record};
 pub use self::seq::{LogId, SeqNo};
 pub use self::settled::{Class, Totals};
 pub use self::staging::Encode;
+pub use self::ticket::{Acknowledged, Ticket};
 pub use self::verify::{Finding, FindingKind, Verified};
 pub use self::view::{SegmentInfo, View};
 
@@ -415,87 +414,6 @@ impl<F: Fs> Core<F> {
             if kept.is_err() || self.shortage.lasts() || self.ballast.lasts() {
                 self.files.keeper.ring_soon();
             }
-        }
-    }
-}
-
-/// A record, or batch, on its way to disk. Wait for it, await it, or drop it.
-#[derive(Debug)]
-#[must_use = "an append is acknowledged only when its ticket was waited for"]
-pub struct Ticket<'a, F: Fs = RealFs> {
-    core: &'a Core<F>,
-    first: SeqNo,
-    end: SeqNo,
-}
-
-impl<'a, F: Fs> Ticket<'a, F> {
-    /// The record's number; of a batch, the first one's.
-    pub fn seq(&self) -> SeqNo {
-        self.first
-    }
-
-    /// The numbers of all records.
-    pub fn range(&self) -> Range<SeqNo> {
-        self.first..self.end
-    }
-
-    /// Whether [`wait`](Self::wait) would return at once.
-    pub fn is_acknowledged(&self) -> bool {
-        self.core
-            .reached(self.end, self.core.files.options.durability)
-    }
-
-    /// Waits until the record is acknowledged at the log's level.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Failed`]: the outcome is unknown; the record may come back after recovery.
-    /// [`Error::Full`], unless [`Options::on_full`] says to wait: it is written when space returns.
-    pub fn wait(self) -> Result<SeqNo, Error> {
-        let level = self.core.files.options.durability;
-        self.wait_for(level)
-    }
-
-    /// Waits until the record is acknowledged at this level, whatever the log's is.
-    ///
-    /// # Errors
-    ///
-    /// As [`wait`](Self::wait).
-    pub fn wait_for(self, level: Durability) -> Result<SeqNo, Error> {
-        self.core.wait(self.end, level)?;
-        Ok(self.first)
-    }
-}
-
-impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {
-    type Output = Result<SeqNo, Error>;
-    type IntoFuture = Acknowledged<'a, F>;
-
-    fn into_future(self) -> Acknowledged<'a, F> {
-        Acknowledged(self)
-    }
-}
-
-/// The future of a [`Ticket`]. Dropping it takes nothing back.
-#[derive(Debug)]
-pub struct Acknowledged<'a, F: Fs = RealFs>(Ticket<'a, F>);
-
-impl<F: Fs> Future for Acknowledged<'_, F> {
-    type Output = Result<SeqNo, Error>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ticket { core, first, end } = self.0;
-        let level = core.files.options.durability;
-        if !core.reached(end, level) {
-            core.waiters.add(end, level, context.waker());
-            core.ring_for(level);
-        }
-        if core.reached(end, level) {
-            return Poll::Ready(Ok(first));
-        }
-        match core.check_failed().and_then(|()| core.check_space()) {
-            Ok(()) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
         }
     }
 }
