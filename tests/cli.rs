@@ -437,6 +437,34 @@ fn export_passes_over_what_is_damaged_prints_the_rest_and_ends_with_1() {
 }
 
 #[test]
+fn a_log_that_lost_records_says_so_and_goes_on() {
+    let (_dir, data) = new_store();
+    run_on(&data, ["send", "--topic", "t"], b"this will rot\n").expect(0);
+    let rots = |bytes: &Vec<u8>| bytes.windows(8).position(|w| w == b"will rot");
+    let (path, mut bytes) = content(&data)
+        .into_iter()
+        .find(|(_, bytes)| rots(bytes).is_some())
+        .unwrap();
+    let position = rots(&bytes).unwrap();
+    bytes[position] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let ran = run_on(&data, ["send", "--topic", "t", "--json"], b"and on\n");
+    assert!(ran.err.contains("lost for good: record 0"), "{ran:?}");
+    ran.expect(0);
+    let told = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    let records = &told["lanes"][0]["records"];
+    assert_eq!(records["lost"], 1, "{told}");
+    assert_eq!(
+        (&records["queued"], &records["balances"]),
+        (&1.into(), &true.into())
+    );
+    // It was told once, and is known from now on.
+    let ran = run_on(&data, ["send", "--topic", "t"], b"quietly\n");
+    assert_eq!((ran.exit, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+}
+
+#[test]
 fn a_line_over_the_limit_is_refused_by_file_and_line_and_the_earlier_ones_stay() {
     let (dir, data) = new_store();
     let file = dir.path().join("readings");

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     kafka::{self, Settings},
     ship::{self, Drained, ShipOptions},
-    store::{Store, StoreView},
+    store::StoreView,
     wal::Options,
 };
 
@@ -56,7 +56,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
     StoreView::open(&global.data).map_err(store_failure)?;
-    let store = Store::open(&global.data, Options::default()).map_err(store_failure)?;
+    let store = super::open_store(global, Options::default())?;
+    let is_whole = store.lane().opened().gaps.is_empty();
 
     let options = ShipOptions {
         timeout: Some(Duration::from_secs(arguments.timeout)),
@@ -74,7 +75,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         of_ship(&error, global).fact(&format!("{} in the store", records.waiting()))
     })?;
     closed?;
-    tell(global, &drained, &records)
+    tell(global, &drained, &records).map(|exit| if is_whole { exit } else { Exit::Wrong })
 }
 
 fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, Ended> {

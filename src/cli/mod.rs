@@ -23,6 +23,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use crate::{store::Store, wal::Options};
 use failure::{Ended, Exit, Failure};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -102,6 +103,22 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
         Command::Export(arguments) => export::run(global, arguments),
         Command::DemoAppend(arguments) => demo::append::run(global, arguments),
     }
+}
+
+/// Opens the store and tells what it lost, if anything: damage is no reason to stop a gateway, and
+/// never one to be silent.
+fn open_store(global: &Global, options: Options) -> Result<Store, Failure> {
+    let store = Store::open(&global.data, options)
+        .map_err(|error| failure::of_store(&error, &global.data))?;
+    for gap in &store.lane().opened().gaps {
+        let text = format!("lane {}: lost for good: {gap}", store.lane().name());
+        Failure::new(Exit::Wrong, "lost", text)
+            .next(
+                "the log goes on behind it; the damaged bytes are in quarantine/ in its directory",
+            )
+            .tell(global.json);
+    }
+    Ok(store)
 }
 
 /// Help and version come as errors too: clap knows which is which.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     message::{self, MessageRef},
-    store::{self, Lane, Store},
+    store::{self, Lane},
     wal::{Durability, OnFull, Options, SeqNo},
 };
 
@@ -87,7 +87,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     };
     let limit = options.max_record_bytes;
     let store_failure = |error: &store::Error| failure::of_store(error, &global.data);
-    let store = Store::open(&global.data, options).map_err(|error| store_failure(&error))?;
+    let store = super::open_store(global, options)?;
 
     let started = Instant::now();
     let mut sending = Sending {
