@@ -250,6 +250,28 @@ fn every_label_is_cited_by_the_code_and_by_a_test() {
     assert!(missing.is_empty(), "labels that nothing cites: {missing:?}");
 }
 
+/// A word in backticks with three underscores or more is the name of a test.
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let tests = files("tests", &[".rs"]);
+    let mut named = 0;
+    for (name, text) in files("docs", &[".md"]) {
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_test = word.matches('_').count() >= 3
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
+            if is_test {
+                let function = format!("fn {word}(");
+                let is_there = tests.iter().any(|(_, text)| text.contains(&function));
+                assert!(is_there, "{name} names the test {word}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 10, "{named} tests are named");
+}
+
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut documents = files("docs", &[".md"]);
