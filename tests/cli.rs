@@ -68,6 +68,17 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
+/// Flips a bit of this text wherever it stands first in the store; returns the file and the position.
+fn rot(data: &Path, text: &[u8]) -> (PathBuf, usize) {
+    let place = |bytes: &[u8]| bytes.windows(text.len()).position(|window| window == text);
+    let mut files = content(data).into_iter();
+    let (path, mut bytes) = files.find(|(_, bytes)| place(bytes).is_some()).unwrap();
+    let position = place(&bytes).unwrap();
+    bytes[position] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    (path, position)
+}
+
 #[test]
 fn help_names_every_command_and_every_exit_code() {
     let (_dir, data) = new_store();
@@ -377,20 +388,7 @@ fn verify_names_a_changed_byte_and_nothing_is_written_over_it() {
         &b"a reading that will rot\n".repeat(100),
     )
     .expect(0);
-    let (path, mut rotten) = content(&data)
-        .into_iter()
-        .find(|(_, bytes)| {
-            bytes
-                .windows(9)
-                .any(|window| window == b"will rot\x00" || window == b"that will")
-        })
-        .unwrap();
-    let position = rotten
-        .windows(9)
-        .position(|window| window == b"that will")
-        .unwrap();
-    rotten[position] ^= 1;
-    fs::write(&path, rotten).unwrap();
+    let (path, position) = rot(&data, b"that will");
     let before = content(&data);
 
     let told = run(&data, ["verify", "--json"]).expect_json(1).remove(0);
@@ -421,14 +419,7 @@ fn export_passes_over_what_is_damaged_prints_the_rest_and_ends_with_1() {
     for line in ["before\n", "this will rot\n", "behind\n"] {
         run_on(&data, ["send", "--topic", "t"], line.as_bytes()).expect(0);
     }
-    let rots = |bytes: &Vec<u8>| bytes.windows(8).position(|w| w == b"will rot");
-    let (path, mut bytes) = content(&data)
-        .into_iter()
-        .find(|(_, bytes)| rots(bytes).is_some())
-        .unwrap();
-    let position = rots(&bytes).unwrap();
-    bytes[position] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    rot(&data, b"will rot");
     let ran = run(&data, ["export", "--json"]);
     assert!(ran.err.contains("SeqNo 1 to 1 left out"), "{ran:?}");
     let lines = ran.expect_json(1);
@@ -440,14 +431,7 @@ fn export_passes_over_what_is_damaged_prints_the_rest_and_ends_with_1() {
 fn a_log_that_lost_records_says_so_and_goes_on() {
     let (_dir, data) = new_store();
     run_on(&data, ["send", "--topic", "t"], b"this will rot\n").expect(0);
-    let rots = |bytes: &Vec<u8>| bytes.windows(8).position(|w| w == b"will rot");
-    let (path, mut bytes) = content(&data)
-        .into_iter()
-        .find(|(_, bytes)| rots(bytes).is_some())
-        .unwrap();
-    let position = rots(&bytes).unwrap();
-    bytes[position] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    rot(&data, b"will rot");
 
     let ran = run_on(&data, ["send", "--topic", "t", "--json"], b"and on\n");
     assert!(ran.err.contains("lost for good: record 0"), "{ran:?}");
