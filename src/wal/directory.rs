@@ -25,6 +25,30 @@ pub(crate) const TEMPORARY: &str = ".tmp";
 /// Identities are below it: a stranger's file with a larger number in its name is not ours.
 pub(crate) const IDENTITIES: u64 = 1 << 48;
 
+/// Creates a file under the temporary name of `path`, in place of what an earlier attempt left.
+pub(crate) fn create_temporary<F: Fs>(fs: &F, path: &Path) -> Result<(F::File, PathBuf), Error> {
+    let fresh = path.with_extension(&TEMPORARY[1..]);
+    match fs.remove(&fresh) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &fresh)(e)),
+        _ => {}
+    }
+    let file = fs
+        .open(&fresh, Access::CreateNew)
+        .map_err(Error::io("create", &fresh))?;
+    Ok((file, fresh))
+}
+
+/// Gives a file that was created so, and synced, the name `path` in `dir`, durably.
+pub(crate) fn name_durably<F: Fs>(
+    fs: &F,
+    dir: &Path,
+    fresh: &Path,
+    path: &Path,
+) -> Result<(), Error> {
+    fs.rename(fresh, path).map_err(Error::io("rename", fresh))?;
+    fs.sync_dir(dir).map_err(Error::io("sync", dir))
+}
+
 /// The name of the segment file with this identity.
 pub(crate) fn segment_name(identity: u64) -> String {
     format!("segment-{identity:08}")

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::core::Core;
 use super::cursor::Slot;
-use super::directory::{CURSORS, TEMPORARY};
+use super::directory::{CURSORS, create_temporary, name_durably};
 use super::error::Error;
 use super::fs::{Access, File, Fs};
 use super::open::oldest_needed;
@@ -106,21 +106,10 @@ pub(crate) fn replace<F: Fs>(
     path: &Path,
     page: &[u8],
 ) -> Result<F::File, Error> {
-    let fresh = path.with_extension(&TEMPORARY[1..]);
-    match fs.remove(&fresh) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", &fresh)(e));
-        }
-        _ => {}
-    }
-    let file = fs
-        .open(&fresh, Access::CreateNew)
-        .map_err(Error::io("create", &fresh))?;
+    let (file, fresh) = create_temporary(fs, path)?;
     file.write_at(page, 0).map_err(Error::io("write", &fresh))?;
     file.sync().map_err(Error::io("sync", &fresh))?;
-    fs.rename(&fresh, path)
-        .map_err(Error::io("rename", &fresh))?;
-    fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    name_durably(fs, dir, &fresh, path)?;
     Ok(file)
 }
 

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::Path;
 
-use super::directory::TEMPORARY;
+use super::directory::{create_temporary, name_durably};
 use super::error::Error;
 use super::found::Found;
 use super::frame::PAGE;
@@ -40,17 +40,10 @@ fn keep<F: Fs>(fs: &F, dir: &Path, segment: &Path, gap: &mut Gap) -> Result<(), 
         return Ok(());
     }
     let path = dir.join(gap.quarantine_path());
-    let fresh = path.with_extension(&TEMPORARY[1..]);
-    match fs.remove(&fresh) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &fresh)(e)),
-        _ => {}
-    }
     let parent = dir.join(QUARANTINE);
     fs.create_dir(&parent)
         .map_err(Error::io("create directory", &parent))?;
-    let copy = fs
-        .open(&fresh, Access::CreateNew)
-        .map_err(Error::io("create", &fresh))?;
+    let (copy, fresh) = create_temporary(fs, &path)?;
     gap.len = match copy_used(&file, &copy, region).and_then(|len| copy.sync().map(|()| len)) {
         Err(e) if e.kind() == ErrorKind::StorageFull => {
             return fs.remove(&fresh).map_err(Error::io("remove", &fresh));
@@ -61,9 +54,7 @@ fn keep<F: Fs>(fs: &F, dir: &Path, segment: &Path, gap: &mut Gap) -> Result<(), 
         // Nothing but zeros is left of it.
         return fs.remove(&fresh).map_err(Error::io("remove", &fresh));
     }
-    fs.rename(&fresh, &path)
-        .map_err(Error::io("rename", &fresh))?;
-    fs.sync_dir(&parent).map_err(Error::io("sync", &parent))?;
+    name_durably(fs, &parent, &fresh, &path)?;
     gap.quarantined = true;
     Ok(())
 }
