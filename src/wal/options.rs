@@ -103,33 +103,6 @@ pub enum OnCorruption {
     Refuse,
 }
 
-impl OnCorruption {
-    /// The name used in configuration, on the command line and in output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quarantine => "quarantine",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
-impl std::fmt::Display for OnCorruption {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl std::str::FromStr for OnCorruption {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Quarantine, Self::Refuse]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-            .ok_or_else(|| format!("unknown policy {name:?}: use quarantine or refuse"))
-    }
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {

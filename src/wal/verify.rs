@@ -98,7 +98,6 @@ impl<F: Fs> View<F> {
         let mut result = Verified::default();
         let chain = &self.found.chain;
         let (live, _) = self.found.live();
-        let known = Gaps::new(self.found.known.clone());
         let total = live.iter().map(|live| live.end).sum();
         for (index, (segment, live)) in chain.iter().zip(&live).enumerate() {
             self.check_reserved(segment, &mut result)?;
@@ -110,7 +109,7 @@ impl<F: Fs> View<F> {
                 walk: Walk::new(live.life, live.base_seq),
                 end: (live.end, live.next_seq),
                 promise: SeqNo::ZERO,
-                known: &known,
+                known: &self.segments.1,
                 fresh: &self.found.fresh,
                 result: &mut result,
             };

@@ -26,7 +26,7 @@ pub struct View<F: Fs = RealFs> {
     pub(crate) fs: Arc<F>,
     pub(crate) found: Found,
     damage: Option<Error>,
-    segments: Arc<Segments>,
+    pub(crate) segments: Arc<Segments>,
     settled: Settled,
     dictionary: Dictionary,
 }

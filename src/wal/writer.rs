@@ -95,8 +95,6 @@ impl<F: Fs> Core<F> {
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
-        // A shortage that lasts is the keeper's to try.
-        self.check_shortage()?;
         self.write_groups(writer, token)
     }
 
@@ -334,12 +332,10 @@ impl<F: Fs> Core<F> {
         self.segments.0.lock().push_back(writer.live());
     }
 
-    /// If the segment is over, goes on in a fresh one; not while space is short.
+    /// If the segment is over, goes on in a fresh one; an error while space is short, whether it is
+    /// over or not: a shortage that lasts is the keeper's to try.
     fn mend(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
         self.check_failed()?;
-        if self.ledger.lock().over.is_none() {
-            return Ok(());
-        }
         self.check_shortage()?;
         self.go_on(writer, lent)
     }
@@ -410,10 +406,7 @@ impl<F: Fs> Core<F> {
 
     /// An error while space is short: what is staged is kept.
     fn check_shortage(&self) -> Result<(), Error> {
-        match self.full(true) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        self.full(true).map_or(Ok(()), Err)
     }
 
     /// What happens when writing cannot go on: for lack of space it waits for the keeper's next try,
