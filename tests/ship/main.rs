@@ -8,6 +8,9 @@
     reason = "what cannot go on here panics"
 )]
 
+#[path = "../support/random.rs"]
+mod random;
+
 mod mock;
 mod scripted;
 mod sink;

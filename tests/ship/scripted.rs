@@ -11,8 +11,9 @@ use ferrylog::message::{Header, MessageRef};
 use ferrylog::ship::{self, Error, LinkState, Sink, Until};
 use ferrylog::wal::{Class, SeqNo};
 
+use crate::random::Random;
 use crate::sink::{Fault, Scripted};
-use crate::support::{Random, Scratch, options};
+use crate::support::{Scratch, options};
 
 const SEEDS: std::ops::Range<u64> = 0..40;
 
@@ -71,8 +72,8 @@ fn a_link_lost_midway_costs_neither_a_record_nor_a_duplicate() {
         let mut sink = Scripted::new(seed, 3);
         let mut random = Random(seed);
         for _ in 0..3 {
-            let polls = u32::try_from(random.below(5)).unwrap();
-            let at = random.below(2900);
+            let polls = random.below(5) as u32;
+            let at = random.below(2900) as usize;
             sink.faults.push_back((at, Fault::Link { polls }));
         }
         let drained = scratch.drain(&mut sink).unwrap();
@@ -91,7 +92,7 @@ fn a_spent_producer_is_replaced_and_first_copies_stay_in_order() {
         let mut at = 0;
         let mut random = Random(seed);
         for _ in 0..4 {
-            at += random.below(700);
+            at += random.below(700) as usize;
             sink.faults.push_back((at, Fault::Spent));
         }
         let drained = scratch.drain(&mut sink).unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ferrylog::kafka::{self, ErrorClass, Failure, Outcome, Outgoing, Report, SendError, Trouble};
 use ferrylog::ship::Sink;
 
-use crate::support::Random;
+use crate::random::Random;
 
 /// What happens once so many records were written.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,7 @@ impl Scripted {
                 let partitions: Vec<i32> = self.queued.keys().copied().collect();
                 for partition in partitions {
                     let queue = self.queued.remove(&partition).unwrap();
-                    let in_doubt = self.random.below(queue.len() + 1);
+                    let in_doubt = self.random.below(queue.len() as u64 + 1) as usize;
                     for (_, record) in queue.into_iter().take(in_doubt) {
                         self.write(partition, record);
                     }
@@ -173,7 +173,7 @@ impl Scripted {
         if self.queued.is_empty() || self.away_polls > 0 || self.is_spent {
             return;
         }
-        let chosen = self.random.below(self.queued.len());
+        let chosen = self.random.below(self.queued.len() as u64) as usize;
         let partition = *self.queued.keys().nth(chosen).unwrap();
         if let Some(&(at, fault)) = self.faults.front()
             && self.written_count >= at

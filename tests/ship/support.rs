@@ -1,4 +1,4 @@
-//! A store in a temporary directory, records to ship from it, and seeded randomness.
+//! A store in a temporary directory, and records to ship from it.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -62,18 +62,4 @@ pub(crate) fn options() -> ShipOptions {
     };
     options.probe_timeout = Duration::from_secs(1);
     options
-}
-
-/// SplitMix64: enough for tests, and the same for ever.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % u64::try_from(bound).unwrap()).unwrap()
-    }
 }
