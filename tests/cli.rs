@@ -68,15 +68,22 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Flips a bit of this text wherever it stands first in the store; returns the file and the position.
+/// Flips a bit of this text wherever it stands in the first file that holds it, a tail slot or its place;
+/// returns the file and the last position.
 fn rot(data: &Path, text: &[u8]) -> (PathBuf, usize) {
-    let place = |bytes: &[u8]| bytes.windows(text.len()).position(|window| window == text);
+    let places = |bytes: &[u8]| -> Vec<usize> {
+        let windows = bytes.windows(text.len()).enumerate();
+        let found = windows.filter(|(_, window)| *window == text);
+        found.map(|(at, _)| at).collect()
+    };
     let mut files = content(data).into_iter();
-    let (path, mut bytes) = files.find(|(_, bytes)| place(bytes).is_some()).unwrap();
-    let position = place(&bytes).unwrap();
-    bytes[position] ^= 1;
+    let (path, mut bytes) = files.find(|(_, bytes)| !places(bytes).is_empty()).unwrap();
+    let places = places(&bytes);
+    for at in &places {
+        bytes[*at] ^= 1;
+    }
     fs::write(&path, bytes).unwrap();
-    (path, position)
+    (path, *places.last().unwrap())
 }
 
 #[test]

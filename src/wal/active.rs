@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::dictionary::Dictionary;
 use super::error::Error;
-use super::frame::{Kind, MAX_SEGMENT_NUMBER};
+use super::frame::{Kind, MAX_SEGMENT_NUMBER, PAGE};
 use super::fs::{File, Fs};
 use super::gap::Gaps;
 use super::marks::Atomics;
@@ -24,9 +25,11 @@ use super::pool::{Fill, Pool};
 use super::reader::Live;
 use super::scan::Life;
 use super::segment::{
-    BODY, FIELDS_LEN, HEADER_POSITIONS, INDEX_STEP, Predecessor, Seal, SegmentHeader,
+    BODY, FIELDS_LEN, HEADER_POSITIONS, INDEX_STEP, Predecessor, SLOT_POSITIONS, Seal,
+    SegmentHeader,
 };
 use super::seq::{LogId, SeqNo};
+use super::slots::StandIn;
 use super::staging::{Group, Place, frame_span};
 use super::wait::Bell;
 
@@ -57,6 +60,8 @@ pub(crate) struct Active<F: Fs> {
     pub position: u64,
     /// The quota has room for all of it.
     pub reserved: bool,
+    /// What does not fill the page at `position` yet; the tail slots hold copies of it.
+    pub pending: Option<Group>,
     seal: Seal,
 }
 
@@ -115,6 +120,7 @@ impl<F: Fs> Files<F> {
             header,
             position: BODY,
             reserved: false,
+            pending: None,
             seal,
         };
         let mut preamble = self.preamble(&header);
@@ -194,21 +200,62 @@ impl<F: Fs> Active<F> {
             void_from: self.header.previous.next_seq,
             end: BODY,
             next_seq: self.header.base_seq,
+            stand_ins: Vec::new(),
         }
     }
 
+    /// Whether so many bytes have room behind the pending page, and the seal behind them.
     pub(crate) fn has_room(&self, len: u64) -> bool {
-        self.position + len + Seal::room(self.header.size) <= self.header.size
+        let pending = self.pending.as_ref().map_or(0, |_| PAGE as u64);
+        self.position + pending + len + Seal::room(self.header.size) <= self.header.size
     }
 
+    /// Writes a group behind the last one; what was pending has been written before.
     pub(crate) fn write(&mut self, files: &Files<F>, group: &mut Group) -> Result<(), Error> {
-        let bytes = group.place(Place {
-            segment: self.header.number,
-            salt: self.header.salt,
+        self.note(group);
+        self.put(files, group)
+    }
+
+    /// Takes a small group into the pending page; false, and nothing done, where it does not fit.
+    pub(crate) fn absorb(&mut self, group: &Group) -> bool {
+        let pending = self
+            .pending
+            .get_or_insert_with(|| Group::with_capacity(PAGE));
+        let fits = pending.absorb(group);
+        if fits {
+            self.note(group);
+        } else if pending.is_empty() {
+            self.pending = None;
+        }
+        fits
+    }
+
+    /// Writes the pending page into a slot, for the place where it belongs.
+    pub(crate) fn write_slot(
+        &mut self,
+        files: &Files<F>,
+        slot: usize,
+    ) -> Result<(StandIn, SeqNo), Error> {
+        let place = self.place(files);
+        let Some(pending) = &mut self.pending else {
+            unreachable!("a group was absorbed");
+        };
+        let (first_seq, end_seq) = (pending.first_seq(), pending.end_seq);
+        let page = pending.place(place);
+        self.file
+            .write_at(page, SLOT_POSITIONS[slot])
+            .map_err(Error::io("write", &self.path))?;
+        let page = StandIn {
             position: self.position,
-            durable_seq: files.marks.durable(),
-            acked_seq: files.marks.acked(),
-        });
+            first_seq,
+            page: Bytes::copy_from_slice(page),
+        };
+        Ok((page, end_seq))
+    }
+
+    /// Writes a group, or the pending page, at the end.
+    pub(crate) fn put(&mut self, files: &Files<F>, group: &mut Group) -> Result<(), Error> {
+        let bytes = group.place(self.place(files));
         let end = self.position + bytes.len() as u64;
         if files.fill.advance(end) && bytes.len() < 64 << 10 {
             files.keeper.ring();
@@ -216,14 +263,24 @@ impl<F: Fs> Active<F> {
         self.file
             .write_at(bytes, self.position)
             .map_err(Error::io("write", &self.path))?;
-        self.note(group);
         // A group ends on a page boundary; positions in between belong to its padding (R1).
         self.position = end;
         Ok(())
     }
 
+    /// Where the next page goes, and what is known by now.
+    fn place(&self, files: &Files<F>) -> Place {
+        Place {
+            segment: self.header.number,
+            salt: self.header.salt,
+            position: self.position,
+            durable_seq: files.marks.durable(),
+            acked_seq: files.marks.acked(),
+        }
+    }
+
     /// Keeps count for the seal.
-    fn note(&mut self, group: &Group) {
+    pub(crate) fn note(&mut self, group: &Group) {
         if group.records == 0 {
             return;
         }
@@ -243,8 +300,11 @@ impl<F: Fs> Active<F> {
         self.seal.last_time_micros = group.last_time_micros;
     }
 
-    /// Writes the seal frame; the caller syncs.
+    /// Writes what is pending, and the seal frame; the caller syncs.
     pub(crate) fn write_seal(&mut self, files: &Files<F>) -> Result<(), Error> {
+        if let Some(mut page) = self.pending.take() {
+            self.put(files, &mut page)?;
+        }
         let len = self.seal.len();
         let mut group = Group::with_capacity(frame_span(len));
         let next_seq = files.marks.written();

@@ -12,7 +12,6 @@ use super::directory::TEMPORARY;
 use super::error::Error;
 use super::fs::{Access, File, Fs};
 use super::keeper::replace;
-use super::writer::describe;
 
 /// The file's name.
 pub(crate) const BALLAST: &str = "ballast";
@@ -63,7 +62,7 @@ impl<F: Fs> Core<F> {
         }
         match make(&*self.files.fs, &self.files.dir) {
             Ok(()) => _ = self.ballast.end(),
-            Err(error) if error.is_full() => self.ballast.begin(describe(&error)),
+            Err(error) if error.is_full() => self.ballast.begin(error.describe()),
             Err(error) => return Err(error),
         }
         Ok(())

@@ -13,17 +13,18 @@ use std::thread;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::active::{Active, Files};
+use super::encode::Encode;
 use super::error::Error;
 use super::fs::Fs;
 use super::keeper::CursorFiles;
+use super::ledger::Ledger;
 use super::options::{Durability, OnFull, SEQ_LEAD};
 use super::reader::Segments;
 use super::seq::SeqNo;
 use super::settled::Settled;
 use super::shortage::Shortage;
-use super::staging::{Appended, Encode, Need, Staging, Wait};
+use super::staging::{Appended, Need, Staging, Wait};
 use super::wait::{Bell, Waiters, with_thread_waker};
-use super::writer::{Ledger, describe};
 
 /// The shared state of an open log.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl<F: Fs> Core<F> {
                     self.save_cursor(false).map_err(|error| {
                         if error.is_full() {
                             return Error::Full {
-                                reason: describe(&error),
+                                reason: error.describe(),
                                 staged: false,
                             };
                         }

@@ -118,6 +118,14 @@ impl Error {
         }
     }
 
+    /// With its cause, on one line.
+    pub(crate) fn describe(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+
     /// Whether it says that there is no space right now.
     pub(crate) fn is_full(&self) -> bool {
         match self {

@@ -96,7 +96,7 @@ impl Found {
     }
 
     fn judge_newest<F: Fs>(&mut self, fs: &F, newest: &Segment) -> Result<(), Error> {
-        let tail = scan(fs, newest, newest.file_len)?;
+        let tail = scan(fs, newest, u64::MAX)?;
         for stretch in &tail.stretches {
             if let (position, At::Unknown(found)) = &stretch.stop {
                 let found = format!("{found}, at position {position}");
@@ -146,7 +146,7 @@ impl Found {
             let (hole, previous) = (!segment.is_followed_by(next), &next.header.previous);
             let mut end = (previous.end, previous.next_seq);
             if hole || (index + 2 == chain.len() && !repeats) {
-                let limit = if hole { segment.file_len } else { previous.end };
+                let limit = if hole { u64::MAX } else { previous.end };
                 let tail = scan(fs, segment, limit)?;
                 let judged = judge(&tail, previous.next_seq, Place::Older { hole });
                 self.take_in(&tail, judged.stretches);
@@ -257,7 +257,11 @@ impl Found {
                 void_from: header.previous.next_seq,
                 end,
                 next_seq,
+                stand_ins: Vec::new(),
             });
+        }
+        if let (Some(newest), Some(tail)) = (live.back_mut(), &self.tail) {
+            newest.stand_ins.clone_from(&tail.stand_ins);
         }
         (live, voids)
     }
@@ -357,7 +361,7 @@ fn leave_copies<F: Fs>(fs: &F, segments: &mut Vec<Segment>) -> Result<(), Error>
         match kept.last_mut() {
             Some(twin) if twin.header == segment.header => {
                 let reach = |one: &Segment| {
-                    let stretches = scan(fs, one, one.file_len)?.stretches;
+                    let stretches = scan(fs, one, u64::MAX)?.stretches;
                     Ok(stretches.last().map(|last| last.end))
                 };
                 if reach(twin)? < reach(&segment)? {
@@ -379,7 +383,8 @@ fn scan<F: Fs>(fs: &F, segment: &Segment, limit: u64) -> Result<Tail, Error> {
         number: segment.header.number,
         salt: segment.header.salt,
     };
-    // A length far beyond the segment's own is not looked at: it may be a sparse terabyte.
+    // A tail slot may stand in for a page that the file does not reach yet. What lies far beyond the
+    // segment's size is not looked at: it may be a sparse terabyte.
     let limit = limit.min(segment.header.size + MAX_BATCH_BYTES as u64);
     scan_tail(&file, life, segment.header.base_seq, limit).map_err(Error::io("read", &segment.path))
 }

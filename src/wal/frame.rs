@@ -269,6 +269,20 @@ pub(crate) fn holds_records(payload: &[u8], count: u32) -> bool {
     at == payload.len()
 }
 
+/// F6: makes the records of a payload later by so much; false where one cannot say so: then those
+/// before it are later.
+pub(crate) fn delay_records(payload: &mut [u8], millis: u16) -> bool {
+    let mut at = 0;
+    while let Some(record) = record_at(payload, at) {
+        let Some(delta) = record.time_delta_millis.checked_add(millis) else {
+            return false;
+        };
+        payload[at + 6..at + 8].copy_from_slice(&delta.to_le_bytes());
+        at = record.next;
+    }
+    true
+}
+
 /// F7: the definitions of a dictionary payload, or `None` where it is malformed.
 pub(crate) fn definitions(payload: &[u8]) -> Option<Vec<(u32, &[u8])>> {
     let mut found = Vec::new();

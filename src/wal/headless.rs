@@ -41,6 +41,7 @@ pub(crate) fn told_by_start<F: Fs>(
         Decoded::Header(_) | Decoded::Unknown(_) | Decoded::Invalid => return Ok(None),
     }
     window.limit = header.size + MAX_BATCH_BYTES as u64;
+    window.read_slots(&file, Life { number, salt })?;
     let mut promised = header.previous.next_seq;
     search(&mut window, &file, Life { number, salt }, BODY, |frame| {
         if frame.durable_seq > header.base_seq {

@@ -16,6 +16,7 @@ mod core;
 mod cursor;
 mod dictionary;
 mod directory;
+mod encode;
 mod error;
 mod found;
 mod frame;
@@ -23,6 +24,7 @@ pub mod fs;
 mod gap;
 mod headless;
 mod keeper;
+mod ledger;
 mod marks;
 mod open;
 mod options;
@@ -36,6 +38,7 @@ mod segment;
 mod seq;
 mod settled;
 mod shortage;
+mod slots;
 mod staging;
 mod ticket;
 mod verify;
@@ -56,6 +59,7 @@ use self::fs::{Fs, RealFs};
 use self::options::{SAVE_INTERVAL, WRITE_DELAY};
 use self::wait::{Heard, with_thread_waker};
 
+pub use self::encode::Encode;
 pub use self::error::Error;
 pub use self::gap::{Cause, Gap};
 pub use self::open::Opened;
@@ -63,7 +67,6 @@ pub use self::options::{Durability, OnCorruption, OnFull, Options};
 pub use self::reader::{Reader, Record};
 pub use self::seq::{LogId, SeqNo};
 pub use self::settled::{Class, Totals};
-pub use self::staging::Encode;
 pub use self::ticket::{Acknowledged, Ticket};
 pub use self::verify::{Finding, FindingKind, Verified};
 pub use self::view::{SegmentInfo, View};
@@ -409,7 +412,7 @@ impl<F: Fs> Core<F> {
         while self.files.keeper.wait(SAVE_INTERVAL) == Heard::Ring {
             let kept = self.keep();
             if let Err(error) = &kept {
-                self.note_background(writer::describe(error));
+                self.note_background(error.describe());
             }
             if kept.is_err() || self.shortage.lasts() || self.ballast.lasts() {
                 self.files.keeper.ring_soon();

@@ -26,6 +26,7 @@ use super::frame::MAX_SEGMENT_NUMBER;
 use super::fs::{Access, File, Fs};
 use super::gap::Gap;
 use super::keeper::{CursorFiles, replace};
+use super::ledger::Ledger;
 use super::marks::Atomics;
 use super::options::{OnCorruption, Options, SEQ_JUMP, SEQ_LEAD};
 use super::pool::Fill;
@@ -37,7 +38,6 @@ use super::settled::{Class, Settled};
 use super::shortage::Shortage;
 use super::staging::Staging;
 use super::wait::{Bell, Waiters};
-use super::writer::Ledger;
 
 /// What opening found and did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -312,7 +312,7 @@ fn core<F: Fs>(
     Core {
         staging: Mutex::new(Staging::new(base, base + SEQ_LEAD / 2, budget)),
         space: Condvar::new(),
-        ledger: Mutex::new(Ledger::new(&active, true)),
+        ledger: Mutex::new(Ledger::new(&active, true, base)),
         writer: Mutex::new(active),
         sync: Mutex::new(()),
         segments: Arc::new(Segments(Mutex::new(live), gaps)),

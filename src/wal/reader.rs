@@ -20,6 +20,7 @@ use super::fs::{Access, Fs};
 use super::gap::Gaps;
 use super::scan::{At, Life, Step, Walk, Window, payload, search};
 use super::seq::SeqNo;
+use super::slots::StandIn;
 
 /// A live segment, as far as its records are durable.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Live {
     pub end: u64,
     /// The number after the last durable record.
     pub next_seq: SeqNo,
+    /// Pages that are known to be read from elsewhere than their place.
+    pub stand_ins: Vec<StandIn>,
 }
 
 /// The live segments, oldest first, and the gaps in them; only the last segment still grows.
@@ -248,7 +251,16 @@ impl<F: Fs> Reader<F> {
             .as_mut()
             .filter(|open| open.live.life == live.life)
         {
-            self.window.limit = live.end;
+            let tail = open.live.stand_ins.last();
+            if let Some(tail) = tail.filter(|tail| open.walk.position > tail.position) {
+                // The page has grown since, and its last frame with it.
+                open.walk.jump(tail.position, tail.first_seq);
+            }
+            if open.live.stand_ins == live.stand_ins {
+                self.window.limit = live.end;
+            } else {
+                self.window.reset(live.end, live.stand_ins.clone());
+            }
             open.live = live;
             return Ok(true);
         }
@@ -256,7 +268,7 @@ impl<F: Fs> Reader<F> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(self.released()),
             file => file.map_err(Error::io("open", &live.path))?,
         };
-        self.window.reset(live.end);
+        self.window.reset(live.end, live.stand_ins.clone());
         let walk = Walk::new(live.life, live.base_seq);
         self.open = Some(Open { live, file, walk });
         Ok(true)

@@ -18,6 +18,7 @@ use super::gap::{Gap, MAX_GAPS, decode_gaps};
 use super::options::MAX_BATCH_BYTES;
 use super::segment::BODY;
 use super::seq::SeqNo;
+use super::slots::{StandIn, stand_ins};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -31,6 +32,7 @@ pub(crate) struct Window {
     start: u64,
     /// Nothing at or above it is read: a chunk never holds bytes that may still change.
     pub limit: u64,
+    stand_ins: Vec<StandIn>,
 }
 
 impl Window {
@@ -39,13 +41,24 @@ impl Window {
             chunk: Bytes::new(),
             start: 0,
             limit,
+            stand_ins: Vec::new(),
         }
     }
 
-    /// Moves to another file, keeping the memory.
-    pub(crate) fn reset(&mut self, limit: u64) {
+    /// Moves to another file, or to what it has become, keeping the memory.
+    pub(crate) fn reset(&mut self, limit: u64, stand_ins: Vec<StandIn>) {
         self.start = u64::MAX;
         self.limit = limit;
+        self.stand_ins = stand_ins;
+    }
+
+    /// Reads the tail slots; where they stand in for pages of the file, these are read from now on.
+    pub(crate) fn read_slots<F: File>(&mut self, file: &F, life: Life) -> io::Result<bool> {
+        let found = stand_ins(self, file, life)?;
+        let any = !found.is_empty();
+        self.stand_ins.extend(found);
+        self.start = u64::MAX;
+        Ok(any)
     }
 
     /// Up to `want` bytes at `position`; fewer only at the limit or the end of the file.
@@ -89,7 +102,10 @@ impl Window {
                 buffer = BytesMut::with_capacity(len);
             }
             buffer.resize(len, 0);
-            let read = file.read_at(&mut buffer, position)?;
+            let mut read = file.read_at(&mut buffer, position)?;
+            for stand_in in &self.stand_ins {
+                read = read.max(stand_in.cover(&mut buffer, read, position));
+            }
             buffer.truncate(read);
             self.chunk = buffer.freeze();
         }
@@ -198,6 +214,8 @@ pub(crate) struct Walk {
     pub position: u64,
     /// The SeqNo it must begin with.
     pub expected: SeqNo,
+    /// The tail slots were looked at.
+    slots_read: bool,
 }
 
 /// One step of a [`Walk`].
@@ -218,11 +236,23 @@ impl Walk {
             life,
             position: BODY,
             expected: base,
+            slots_read: false,
         }
     }
 
-    /// Steps over the next frame, or stops and stays.
+    /// Steps over the next frame, or stops and stays. Where frames stop, tail slots may stand in.
     pub(crate) fn step<F: File>(&mut self, window: &mut Window, file: &F) -> io::Result<Step> {
+        let step = self.step_once(window, file)?;
+        if matches!(step, Step::Stop(_)) && !self.slots_read {
+            self.slots_read = true;
+            if window.read_slots(file, self.life)? {
+                return self.step_once(window, file);
+            }
+        }
+        Ok(step)
+    }
+
+    fn step_once<F: File>(&mut self, window: &mut Window, file: &F) -> io::Result<Step> {
         let here = self.position;
         let first = look(window, file, self.life, here)?;
         if let At::Frame(header) = first
@@ -351,6 +381,8 @@ pub(crate) struct Tail {
     pub stretches: Vec<Stretch>,
     /// The largest `durable_seq` in any valid header.
     pub promise: SeqNo,
+    /// Pages that were read from tail slots.
+    pub stand_ins: Vec<StandIn>,
 }
 
 /// Scans one segment: every stretch of frames, and where it stops.
@@ -365,6 +397,7 @@ pub(crate) fn scan_tail<F: File>(
     let mut tail = Tail {
         stretches: Vec::new(),
         promise: SeqNo::ZERO,
+        stand_ins: Vec::new(),
     };
     loop {
         let mut stretch = Stretch::at(walk.position, walk.expected);
@@ -395,7 +428,10 @@ pub(crate) fn scan_tail<F: File>(
         tail.stretches.push(stretch);
         match after {
             Some(header) => walk.jump(header.position, header.first_seq),
-            None => return Ok(tail),
+            None => {
+                tail.stand_ins = window.stand_ins;
+                return Ok(tail);
+            }
         }
     }
 }

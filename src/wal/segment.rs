@@ -11,7 +11,7 @@ use super::seq::{LogId, SeqNo};
 pub(crate) const BODY: u64 = 128 << 10;
 /// F1: the two header copies, far enough apart that one flash page never holds both.
 pub(crate) const HEADER_POSITIONS: [u64; 2] = [0, 64 << 10];
-/// F1: the two tail slots: reserved, and zero unless the feature bit says otherwise.
+/// F1, F13: the two tail slots, far enough apart that one flash page never holds both.
 pub(crate) const SLOT_POSITIONS: [u64; 2] = [32 << 10, 96 << 10];
 /// F2: the header's fields, which the start frame repeats.
 pub(crate) const FIELDS_LEN: usize = 160;
@@ -22,6 +22,8 @@ const MAGIC: [u8; 8] = *b"FERRYSEG";
 /// Format version; it names the layout of this page and of everything behind it.
 pub(crate) const VERSION: u16 = 1;
 const CHECKSUM_CRC32: u32 = 1;
+/// F2: the segment's last records may stand in a tail slot: who does not look there must not judge.
+const TAIL_SLOTS: u64 = 1;
 const CRC_AT: usize = PAGE - 4;
 const SEAL_FIXED_LEN: usize = 40;
 
@@ -119,6 +121,7 @@ impl SegmentHeader {
         put(0, &MAGIC);
         put(8, &VERSION.to_le_bytes());
         put(12, &CHECKSUM_CRC32.to_le_bytes());
+        put(32, &TAIL_SLOTS.to_le_bytes());
         put(40, &self.log_id.bytes());
         put(56, &self.number.to_le_bytes());
         put(64, &self.salt.to_le_bytes());
@@ -169,7 +172,7 @@ impl SegmentHeader {
             return PageFound::Refused("checksum kind");
         }
         // The words at 24 and 32: features that forbid writing, and features that forbid reading.
-        if u64_at(fields, 24) != 0 || u64_at(fields, 32) != 0 {
+        if u64_at(fields, 24) != 0 || u64_at(fields, 32) & !TAIL_SLOTS != 0 {
             return PageFound::Refused("feature");
         }
         if u64_at(fields, 96) != 0 {
@@ -318,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_feature_that_must_be_understood_is_refused() {
-        for (at, bytes) in [(8, 2u64), (12, 2), (24, 1), (32, 1), (96, 1), (152, 99)] {
+        for (at, bytes) in [(8, 2u64), (12, 2), (24, 1), (32, 2), (96, 1), (152, 99)] {
             let mut page = header().encode_page();
             page[at..at + 4].copy_from_slice(&bytes.to_le_bytes()[..4]);
             seal_page(&mut page);

@@ -10,69 +10,12 @@
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 
-use super::frame::{HEADER_LEN, Header, Kind, PAGE, encode_definition, encode_record, record_span};
+use super::encode::Encode;
+use super::frame::{
+    HEADER_LEN, Header, Kind, PAGE, delay_records, encode_definition, encode_record, record_span,
+};
 use super::options::{BUFFER_BYTES, FRAME_BYTES};
 use super::seq::SeqNo;
-
-/// Something that can be appended: its bytes are written straight into the staging buffer.
-///
-/// `encode` runs while other appenders wait: it must only copy.
-pub trait Encode {
-    /// Bytes that [`encode`](Self::encode) will write.
-    fn encoded_len(&self) -> usize;
-    /// Writes exactly [`encoded_len`](Self::encoded_len) bytes; `out` is that long.
-    fn encode(&self, out: &mut [u8]);
-}
-
-impl Encode for [u8] {
-    fn encoded_len(&self) -> usize {
-        self.len()
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        out.copy_from_slice(self);
-    }
-}
-
-impl<const N: usize> Encode for [u8; N] {
-    fn encoded_len(&self) -> usize {
-        N
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        out.copy_from_slice(self);
-    }
-}
-
-impl Encode for Vec<u8> {
-    fn encoded_len(&self) -> usize {
-        self.len()
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        out.copy_from_slice(self);
-    }
-}
-
-impl Encode for bytes::Bytes {
-    fn encoded_len(&self) -> usize {
-        self.len()
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        out.copy_from_slice(self);
-    }
-}
-
-impl<E: Encode + ?Sized> Encode for &E {
-    fn encoded_len(&self) -> usize {
-        (**self).encoded_len()
-    }
-
-    fn encode(&self, out: &mut [u8]) {
-        (**self).encode(out);
-    }
-}
 
 /// A frame in a buffer; what its header still lacks is known when it is written.
 #[derive(Clone, Copy, Debug)]
@@ -157,11 +100,8 @@ impl Group {
     ) -> &mut [u8] {
         self.open_frame(kind, next_seq, now_micros);
         self.end_seq = next_seq;
-        if let Some(frame) = self.frames.last_mut() {
-            frame.payload_len = payload_len;
-        }
         let start = self.used;
-        self.used += payload_len;
+        self.grow(payload_len, 0);
         &mut self.bytes[start..self.used]
     }
 
@@ -189,15 +129,65 @@ impl Group {
             let end = self.used + span;
             let len = u32::try_from(len).unwrap_or(u32::MAX);
             record.encode(encode_record(len, delta, &mut self.bytes[self.used..end]));
-            self.used = end;
-            if let Some(frame) = self.frames.last_mut() {
-                frame.payload_len += span;
-                frame.count += 1;
-            }
+            self.grow(span, 1);
             next_seq = next_seq + 1;
         }
         self.end_seq = next_seq;
         self.records += records.len() as u64;
+    }
+
+    /// Takes in what another group holds, where that fits; records go on in the last frame. False: it
+    /// does not fit, and nothing has changed.
+    pub(crate) fn absorb(&mut self, other: &Self) -> bool {
+        let before = self.extent();
+        for frame in &other.frames {
+            if !self.absorb_frame(frame, &other.bytes[frame.at + HEADER_LEN..]) {
+                self.cut(before, self.end_seq);
+                return false;
+            }
+        }
+        if self.records == 0 {
+            self.first_time_micros = other.first_time_micros;
+        }
+        self.last_time_micros = other.last_time_micros;
+        self.records += other.records;
+        self.end_seq = other.end_seq;
+        true
+    }
+
+    fn absorb_frame(&mut self, frame: &Staged, payload: &[u8]) -> bool {
+        let payload = &payload[..frame.payload_len];
+        let delay = self
+            .delta_millis(payload.len(), frame.base_time_micros)
+            .filter(|_| frame.kind == Kind::Records && !frame.more);
+        if let Some(delay) = delay
+            && let Some(out) = self.bytes[self.used..].get_mut(..payload.len())
+        {
+            out.copy_from_slice(payload);
+            if delay_records(out, delay) {
+                self.grow(payload.len(), frame.count);
+                return true;
+            }
+        }
+        if self.used.next_multiple_of(HEADER_LEN) + HEADER_LEN + payload.len() > self.bytes.len() {
+            return false;
+        }
+        self.open_frame(frame.kind, frame.first_seq, frame.base_time_micros);
+        self.bytes[self.used..][..payload.len()].copy_from_slice(payload);
+        self.grow(payload.len(), frame.count);
+        if let Some(last) = self.frames.last_mut() {
+            last.more = frame.more;
+        }
+        true
+    }
+
+    /// The last frame has so much more payload.
+    fn grow(&mut self, payload: usize, records: u32) {
+        self.used += payload;
+        if let Some(last) = self.frames.last_mut() {
+            last.payload_len += payload;
+            last.count += records;
+        }
     }
 
     /// How far the buffer is filled: bytes, frames, and the last one as it is.
@@ -452,6 +442,10 @@ impl Staging {
 
     /// Takes back what is durable now.
     pub(crate) fn recycle(&mut self, mut group: Group) {
+        if group.bytes.len() < BUFFER_BYTES {
+            // A page that was pending, or a preamble: not from here.
+            return;
+        }
         if group.bytes.len() == BUFFER_BYTES && self.held <= self.budget {
             group.clear();
             self.free.push(group);

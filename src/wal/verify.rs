@@ -102,10 +102,12 @@ impl<F: Fs> View<F> {
         for (index, (segment, live)) in chain.iter().zip(&live).enumerate() {
             self.check_reserved(segment, &mut result)?;
             let file = self.fs.open(&segment.path, Access::Read);
+            let mut window = Window::new(live.end);
+            window.reset(live.end, live.stand_ins.clone());
             let mut check = Check {
                 path: &segment.path,
                 file: file.map_err(Error::io("open", &segment.path))?,
-                window: Window::new(live.end),
+                window,
                 walk: Walk::new(live.life, live.base_seq),
                 end: (live.end, live.next_seq),
                 promise: SeqNo::ZERO,

@@ -13,7 +13,6 @@
 //! (R2).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
@@ -21,69 +20,15 @@ use super::active::Active;
 use super::core::Core;
 use super::error::Error;
 use super::fs::{File, Fs};
+use super::ledger::{Ledger, Over};
 use super::options::{Durability, SYNC_BYTES};
-use super::segment::{BODY, EndKind, Predecessor, SegmentHeader};
+use super::segment::{EndKind, Predecessor, SegmentHeader};
 use super::seq::SeqNo;
+use super::slots::StandIn;
 use super::staging::Group;
-
-/// What is written but not known to be durable, in the active file.
-#[derive(Debug)]
-pub(crate) struct Ledger<F: Fs> {
-    file: Arc<F::File>,
-    groups: VecDeque<Group>,
-    bytes: u64,
-    /// Something was written since the last sync began.
-    dirty: bool,
-    /// Position behind the last group written.
-    end: u64,
-    pub durable_end: u64,
-    /// The segment had a successful sync: its header is durable.
-    pub proven: bool,
-    /// Nothing more goes into the file; `groups` and what follows go on in a fresh segment.
-    over: Option<Over>,
-}
-
-/// Why a segment is over before its successor began.
-#[derive(Clone, Debug)]
-struct Over {
-    reason: String,
-    kind: EndKind,
-}
-
-impl Over {
-    /// A write or sync failed. After a sync that failed the file is poisoned (R2); after a write, its
-    /// place may hold a part of a group, which nothing may follow (R1).
-    fn failed(error: &Error) -> Self {
-        let kind = if error.is_full() {
-            EndKind::DiskFull
-        } else {
-            EndKind::IoError
-        };
-        Self {
-            reason: describe(error),
-            kind,
-        }
-    }
-}
 
 /// The sync token. Holding it is the permission to call `fdatasync` on the active file.
 pub(crate) type SyncToken<'a> = MutexGuard<'a, ()>;
-
-impl<F: Fs> Ledger<F> {
-    /// Of a segment that was just begun; `proven`: and synced.
-    pub(crate) fn new(active: &Active<F>, proven: bool) -> Self {
-        Self {
-            file: active.file.clone(),
-            groups: VecDeque::new(),
-            bytes: 0,
-            dirty: !proven,
-            end: active.position,
-            durable_end: if proven { active.position } else { BODY },
-            proven,
-            over: None,
-        }
-    }
-}
 
 impl<F: Fs> Core<F> {
     /// Writes what is staged. The caller holds the write token and, where it has it, lends the sync
@@ -131,39 +76,91 @@ impl<F: Fs> Core<F> {
     fn write_group(
         &self,
         writer: &mut Active<F>,
-        mut group: Group,
+        group: Group,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         if let Err(error) = self.room_for(writer, group.padded_len() as u64, token) {
             self.staging.lock().put_back(group);
             return Err(self.halt(error));
         }
-        let written = writer.write(&self.files, &mut group);
-        if written.as_ref().is_err_and(Error::is_full) {
-            // What was written before it is whole: where it can be made durable it stays.
-            let own = token.is_none().then(|| self.sync.lock());
-            if let Some(token) = token.or(own.as_ref()) {
-                self.sync_written(token);
-            }
-        }
-        let end_seq = group.end_seq;
-        {
-            let mut ledger = self.ledger.lock();
-            ledger.bytes += group.padded_len() as u64;
-            ledger.end = writer.position;
-            ledger.dirty = true;
-            ledger.groups.push_back(group);
-            match written {
-                Ok(()) => self.files.marks.set_written(end_seq),
-                // The first reason stays.
-                Err(error) => _ = ledger.over.get_or_insert_with(|| Over::failed(&error)),
-            }
+        let pending = writer.absorb(&group) || {
+            self.flush_page(writer, token);
+            !self.is_over() && writer.absorb(&group)
+        };
+        if pending {
+            self.recycle([group]);
+            self.write_page(writer, token);
+        } else {
+            writer.note(&group);
+            self.put_group(writer, group, token);
         }
         self.go_on(writer, token)?;
         self.wake();
         // Whoever waits or not: it is synced after `sync_interval` at the latest.
         self.syncer.ring_soon();
         Ok(())
+    }
+
+    /// Writes the pending page to a tail slot, or to its place where no slot is free.
+    fn write_page(&self, writer: &mut Active<F>, token: Option<&SyncToken<'_>>) {
+        // Under the lock: no sync begins while a slot is half written.
+        let mut ledger = self.ledger.lock();
+        let Some(slot) = ledger.slots.free() else {
+            drop(ledger);
+            return self.flush_page(writer, token);
+        };
+        match writer.write_slot(&self.files, slot) {
+            Ok((page, end_seq)) => {
+                ledger.wrote_page(slot, page);
+                self.files.marks.set_written(end_seq);
+            }
+            Err(error) => {
+                drop(ledger);
+                self.end_segment(&error, token);
+            }
+        }
+    }
+
+    /// Writes what is pending to its place.
+    fn flush_page(&self, writer: &mut Active<F>, token: Option<&SyncToken<'_>>) {
+        if let Some(page) = writer.pending.take() {
+            self.put_group(writer, page, token);
+        }
+    }
+
+    /// Writes a group to its place and keeps it until it is durable there. Where the segment is over
+    /// it is only kept: it goes on with the others.
+    fn put_group(&self, writer: &mut Active<F>, mut group: Group, token: Option<&SyncToken<'_>>) {
+        let written = !self.is_over() && {
+            let written = writer.put(&self.files, &mut group);
+            written
+                .inspect_err(|error| self.end_segment(error, token))
+                .is_ok()
+        };
+        let mut ledger = self.ledger.lock();
+        if written {
+            ledger.wrote(writer.position);
+            self.files.marks.set_written(group.end_seq);
+        }
+        ledger.keep(group);
+    }
+
+    /// A write failed: nothing more goes into the segment.
+    fn end_segment(&self, error: &Error, token: Option<&SyncToken<'_>>) {
+        if error.is_full() {
+            // What was written before is whole: where it can be made durable it stays.
+            let own = token.is_none().then(|| self.sync.lock());
+            if let Some(token) = token.or(own.as_ref()) {
+                self.sync_written(token);
+            }
+        }
+        let mut ledger = self.ledger.lock();
+        // The first reason stays.
+        ledger.over.get_or_insert_with(|| Over::failed(error));
+    }
+
+    fn is_over(&self) -> bool {
+        self.ledger.lock().over.is_some()
     }
 
     /// Sees to it that the active segment has room for so much, within the quota.
@@ -195,15 +192,12 @@ impl<F: Fs> Core<F> {
     /// Syncs what was written before and publishes it. On failure the file is poisoned; the caller
     /// goes on to [`mend`](Self::mend) with the write token.
     pub(crate) fn sync_written(&self, _token: &SyncToken<'_>) {
-        let (file, groups, end) = {
+        let begun = {
             let mut ledger = self.ledger.lock();
-            if ledger.over.is_some() || !ledger.dirty {
-                return;
-            }
-            ledger.dirty = false;
-            (ledger.file.clone(), ledger.groups.len(), ledger.end)
+            ledger.sync_begins(self.files.marks.written())
         };
-        let synced = file.sync();
+        let Some(covered) = begun else { return };
+        let synced = covered.file.sync();
         let mut ledger = self.ledger.lock();
         if let Err(error) = synced {
             // Asking again could be told "fine" although the pages are gone (R2).
@@ -211,34 +205,26 @@ impl<F: Fs> Core<F> {
             ledger.over = Some(Over::failed(&error));
             return;
         }
-        let durable: Vec<Group> = ledger.groups.drain(..groups).collect();
-        ledger.bytes -= durable
-            .iter()
-            .map(|group| group.padded_len() as u64)
-            .sum::<u64>();
-        ledger.durable_end = end;
-        ledger.proven = true;
-        let end_seq = durable.last().map(|group| group.end_seq);
-        self.publish_durable(end, end_seq);
+        let durable = ledger.synced(&covered);
+        self.publish_durable(covered.end, covered.tail, covered.end_seq);
         drop(ledger);
         self.recycle(durable);
         self.wake();
         self.files.keeper.ring_soon();
     }
 
-    fn publish_durable(&self, end: u64, end_seq: Option<SeqNo>) {
+    fn publish_durable(&self, end: u64, tail: Option<StandIn>, end_seq: SeqNo) {
         // Under the lock: what a reader finds here is below the mark already, so it may be settled.
         let mut segments = self.segments.0.lock();
         if let Some(active) = segments.back_mut() {
-            active.end = end;
-            active.next_seq = end_seq.unwrap_or(active.next_seq);
+            active.end = tail.as_ref().map_or(end, StandIn::end);
+            active.next_seq = end_seq;
+            active.stand_ins = tail.into_iter().collect();
         }
-        if let Some(end_seq) = end_seq {
-            self.files.marks.set_durable(end_seq);
-        }
+        self.files.marks.set_durable(end_seq);
     }
 
-    fn recycle(&self, groups: Vec<Group>) {
+    fn recycle(&self, groups: impl IntoIterator<Item = Group>) {
         let mut staging = self.staging.lock();
         groups.into_iter().for_each(|group| staging.recycle(group));
         drop(staging);
@@ -260,6 +246,11 @@ impl<F: Fs> Core<F> {
 
     /// Seals the active segment, syncs it, and only then begins the next one (R13).
     fn rotate(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+        self.flush_page(writer, lent);
+        if self.is_over() {
+            // That begins a new segment, which is what was wanted.
+            return self.go_on(writer, lent);
+        }
         let sealed = writer.write_seal(&self.files);
         let own;
         let token = match lent {
@@ -271,10 +262,7 @@ impl<F: Fs> Core<F> {
         };
         if sealed.as_ref().err().is_none_or(Error::is_full) {
             // On a full disk the segment ends without a seal; what is in it is whole.
-            let mut ledger = self.ledger.lock();
-            ledger.end = writer.position;
-            ledger.dirty = true;
-            drop(ledger);
+            self.ledger.lock().wrote(writer.position);
             self.sync_written(token);
         }
         let over = {
@@ -285,10 +273,9 @@ impl<F: Fs> Core<F> {
             ledger.over.is_some()
         };
         if over {
-            // That begins a new segment, which is what was wanted.
             return self.go_on(writer, Some(token));
         }
-        let end = (self.ledger.lock().durable_end, self.files.marks.durable());
+        let end = self.ledger.lock().durable_place();
         let header = self.successor(&writer.header, EndKind::Sealed, end)?;
         let begun = self
             .files
@@ -297,11 +284,12 @@ impl<F: Fs> Core<F> {
         let next = begun.inspect_err(|error| {
             // Nothing follows the seal, also when it is tried again.
             self.ledger.lock().over = Some(Over {
-                reason: describe(error),
+                reason: error.describe(),
                 kind: EndKind::Sealed,
             });
         })?;
-        self.enter(writer, next, false);
+        let base = next.header.base_seq;
+        self.enter(writer, next, false, base);
         // What is settled of older segments is wanted soon: it spares a new file and its zeros.
         self.files.keeper.ring();
         Ok(())
@@ -325,11 +313,18 @@ impl<F: Fs> Core<F> {
     }
 
     /// Makes a begun segment the active one.
-    fn enter(&self, writer: &mut Active<F>, mut next: Active<F>, proven: bool) {
+    fn enter(&self, writer: &mut Active<F>, mut next: Active<F>, proven: bool, next_seq: SeqNo) {
         next.reserved = true;
-        *self.ledger.lock() = Ledger::new(&next, proven);
+        *self.ledger.lock() = Ledger::new(&next, proven, next_seq);
         *writer = next;
-        self.segments.0.lock().push_back(writer.live());
+        let previous = writer.header.previous;
+        let mut segments = self.segments.0.lock();
+        if let Some(old) = segments.back_mut() {
+            // What a slot of it held goes on in the next one.
+            (old.end, old.next_seq) = (previous.end, previous.next_seq);
+            old.stand_ins.clear();
+        }
+        segments.push_back(writer.live());
     }
 
     /// If the segment is over, goes on in a fresh one; an error while space is short, whether it is
@@ -349,14 +344,15 @@ impl<F: Fs> Core<F> {
         };
         let _own = lent.is_none().then(|| self.sync.lock());
         self.note_background(format!("{}; going on in a fresh segment", over.reason));
-        let groups = std::mem::take(&mut self.ledger.lock().groups);
+        let mut groups = std::mem::take(&mut self.ledger.lock().groups);
+        groups.extend(writer.pending.take());
         self.rewrite(writer, over.kind, groups)
             .map_err(|error| match error {
                 full if full.is_full() => self.halt(full),
                 error => self.fail(&format_args!(
                     "{}; then, rewriting: {}",
                     over.reason,
-                    describe(&error)
+                    error.describe()
                 )),
             })
     }
@@ -368,14 +364,13 @@ impl<F: Fs> Core<F> {
         kind: EndKind,
         mut groups: VecDeque<Group>,
     ) -> Result<(), Error> {
-        let (proven, durable_end) = {
+        let (proven, durable_place) = {
             let ledger = self.ledger.lock();
-            (ledger.proven, ledger.durable_end)
+            (ledger.proven, ledger.durable_place())
         };
         let old = &writer.header;
         let header = if proven {
-            let end = (durable_end, self.files.marks.durable());
-            self.successor(old, kind, end)?
+            self.successor(old, kind, durable_place)?
         } else {
             // Nothing of the poisoned segment is durable, its header neither: it is left out.
             self.files
@@ -394,12 +389,14 @@ impl<F: Fs> Core<F> {
             }
         };
         let end = fresh.position;
+        let base = fresh.header.base_seq;
+        let end_seq = groups.back().map_or(base, |group| group.end_seq);
         if !proven {
             self.segments.0.lock().pop_back();
         }
-        self.enter(writer, fresh, true);
-        self.publish_durable(end, groups.back().map(|group| group.end_seq));
-        self.recycle(groups.into());
+        self.enter(writer, fresh, true, end_seq);
+        self.publish_durable(end, None, end_seq);
+        self.recycle(groups);
         self.wake();
         Ok(())
     }
@@ -415,7 +412,7 @@ impl<F: Fs> Core<F> {
         if matches!(error, Error::Full { .. }) {
             return error;
         }
-        let reason = describe(&error);
+        let reason = error.describe();
         if !error.is_full() {
             return self.fail(&reason);
         }
@@ -475,13 +472,5 @@ impl<F: Fs> Core<F> {
         drop(token);
         self.mend_if_broken()?;
         Ok(true)
-    }
-}
-
-/// An error with its cause, on one line.
-pub(crate) fn describe(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }

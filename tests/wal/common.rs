@@ -128,6 +128,19 @@ pub(crate) fn assert_same(found: &Records, expected: &Records) {
 /// Appends these records one by one, each acknowledged before the next.
 #[track_caller]
 pub(crate) fn append_all(wal: &Wal<Faulty>, numbers: Range<u64>) -> Records {
+    append_each(wal, numbers, record)
+}
+
+/// The same, of records that do not fit into a page together with others: a frame each, in its place.
+#[track_caller]
+pub(crate) fn append_apart(wal: &Wal<Faulty>, numbers: Range<u64>) -> Records {
+    append_each(wal, numbers, |number| {
+        sized(number, 4096 + (number * 7919 % 3000) as usize)
+    })
+}
+
+#[track_caller]
+fn append_each(wal: &Wal<Faulty>, numbers: Range<u64>, record: impl Fn(u64) -> Vec<u8>) -> Records {
     numbers
         .map(|number| {
             let bytes = record(number);

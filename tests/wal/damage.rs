@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use ferrylog::wal::{Class, Error, FindingKind, SeqNo, Verified};
 
 use crate::common::{
-    BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    open, read_all, record, sized, try_open, try_open_strictly, view,
+    BODY, Records, append_all, append_apart, assert_no_engine_thread_panicked, assert_same,
+    describe, drain, open, read_all, record, sized, try_open, try_open_strictly, view,
 };
 use crate::faulty::{Faulty, Kind};
 use crate::random::{self, Random};
 
 const PAGE: usize = 4096;
 const HEADERS: [u64; 2] = [0, 64 << 10];
+pub(crate) const SLOTS: [u64; 2] = [32 << 10, 96 << 10];
 pub(crate) const CURSORS: [&str; 2] = ["cursor-a", "cursor-b"];
 
 /// A log that was filled and closed: these records in this many segments.
@@ -61,15 +62,16 @@ pub(crate) fn frames(disk: &Faulty, name: &str, kind: u8) -> Vec<u64> {
 }
 
 #[test]
-fn f1_the_reserved_area_holds_two_equal_headers_and_zeros() {
+fn f1_the_reserved_area_holds_two_equal_headers_the_slots_and_zeros() {
     let disk = Faulty::new(30);
     closed(&disk, 10);
     let name = disk.names("segment-").remove(0);
     let reserved = disk.bytes(&name, 0, BODY as usize);
     let [a, b] = HEADERS.map(|at| &reserved[at as usize..at as usize + PAGE]);
     assert!(a == b && a.starts_with(b"FERRYSEG"));
-    let in_header = |at: u64| HEADERS.iter().any(|&h| (h..h + PAGE as u64).contains(&at));
-    let rest = (0..).zip(&reserved).filter(|(at, _)| !in_header(*at));
+    let pages = [HEADERS, SLOTS].concat();
+    let in_use = |at: u64| pages.iter().any(|&p| (p..p + PAGE as u64).contains(&at));
+    let rest = (0..).zip(&reserved).filter(|(at, _)| !in_use(*at));
     assert_eq!(rest.filter(|(_, byte)| **byte != 0).count(), 0);
 
     // A byte that came into the zeros is found.
@@ -190,7 +192,7 @@ fn r9_a_checksum_error_ends_the_log_only_where_nothing_was_promised() {
     for at in 0..5 {
         let disk = Faulty::new(36);
         let wal = open(&disk);
-        let records = append_all(&wal, 0..5);
+        let records = append_apart(&wal, 0..5);
         let disk = disk.kill();
         drop(wal);
         let name = disk.names("segment-").remove(0);
@@ -360,7 +362,9 @@ fn r12_numbers_that_no_log_reaches_are_damage() {
 #[test]
 fn a_reader_passes_over_damage_to_every_whole_frame() {
     let disk = Faulty::new(44);
-    let records = closed(&disk, 200);
+    let wal = open(&disk);
+    let records = append_apart(&wal, 0..200);
+    wal.close().unwrap();
     let name = disk.names("segment-").remove(0);
     let damaged = [20, 21, 50].map(|at| frames(&disk, &name, 1)[at]);
     for frame in damaged {
@@ -467,7 +471,7 @@ fn r12_whatever_stands_on_disk_is_refused_or_read_and_never_a_panic() {
 fn r12_garbage_behind_a_right_header_is_a_tail() {
     let disk = Faulty::new(42);
     let wal = open(&disk);
-    append_all(&wal, 0..3);
+    append_apart(&wal, 0..3);
     let disk = disk.kill();
     let name = disk.names("segment-").remove(0);
     let last = *frames(&disk, &name, 1).last().unwrap();

@@ -186,7 +186,7 @@ fn p3_r12_a_byte_that_rots_costs_at_most_the_frame_it_is_in() {
     let pristine = small();
     let mut places = Vec::new();
     for (segment, (name, frames)) in pristine.segments.iter().enumerate() {
-        assert!(frames.len() >= 5, "{frames:?}");
+        assert!(frames.len() >= 4, "{frames:?}");
         let len = pristine.disk.file_len(name);
         let bytes = pristine.disk.bytes(name, 0, len as usize);
         let in_header = |at| HEADERS.iter().any(|&h| (h..h + 160).contains(&at));

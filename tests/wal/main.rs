@@ -25,5 +25,6 @@ mod planted;
 mod repair;
 mod rules;
 mod seeds;
+mod slots;
 mod space;
 mod v1;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use ferrylog::wal::fs::{Access, Entry, File, Fs};
 
 use crate::crash::history;
+use crate::damage::SLOTS;
 use crate::faulty::{Faulty, Handle, Held};
 
 /// What goes wrong between the log and its disk.
@@ -43,9 +44,11 @@ enum Bug {
     CutTooShort,
     /// The cursor's files are not found again.
     CursorNotFound,
+    /// Only one of the two tail slots is ever written.
+    OneTailSlot,
 }
 
-const BUGS: [Bug; 13] = [
+const BUGS: [Bug; 14] = [
     Bug::AckBeforeSync,
     Bug::SyncForgotten,
     Bug::CursorBeforeSegment,
@@ -59,6 +62,7 @@ const BUGS: [Bug; 13] = [
     Bug::WriteMisplaced,
     Bug::CutTooShort,
     Bug::CursorNotFound,
+    Bug::OneTailSlot,
 ];
 
 /// What looks odd and is harmless.
@@ -213,6 +217,9 @@ impl File for PlantedFile {
             Some(Bug::OneCursorSlot) if self.name == "cursor-b" => Ok(()),
             Some(Bug::ShortWrite) if self.is_segment() && bytes.len() > 8192 => {
                 self.handle.write_at(&bytes[..bytes.len() - 4096], position)
+            }
+            Some(Bug::OneTailSlot) if self.is_segment() && position == SLOTS[1] => {
+                self.handle.write_at(bytes, SLOTS[0])
             }
             Some(Bug::WriteForgotten) if self.is_segment() && self.on.one_in(30) => Ok(()),
             Some(Bug::WriteMisplaced) if self.is_segment() && self.on.one_in(30) => {

@@ -3,8 +3,8 @@
 use ferrylog::wal::{Cause, Class, Durability, Error, FindingKind, Gap, SeqNo, Wal};
 
 use crate::common::{
-    Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain, open,
-    read_all, record, sized, try_open_strictly, until, view,
+    Records, append_all, append_apart, assert_no_engine_thread_panicked, assert_same, describe,
+    drain, open, read_all, record, sized, try_open_strictly, until, view,
 };
 use crate::crash::recover_halfway;
 use crate::damage::{CURSORS, frames, verify};
@@ -15,7 +15,7 @@ use crate::faulty::{Faulty, Survivors};
 fn killed(seed: u64) -> (Faulty, Records) {
     let disk = Faulty::new(seed);
     let wal = open(&disk);
-    let records = append_all(&wal, 0..10);
+    let records = append_apart(&wal, 0..10);
     wal.save_cursor().unwrap();
     wal.save_cursor().unwrap();
     (disk.kill(), records)
@@ -135,7 +135,7 @@ fn a_damaged_last_frame_is_lost_up_to_the_last_promise() {
 fn a_frame_that_begins_where_the_promise_ends_is_kept() {
     let disk = Faulty::new(52);
     let wal = open(&disk);
-    append_all(&wal, 0..4);
+    append_apart(&wal, 0..4);
     let disk = disk.kill();
     lose_cursors(&disk);
     let name = disk.names("segment-").remove(0);
@@ -152,7 +152,7 @@ fn a_frame_that_begins_where_the_promise_ends_is_kept() {
 fn a_frame_behind_the_promise_is_cut_and_not_lost() {
     let disk = Faulty::new(59);
     let wal = open(&disk);
-    append_all(&wal, 0..5);
+    append_apart(&wal, 0..5);
     // A frame each, written and not synced.
     for number in 5..9 {
         let ticket = wal.append(&sized(number, 40_000)).unwrap();
@@ -192,7 +192,7 @@ fn many_damaged_frames_are_many_gaps_and_neighbours_one() {
 fn a_record_that_was_shipped_before_it_was_damaged_is_not_lost() {
     let disk = Faulty::new(54);
     let wal = open(&disk);
-    append_all(&wal, 0..10);
+    append_apart(&wal, 0..10);
     wal.settle(SeqNo::ZERO..SeqNo::new(2), Class::Shipped);
     wal.settle(SeqNo::new(5)..SeqNo::new(6), Class::DeadLettered);
     wal.save_cursor().unwrap();

@@ -6,8 +6,9 @@ use std::time::Duration;
 use ferrylog::wal::{Class, Durability, Error, SeqNo};
 
 use crate::common::{
-    BODY, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, options,
-    read_all, record, sized, try_open, try_open_strictly, try_open_with, until, with_level,
+    BODY, append_all, append_apart, assert_no_engine_thread_panicked, assert_same, describe, open,
+    options, read_all, record, sized, try_open, try_open_strictly, try_open_with, until,
+    with_level,
 };
 use crate::faulty::{EIO, Failure, Fault, Faulty, Kind, Op, PAGE, Survivors};
 
@@ -433,7 +434,7 @@ fn r3_if_that_sync_fails_opening_fails_and_changes_nothing() {
 fn r4_recovery_cuts_the_old_segment_after_the_new_header_and_writes_nothing_into_it() {
     let disk = Faulty::new(12);
     let wal = open(&disk);
-    let expected = append_all(&wal, 0..3);
+    let expected = append_apart(&wal, 0..3);
     let disk = disk.power_cut(Survivors::None);
     drop(wal);
     let old = disk.names(SEGMENT).pop().unwrap();
@@ -559,7 +560,7 @@ fn frames(disk: &Faulty, name: &str) -> Vec<(u64, u64, u64, u32, u64)> {
 fn r5_every_frame_carries_the_durable_mark_of_its_time() {
     let disk = Faulty::new(16);
     let wal = open(&disk);
-    append_all(&wal, 0..4);
+    append_apart(&wal, 0..4);
     let name = disk.names(SEGMENT).remove(0);
     let promises: Vec<(u64, u64)> = frames(&disk, &name)
         .iter()

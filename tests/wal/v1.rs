@@ -1,7 +1,8 @@
 //! What version 1 wrote stays readable, and what is written today is version 1, byte for byte.
 //!
-//! `tests/data/v1` holds a log of three lives: closed, closed, killed. `FERRYLOG_WRITE_V1=1` writes it
-//! anew; a change of these bytes is a change of the format.
+//! `tests/data/v1` holds a log of three lives: closed, closed, killed; `tests/data/v1-without-slots` the
+//! same, written before there were tail slots. `FERRYLOG_WRITE_V1=1` writes the former anew; a change
+//! of these bytes is a change of the format.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ const SEED: u64 = 60;
 const CLOCK_MICROS: i64 = 1_767_225_600_000_000;
 const TEXTS: [&[u8]; 2] = [b"ttemps", b"tpressure"];
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1")
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 fn lengths(life: u64) -> impl Iterator<Item = usize> {
@@ -73,9 +76,9 @@ fn all(disk: &Faulty, prefix: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The committed files, on a disk of their own.
-fn committed() -> Faulty {
+fn committed(name: &str) -> Faulty {
     let disk = Faulty::new(SEED + 1);
-    for entry in fs::read_dir(folder()).unwrap() {
+    for entry in fs::read_dir(folder(name)).unwrap() {
         let entry = entry.unwrap();
         let bytes = fs::read(entry.path()).unwrap();
         // A cursor slot is a whole page.
@@ -87,13 +90,18 @@ fn committed() -> Faulty {
 
 #[test]
 fn what_version_1_wrote_is_opened_and_read() {
+    for name in ["v1", "v1-without-slots"] {
+        assert_readable(&committed(name));
+    }
+}
+
+fn assert_readable(disk: &Faulty) {
     let (_, records) = made_today();
-    let disk = committed();
-    let verified = view(&disk).unwrap().verify(&mut |_, _| ()).unwrap();
+    let verified = view(disk).unwrap().verify(&mut |_, _| ()).unwrap();
     assert!(verified.is_clean(), "{:?}", verified.findings);
-    let viewed = view(&disk).unwrap();
+    let viewed = view(disk).unwrap();
     assert_same(&drain(viewed.reader(SeqNo::ZERO)).unwrap(), &records);
-    let wal = open(&disk);
+    let wal = open(disk);
     assert_same(&read_all(&wal), &records);
     for (id, text) in (0..).zip(TEXTS) {
         assert_eq!(wal.definition(id).unwrap(), text);
@@ -109,12 +117,12 @@ fn what_version_1_wrote_is_opened_and_read() {
 fn what_is_written_today_is_version_1_byte_for_byte() {
     if std::env::var_os("FERRYLOG_WRITE_V1").is_some() {
         let (disk, _) = made_today();
-        fs::create_dir_all(folder()).unwrap();
+        fs::create_dir_all(folder("v1")).unwrap();
         for (name, bytes) in all(&disk, "segment-").iter().chain(&all(&disk, "cursor-")) {
-            fs::write(folder().join(name), bytes).unwrap();
+            fs::write(folder("v1").join(name), bytes).unwrap();
         }
     }
-    let expected = all(&committed(), "segment-");
+    let expected = all(&committed("v1"), "segment-");
     assert_eq!(expected.len(), 3);
     // The flusher may be faster than the batch behind a definition, and write it as a group of its own.
     let differs = |_: &u32| all(&made_today().0, "segment-") != expected;
