@@ -44,6 +44,7 @@ mod ticket;
 mod verify;
 mod view;
 mod wait;
+mod worker;
 mod writer;
 
 use std::ops::Range;
@@ -56,8 +57,7 @@ use bytes::Bytes;
 
 use self::core::Core;
 use self::fs::{Fs, RealFs};
-use self::options::{SAVE_INTERVAL, WRITE_DELAY};
-use self::wait::{Heard, with_thread_waker};
+use self::wait::with_thread_waker;
 
 pub use self::encode::Encode;
 pub use self::error::Error;
@@ -70,6 +70,8 @@ pub use self::settled::{Class, Totals};
 pub use self::ticket::{Acknowledged, Ticket};
 pub use self::verify::{Finding, FindingKind, Verified};
 pub use self::view::{SegmentInfo, View};
+#[doc(hidden)]
+pub use self::worker::Worker;
 
 /// How far a log has come. `first <= acked <= durable <= next`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,27 +122,43 @@ impl<F: Fs> Wal<F> {
     ///
     /// As [`open`](Wal::open).
     pub fn open_on(fs: Arc<F>, dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let (core, opened, lock) = open::open(fs, dir.as_ref(), options)?;
-        let core = Arc::new(core);
-        let threads = Vec::with_capacity(3);
-        let mut wal = Self {
-            core,
-            threads,
-            opened,
-            closed: false,
-            _lock: lock,
-        };
-        wal.spawn("wal-flusher", Core::run_flusher)?;
-        wal.spawn("wal-syncer", Core::run_syncer)?;
-        wal.spawn("wal-keeper", Core::run_keeper)?;
+        let mut wal = Self::open_still(fs, dir, options)?;
+        Worker::ALL
+            .into_iter()
+            .try_for_each(|worker| wal.spawn(worker))?;
         Ok(wal)
     }
 
-    fn spawn(&mut self, name: &str, run: fn(&Core<F>)) -> Result<(), Error> {
+    /// [`open_on`](Wal::open_on) without threads: nothing happens in the background but what
+    /// [`step`](Self::step) does, so a test can repeat an order of events. What waits for space waits
+    /// for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Wal::open).
+    #[doc(hidden)]
+    pub fn open_still(fs: Arc<F>, dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let (core, opened, lock) = open::open(fs, dir.as_ref(), options)?;
+        Ok(Self {
+            core: Arc::new(core),
+            threads: Vec::new(),
+            opened,
+            closed: false,
+            _lock: lock,
+        })
+    }
+
+    /// Has a worker do what it would do now, if there is anything. True: there was.
+    #[doc(hidden)]
+    pub fn step(&self, worker: Worker) -> bool {
+        self.core.step(worker)
+    }
+
+    fn spawn(&mut self, worker: Worker) -> Result<(), Error> {
         let core = self.core.clone();
         let thread = thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(&core))
+            .name(worker.thread_name().into())
+            .spawn(move || core.work(worker))
             .map_err(Error::io("start a thread for", &self.core.files.dir))?;
         self.threads.push(thread);
         Ok(())
@@ -367,12 +385,8 @@ impl<F: Fs> Wal<F> {
         self.core.staging.lock().closed = true;
         // Where space is short this is the last try; then a waiter waits no longer.
         let synced = self.core.retry_write().and_then(|()| self.sync());
-        for bell in [
-            &self.core.flusher,
-            &self.core.syncer,
-            &self.core.files.keeper,
-        ] {
-            bell.stop();
+        for worker in Worker::ALL {
+            self.core.bell(worker).stop();
         }
         for thread in self.threads.drain(..) {
             // A panic over there has been reported already; nothing of ours depends on it.
@@ -388,35 +402,5 @@ impl<F: Fs> Drop for Wal<F> {
     /// Closes, for those who did not; an error is what recovery is for.
     fn drop(&mut self) {
         drop(self.shut());
-    }
-}
-
-impl<F: Fs> Core<F> {
-    fn run_flusher(&self) {
-        while self.flusher.wait(WRITE_DELAY) == Heard::Ring {
-            // An error has made the log fail, or space is short: who is to know was told.
-            let written = self.write_staged(&mut self.writer.lock(), None);
-            if written.is_ok() {
-                self.ring_syncer();
-            }
-        }
-    }
-
-    fn run_syncer(&self) {
-        while self.syncer.wait(self.files.options.sync_interval) == Heard::Ring {
-            drop(self.write_and_sync(self.sync.lock()));
-        }
-    }
-
-    fn run_keeper(&self) {
-        while self.files.keeper.wait(SAVE_INTERVAL) == Heard::Ring {
-            let kept = self.keep();
-            if let Err(error) = &kept {
-                self.note_background(error.describe());
-            }
-            if kept.is_err() || self.shortage.lasts() || self.ballast.lasts() {
-                self.files.keeper.ring_soon();
-            }
-        }
     }
 }

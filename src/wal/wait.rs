@@ -156,6 +156,16 @@ impl Bell {
         }
         let deadline = Instant::now() + delay;
         while *state == Rung::Soon && !self.ringing.wait_until(&mut state, deadline).timed_out() {}
+        self.heard(&mut state)
+    }
+
+    /// [`wait`](Self::wait) as if its time had come; `None`: it has not rung.
+    pub(crate) fn hear(&self) -> Option<Heard> {
+        let mut state = self.state.lock();
+        (*state != Rung::No).then(|| self.heard(&mut state))
+    }
+
+    fn heard(&self, state: &mut Rung) -> Heard {
         if *state == Rung::Stop {
             return Heard::Stop;
         }
