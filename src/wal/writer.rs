@@ -370,17 +370,18 @@ impl<F: Fs> Core<F> {
         };
         let old = &writer.header;
         let header = if proven {
-            self.successor(old, kind, durable_place)?
+            self.successor(old, kind, durable_place)
         } else {
             // Nothing of the poisoned segment is durable, its header neither: it is left out.
             self.files
-                .new_header(old.base_seq, self.seq_limit(), old.previous)?
+                .new_header(old.base_seq, self.seq_limit(), old.previous)
         };
         // Only the header makes the groups count: it is synced after them.
-        let begun = self
-            .files
-            .reserve_next()
-            .and_then(|()| self.files.begin_durably(header, &mut groups));
+        let begun = header.and_then(|header| {
+            self.files.reserve_next()?;
+            self.files.begin_durably(header, &mut groups)
+        });
+        // Whatever failed: they are tried again, or never acknowledged.
         let fresh = match begun {
             Ok(fresh) => fresh,
             Err(error) => {

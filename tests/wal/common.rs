@@ -34,6 +34,11 @@ pub(crate) fn try_open_with<F: Fs + Clone>(disk: &F, options: Options) -> Result
     Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), options)
 }
 
+/// Opens without threads: nothing happens in the background but what the test does by steps.
+pub(crate) fn open_still<F: Fs + Clone>(disk: &F, options: Options) -> Result<Wal<F>, Error> {
+    Wal::open_still(Arc::new(disk.clone()), Path::new(DIR), options)
+}
+
 /// Opens, but not where promised records are gone.
 pub(crate) fn try_open_strictly(disk: &Faulty) -> Result<Wal<Faulty>, Error> {
     let mut options = options();

@@ -1,10 +1,10 @@
 //! Full disks: a state that ends by itself.
 
-use ferrylog::wal::{Class, Durability, Error, OnFull, Options, SeqNo, Wal};
+use ferrylog::wal::{Class, Durability, Error, OnFull, Options, SeqNo, Wal, Worker};
 
 use crate::common::{
-    Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, options,
-    read_all, sized, try_open_with, until, with_level,
+    Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, open_still,
+    options, read_all, sized, try_open_with, until, with_level,
 };
 use crate::faulty::{ENOSPC, Failure, Faulty, Kind, Survivors};
 
@@ -518,4 +518,30 @@ fn a_log_opens_on_a_full_disk_and_goes_on_when_space_returns() {
     wal.sync().unwrap();
     assert_same(&read_all(&wal), &expected);
     until("the ballast", || disk.names("ballast") == ["ballast"]);
+}
+
+/// A seed found it: where no life could begin, what was to go into it was forgotten, and the next
+/// acknowledgement covered it.
+#[test]
+fn whatever_fails_when_a_segment_begins_what_is_not_durable_is_kept() {
+    let disk = Faulty::new(8);
+    let wal = open_still(&disk, options()).unwrap();
+    let records: Vec<Vec<u8>> = (0..3).map(|number| sized(number, 2000)).collect();
+    let end = wal.append(&records[0]).unwrap().range().end;
+    disk.fail_next(Kind::Sync, SEGMENT, 1, Failure::Errno(ENOSPC));
+    disk.fail_next(Kind::Random, "", 2, Failure::Errno(ENOSPC));
+    wal.step(Worker::Flusher);
+    wal.step(Worker::Syncer);
+    assert!(wal.shortage().is_some());
+    assert!(wal.marks().durable < end);
+    while wal.shortage().is_some() {
+        assert!(wal.step(Worker::Keeper), "nobody tries for space");
+    }
+    for record in &records[1..] {
+        wal.append_wait(record).unwrap();
+    }
+    let expected: Records = (0..).map(SeqNo::new).zip(records).collect();
+    assert_same(&read_all(&wal), &expected);
+    let disk = disk.power_cut(Survivors::None);
+    assert_same(&read_all(&open(&disk)), &expected);
 }
