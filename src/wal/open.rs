@@ -22,7 +22,7 @@ use super::cursor::Slot;
 use super::directory::{CURSORS, LOCK, Survey};
 use super::error::Error;
 use super::found::Found;
-use super::frame::MAX_SEGMENT_NUMBER;
+use super::frame::{MAX_SEGMENT_NUMBER, PAGE};
 use super::fs::{Access, File, Fs};
 use super::gap::Gap;
 use super::keeper::{CursorFiles, replace};
@@ -330,8 +330,11 @@ fn core<F: Fs>(
     }
 }
 
-/// R4: nothing behind the end can ever be taken for a record again.
+/// R4: nothing behind the end can ever be taken for a record again. The page in which it lies stays
+/// whole, because cutting it would write it again (R1); what is behind the end there does not count,
+/// by the successor's header.
 fn cut<F: Fs>(fs: &F, path: &Path, end: u64) -> Result<(), Error> {
+    let end = end.next_multiple_of(PAGE as u64);
     let file = fs
         .open(path, Access::Write)
         .map_err(Error::io("open", path))?;
