@@ -563,6 +563,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn every_single_byte_change_is_a_message_or_an_error() {
         let seed = 0xb17f_1195;
         let mut random = Random(seed);
@@ -595,6 +596,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn any_bytes_are_a_message_or_an_error() {
         let seed = 0x9a2b_a9e5;
         let mut random = Random(seed);
