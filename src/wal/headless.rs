@@ -15,9 +15,9 @@ use super::seq::SeqNo;
 
 /// What the start frame of a file tells: the header, and the largest promise about records in it.
 ///
-/// A promise up to the segment's own base is one about its predecessor, and reaches only to that
-/// one's end: the numbers in between are void. Without this, a crash while recovery begins a segment
-/// would look like a loss.
+/// A promise up to what was durable when the segment began is one about its predecessor, and reaches
+/// only to that one's end: the numbers in between are void. Without this, a crash while recovery begins
+/// a segment would look like a loss.
 pub(crate) fn told_by_start<F: Fs>(
     fs: &F,
     path: &Path,
@@ -44,7 +44,7 @@ pub(crate) fn told_by_start<F: Fs>(
     window.read_slots(&file, Life { number, salt })?;
     let mut promised = header.previous.next_seq;
     search(&mut window, &file, Life { number, salt }, BODY, |frame| {
-        if frame.durable_seq > header.base_seq {
+        if frame.durable_seq > header.durable_seq {
             promised = promised.max(frame.durable_seq);
         }
         true

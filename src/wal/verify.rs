@@ -222,7 +222,7 @@ impl<F: File> Check<'_, F> {
 
     /// Both copies were durable with the first sync of the segment. Was there one?
     fn header_copies(&mut self, segment: &Segment, ended: Option<EndKind>) {
-        let synced = self.promise > segment.header.base_seq
+        let synced = self.promise > segment.header.durable_seq
             || ended.is_some_and(|kind| kind != EndKind::Torn);
         if !segment.both_copies {
             let kind = if synced { Corrupt } else { Torn };

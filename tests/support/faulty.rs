@@ -4,15 +4,19 @@
 //! that are not durable before their directory was synced; the faults. Must not know: what the bytes
 //! mean.
 //!
-//! It may have a capacity: a write that needs more is done up to there and fails.
+//! It may have a capacity: a write that needs more is done up to there and fails. It may do harm that
+//! nobody is told of, and remembers where ([`Wound`]).
 //!
 //! Invariants: `sync` of a file makes its bytes and length durable, and not its name; what `sync`
 //! failed to write is clean in the cache and (by chance) absent from the medium, as on Linux;
-//! that failure is told once to every handle of the file; `drop_cache` shows the medium again; one seed repeats clock, randomness and every power cut.
+//! that failure is told once to every handle of the file; `drop_cache` shows the medium again; one seed repeats clock, randomness and every power cut;
+//! the same operations give the same [`digest`](Faulty::digest).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -28,7 +32,7 @@ pub(crate) const ENOSPC: i32 = 28;
 pub(crate) type Page = Arc<[u8; PAGE as usize]>;
 
 /// What the engine asked for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Kind {
     CreateDir,
     List,
@@ -78,6 +82,19 @@ pub(crate) enum Failure {
     Done,
     /// A sync that leaves its pages dirty; else as `Errno(EIO)`.
     KeepDirty,
+    /// A sync that does nothing and reports success; the next one makes up for it.
+    Lie,
+    /// A sync that reports success, and one of its pages never reaches the medium.
+    LosePage,
+    /// As `LosePage`, and the page lands on another page of the file.
+    MisplacePage,
+}
+
+/// Bytes of a file that are not what was written, and nobody was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wound {
+    pub(crate) name: String,
+    pub(crate) range: Range<u64>,
 }
 
 /// Which operations fail: those of a kind on files whose name begins with `name`, from the
@@ -107,6 +124,8 @@ struct Inode {
     /// Pages that differ from the medium, or did.
     cache: BTreeMap<u64, Page>,
     dirty: BTreeSet<u64>,
+    /// Dirty pages of which a sync said that they are durable.
+    lied: BTreeSet<u64>,
     len: u64,
     /// Syncs that failed.
     errors: u64,
@@ -136,7 +155,11 @@ struct Disk {
     held: Option<Kind>,
     waiting: usize,
     dead: bool,
+    /// Operations until it dies.
+    dies_in: Option<usize>,
     now: i64,
+    wounds: Vec<(u64, Range<u64>)>,
+    digest: u64,
     hook: Option<Hook>,
     /// Bytes that all files together may take.
     capacity: Option<u64>,
@@ -290,12 +313,24 @@ impl Faulty {
         self.lock_disk().hook = Some((kind, name, Box::new(run)));
     }
 
+    /// What [`before`](Self::before) was to run is not run any more.
+    pub(crate) fn disarm(&self) {
+        let hook = self.lock_disk().hook.take();
+        // It may hold a log that closes now.
+        drop(hook);
+    }
+
     pub(crate) fn trace(&self) -> Vec<Op> {
         self.lock_disk().trace.clone()
     }
 
     pub(crate) fn clear_trace(&self) {
         self.lock_disk().trace.clear();
+    }
+
+    /// Of all operations so far, those of earlier lives included, and of all that was written.
+    pub(crate) fn digest(&self) -> u64 {
+        self.lock_disk().digest
     }
 
     pub(crate) fn set_clock(&self, now_micros: i64) {
@@ -346,6 +381,43 @@ impl Faulty {
         disk.durable_names.insert(name.into(), number);
     }
 
+    /// A sector of a file, or the 16 KiB of flash around it, turns to something else on the medium;
+    /// what is cached stays until it is dropped.
+    pub(crate) fn rot(&self, name: &str, position: u64, len: u64) {
+        let mut random = Random(self.draw());
+        let mut disk = self.lock_disk();
+        let number = disk.names[name];
+        let range = position / len * len..(position / len + 1) * len;
+        let zeros = random.one_in(3);
+        let inode = disk.inodes.get_mut(&number).unwrap();
+        for page in range.start / PAGE..range.end.div_ceil(PAGE) {
+            let mut bytes = inode.medium.get(&page).map_or([0; PAGE as usize], |p| **p);
+            for (position, byte) in (page * PAGE..).zip(&mut bytes) {
+                if range.contains(&position) {
+                    *byte = if zeros { 0 } else { random.next() as u8 };
+                }
+            }
+            // Where the file ends it stays.
+            if page * PAGE < inode.medium_len {
+                inode.medium.insert(page, Arc::new(bytes));
+            }
+        }
+        disk.wounds.push((number, range));
+    }
+
+    /// Where it has done harm that nobody was told of, as far as the files are still there.
+    pub(crate) fn wounds(&self) -> Vec<Wound> {
+        let disk = self.lock_disk();
+        let of = |inode: u64| disk.names.iter().find(move |(_, i)| **i == inode);
+        let wounds = disk.wounds.iter().filter_map(|(inode, range)| {
+            Some(Wound {
+                name: of(*inode)?.0.clone(),
+                range: range.clone(),
+            })
+        });
+        wounds.collect()
+    }
+
     pub(crate) fn set_file_len(&self, name: &str, len: u64) {
         let mut disk = self.lock_disk();
         let inode = disk.names[name];
@@ -381,6 +453,15 @@ impl Faulty {
         self.0.changed.notify_all();
     }
 
+    /// It dies so many operations later, in the middle of one: a write is half done.
+    pub(crate) fn die_in(&self, operations: usize) {
+        self.lock_disk().dies_in = Some(operations);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.lock_disk().dead
+    }
+
     /// The disk as it is now, for another life. The page cache is the same; this one goes on.
     pub(crate) fn copy(&self) -> Self {
         let disk = self.lock_disk();
@@ -392,6 +473,8 @@ impl Faulty {
             next_inode: disk.next_inode,
             now: disk.now,
             capacity: disk.capacity,
+            wounds: disk.wounds.clone(),
+            digest: disk.digest,
             ..Disk::default()
         };
         drop(disk);
@@ -429,7 +512,10 @@ impl Faulty {
             }
         }
         disk.names = disk.durable_names.clone();
-        for inode in disk.inodes.values_mut() {
+        for (number, inode) in &mut disk.inodes {
+            for page in std::mem::take(&mut inode.lied) {
+                disk.wounds.push((*number, page * PAGE..(page + 1) * PAGE));
+            }
             for page in std::mem::take(&mut inode.dirty) {
                 let new = inode.cache[&page].clone();
                 let mut old = inode.medium.get(&page).map_or([0; PAGE as usize], |p| **p);
@@ -481,6 +567,15 @@ impl Faulty {
             disk.waiting -= 1;
         }
         let mut failure = disk.dead.then_some(Failure::Errno(EIO));
+        match &mut disk.dies_in {
+            Some(0) => {
+                disk.dies_in = None;
+                disk.dead = true;
+                failure = Some(Failure::Half);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         for fault in &mut disk.faults {
             let matches = fault.kind.is_none_or(|k| k == kind) && name.starts_with(fault.name);
             if !matches || fault.times == 0 || failure.is_some() {
@@ -494,6 +589,7 @@ impl Faulty {
             }
         }
         disk.fired += usize::from(failure.is_some());
+        disk.mix(&(kind, name, inode, position, len, failure.is_some()));
         disk.trace.push(Op {
             kind,
             name: name.into(),
@@ -521,7 +617,12 @@ impl Failure {
     fn error(self) -> io::Error {
         io::Error::from_raw_os_error(match self {
             Self::Errno(errno) => errno,
-            Self::Half | Self::Done | Self::KeepDirty => EIO,
+            Self::Half
+            | Self::Done
+            | Self::KeepDirty
+            | Self::Lie
+            | Self::LosePage
+            | Self::MisplacePage => EIO,
         })
     }
 }
@@ -540,6 +641,37 @@ impl Naming {
 }
 
 impl Disk {
+    fn mix(&mut self, what: &impl Hash) {
+        let mut hasher = DefaultHasher::new();
+        (self.digest, what).hash(&mut hasher);
+        self.digest = hasher.finish();
+    }
+
+    /// A sync that reports success. One of its pages may be lost, or land elsewhere.
+    fn sync_silently(&mut self, number: u64, failure: Failure, random: u64) {
+        let inode = self.inodes.get_mut(&number).unwrap();
+        if failure == Failure::Lie {
+            inode.lied = inode.dirty.clone();
+            return;
+        }
+        let dirty: Vec<u64> = inode.dirty.iter().copied().collect();
+        let lost = dirty.get(random as usize % dirty.len().max(1)).copied();
+        let kept = lost.map(|page| {
+            inode.dirty.remove(&page);
+            (page, inode.cache[&page].clone())
+        });
+        inode.sync();
+        let Some((page, bytes)) = kept else { return };
+        self.wounds.push((number, page * PAGE..(page + 1) * PAGE));
+        if failure == Failure::MisplacePage && inode.medium_len > PAGE {
+            let other = random / 7 % (inode.medium_len / PAGE);
+            if other != page {
+                inode.medium.insert(other, bytes);
+                self.wounds.push((number, other * PAGE..(other + 1) * PAGE));
+            }
+        }
+    }
+
     /// Of the files that have a name.
     fn used(&self) -> u64 {
         let pages = |inode: &u64| self.inodes[inode].pages().count() as u64;
@@ -626,6 +758,7 @@ impl Inode {
     }
 
     fn sync(&mut self) {
+        self.lied.clear();
         for page in std::mem::take(&mut self.dirty) {
             if let Some(bytes) = self.cache.remove(&page) {
                 self.medium.insert(page, bytes);
@@ -636,11 +769,7 @@ impl Inode {
 }
 
 /// Calls `visit` with each page that a range touches, the part of the page and the part of the range.
-fn each_page(
-    position: u64,
-    len: usize,
-    mut visit: impl FnMut(u64, std::ops::Range<usize>, std::ops::Range<usize>),
-) {
+fn each_page(position: u64, len: usize, mut visit: impl FnMut(u64, Range<usize>, Range<usize>)) {
     let mut done = 0;
     while done < len {
         let at = position + done as u64;
@@ -787,6 +916,7 @@ impl File for Handle {
         state.wrote_zeros |= zeros;
         state.wrote_more |= !zeros;
         drop(state);
+        disk.mix(&bytes);
         if let Some(op) = disk.trace.last_mut() {
             op.page = <[u8; PAGE as usize]>::try_from(bytes).ok().map(Arc::new);
             op.zeros = zeros;
@@ -805,7 +935,7 @@ impl File for Handle {
         match failure {
             None | Some(Failure::Done) => inode.write(bytes, position),
             Some(Failure::Half) => inode.write(&bytes[..bytes.len() / 2], position),
-            Some(Failure::Errno(_) | Failure::KeepDirty) => {}
+            Some(_) => {}
         }
         failure.map_or(Ok(()), |failure| Err(failure.error()))
     }
@@ -817,13 +947,18 @@ impl File for Handle {
             (_, true) | (false, false) => Kind::Sync,
         };
         let (mut disk, failure) = self.enter(kind, 0, 0);
+        let silent = [Failure::Lie, Failure::LosePage, Failure::MisplacePage];
+        if let Some(silent) = failure.filter(|failure| silent.contains(failure)) {
+            disk.sync_silently(self.inode, silent, self.disk.draw());
+            return Ok(());
+        }
         let dead = disk.dead;
         let inode = disk.inodes.get_mut(&self.inode).unwrap();
         match failure {
             _ if dead => {}
             None | Some(Failure::Done) => inode.sync(),
             Some(Failure::KeepDirty) => {}
-            Some(Failure::Errno(_) | Failure::Half) => {
+            Some(_) => {
                 for page in std::mem::take(&mut inode.dirty) {
                     if self.disk.draw().is_multiple_of(2) {
                         inode.medium.insert(page, inode.cache[&page].clone());

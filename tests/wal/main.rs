@@ -21,6 +21,7 @@ mod crash;
 mod damage;
 mod flips;
 mod hostile;
+mod oracle;
 mod planted;
 mod repair;
 mod rules;

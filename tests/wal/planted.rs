@@ -6,13 +6,14 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ferrylog::wal::fs::{Access, Entry, File, Fs};
 
-use crate::crash::history;
-use crate::damage::SLOTS;
+use crate::common::BODY;
+use crate::crash::{Pace, history};
+use crate::damage::{SLOTS, u64_at};
 use crate::faulty::{Faulty, Handle, Held};
 
 /// What goes wrong between the log and its disk.
@@ -46,9 +47,21 @@ enum Bug {
     CursorNotFound,
     /// Only one of the two tail slots is ever written.
     OneTailSlot,
+    /// Opening reads what is cached, and not what is on the medium (R3).
+    CacheKept,
+    /// A write touches the page in front of it again (R1).
+    PageWrittenAgain,
+    /// A full segment is not synced before its successor is written (R13).
+    SuccessorFirst,
+    /// No limit lies ahead of the numbers (R4b).
+    NumbersReused,
+    /// A frame of an earlier life is taken for a live one (R10).
+    StaleFrameTrusted,
+    /// What was lost is not known as lost the next time.
+    GapForgotten,
 }
 
-const BUGS: [Bug; 14] = [
+const BUGS: [Bug; 20] = [
     Bug::AckBeforeSync,
     Bug::SyncForgotten,
     Bug::CursorBeforeSegment,
@@ -63,6 +76,12 @@ const BUGS: [Bug; 14] = [
     Bug::CutTooShort,
     Bug::CursorNotFound,
     Bug::OneTailSlot,
+    Bug::CacheKept,
+    Bug::PageWrittenAgain,
+    Bug::SuccessorFirst,
+    Bug::NumbersReused,
+    Bug::StaleFrameTrusted,
+    Bug::GapForgotten,
 ];
 
 /// What looks odd and is harmless.
@@ -76,17 +95,9 @@ enum Oddity {
     Salt,
     /// Every sync is done twice, and every write.
     Twice,
-    /// Nothing is ever dropped from the cache.
-    CacheKept,
 }
 
-const ODDITIES: [Oddity; 5] = [
-    Oddity::None,
-    Oddity::Clock,
-    Oddity::Salt,
-    Oddity::Twice,
-    Oddity::CacheKept,
-];
+const ODDITIES: [Oddity; 4] = [Oddity::None, Oddity::Clock, Oddity::Salt, Oddity::Twice];
 
 /// A disk with a bug in front of it.
 #[derive(Clone, Debug)]
@@ -102,8 +113,9 @@ struct Shared {
     /// Operations that may go wrong, counted.
     count: AtomicU64,
     clock: AtomicI64,
-    /// Syncs that were put off.
+    /// Syncs that were put off, and whether their time has come.
     late: Mutex<Vec<Arc<Handle>>>,
+    due: AtomicBool,
 }
 
 impl Planted {
@@ -120,6 +132,16 @@ impl Planted {
         self.bug == Some(bug)
     }
 
+    fn put_off(&self, handle: Arc<Handle>) {
+        self.shared.due.store(false, Ordering::SeqCst);
+        self.shared.late.lock().unwrap().push(handle);
+    }
+
+    fn sync_late(&self) -> io::Result<()> {
+        let late = std::mem::take(&mut *self.shared.late.lock().unwrap());
+        late.iter().try_for_each(|handle| handle.sync())
+    }
+
     fn one_in(&self, of: u64) -> bool {
         self.shared.count.fetch_add(1, Ordering::SeqCst) % of == of - 1
     }
@@ -130,6 +152,8 @@ struct PlantedFile {
     on: Planted,
     name: String,
     handle: Arc<Handle>,
+    /// The last write was a seal.
+    sealed: AtomicBool,
 }
 
 impl Fs for Planted {
@@ -154,6 +178,7 @@ impl Fs for Planted {
             on: self.clone(),
             name: name.unwrap_or_default(),
             handle: Arc::new(self.disk.open(path, access)?),
+            sealed: AtomicBool::new(false),
         })
     }
 
@@ -202,16 +227,100 @@ impl PlantedFile {
     fn has(&self, bug: Bug) -> bool {
         self.on.has(bug)
     }
+
+    /// Life of the file, as the magic of its frames and their header checksum take it in.
+    fn salt(&self) -> io::Result<[u8; 8]> {
+        let mut salt = [0; 8];
+        self.handle.read_at(&mut salt, 64)?;
+        Ok(salt)
+    }
+
+    /// Gap frames look like frames of a kind that may be ignored.
+    fn hide_gaps(&self, buffer: &mut [u8]) -> io::Result<()> {
+        let salt = self.salt()?;
+        let magic = magic(salt);
+        for at in (0..buffer.len().saturating_sub(63)).step_by(64) {
+            let header = &mut buffer[at..at + 64];
+            if header.starts_with(&magic) && header[60] == GAP {
+                header[60] = 200;
+                seal_header(header, salt);
+            }
+        }
+        Ok(())
+    }
+
+    /// Behind the start of a new life its first numbers are given to what an earlier one left there.
+    fn revive(&self, start: &[u8], position: u64) -> io::Result<()> {
+        let mut header = [0; 64];
+        let read = self.handle.read_at(&mut header, position)?;
+        let salt: [u8; 8] = start[64 + 64..64 + 72].try_into().unwrap();
+        if read < 64 || header[60] != RECORDS {
+            return Ok(());
+        }
+        let place = (u64_at(start, 8) >> 26 << 26) | (position / 64);
+        header[..4].copy_from_slice(&magic(salt));
+        header[8..16].copy_from_slice(&place.to_le_bytes());
+        header[16..24].copy_from_slice(&start[16..24]);
+        header[24..32].copy_from_slice(&start[24..32]);
+        seal_header(&mut header, salt);
+        self.handle.write_at(&header, position)
+    }
+}
+
+const RECORDS: u8 = 1;
+const SEAL: u8 = 3;
+const GAP: u8 = 5;
+
+fn magic(salt: [u8; 8]) -> [u8; 4] {
+    let mut magic = *b"FRAM";
+    magic
+        .iter_mut()
+        .zip(salt)
+        .for_each(|(byte, salt)| *byte ^= salt);
+    magic
+}
+
+/// Puts the checksum of a frame header right.
+fn seal_header(header: &mut [u8], salt: [u8; 8]) {
+    let crc = crc32fast::hash(&[&salt, &header[8..64]].concat());
+    header[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A page of a cursor or a segment's header names no number above those in use.
+fn lower_limit(page: &mut [u8]) {
+    let (limit, least) = match page.get(..8) {
+        Some(b"FERRYCUR") => (80, 72),
+        Some(b"FERRYSEG") => (104, 72),
+        _ => return,
+    };
+    if page.len() == 4096 && crc32fast::hash(&page[..4092]).to_le_bytes() == page[4092..] {
+        page.copy_within(least..least + 8, limit);
+        let crc = crc32fast::hash(&page[..4092]);
+        page[4092..].copy_from_slice(&crc.to_le_bytes());
+    }
 }
 
 impl File for PlantedFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.handle.read_at(buffer, position)
+        let read = self.handle.read_at(buffer, position)?;
+        match self.on.bug {
+            Some(Bug::NumbersReused) => lower_limit(&mut buffer[..read]),
+            Some(Bug::GapForgotten) if self.is_segment() => self.hide_gaps(&mut buffer[..read])?,
+            _ => {}
+        }
+        Ok(read)
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         if self.on.oddity == Oddity::Twice {
             self.handle.write_at(bytes, position)?;
+        }
+        if self.is_segment() {
+            let is_seal = position > BODY && bytes[60] == SEAL;
+            self.sealed.store(is_seal, Ordering::SeqCst);
+            if self.has(Bug::CursorBeforeSegment) && self.on.shared.due.load(Ordering::SeqCst) {
+                self.on.sync_late()?;
+            }
         }
         match self.on.bug {
             Some(Bug::OneCursorSlot) if self.name == "cursor-b" => Ok(()),
@@ -220,6 +329,16 @@ impl File for PlantedFile {
             }
             Some(Bug::OneTailSlot) if self.is_segment() && position == SLOTS[1] => {
                 self.handle.write_at(bytes, SLOTS[0])
+            }
+            Some(Bug::PageWrittenAgain) if self.is_segment() && position > BODY => {
+                let mut before = [0; 4096];
+                let read = self.handle.read_at(&mut before, position - 4096)?;
+                self.handle.write_at(&before[..read], position - 4096)?;
+                self.handle.write_at(bytes, position)
+            }
+            Some(Bug::StaleFrameTrusted) if self.is_segment() && position == BODY => {
+                self.handle.write_at(bytes, position)?;
+                self.revive(bytes, position + bytes.len() as u64)
             }
             Some(Bug::WriteForgotten) if self.is_segment() && self.on.one_in(30) => Ok(()),
             Some(Bug::WriteMisplaced) if self.is_segment() && self.on.one_in(30) => {
@@ -239,22 +358,18 @@ impl File for PlantedFile {
                 return self.handle.sync().or_else(|_| self.handle.sync());
             }
             Some(Bug::CursorBeforeSegment) if self.is_segment() => {
-                self.on
-                    .shared
-                    .late
-                    .lock()
-                    .unwrap()
-                    .push(self.handle.clone());
+                self.on.put_off(self.handle.clone());
                 return Ok(());
             }
+            Some(Bug::SuccessorFirst) if self.sealed.load(Ordering::SeqCst) => return Ok(()),
             _ => {}
         }
         self.handle.sync()?;
         if self.on.oddity == Oddity::Twice {
             self.handle.sync()?;
         }
-        let late = std::mem::take(&mut *self.on.shared.late.lock().unwrap());
-        late.iter().try_for_each(|handle| handle.sync())
+        self.on.shared.due.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -267,28 +382,30 @@ impl File for PlantedFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        match self.on.oddity {
-            Oddity::CacheKept => Ok(()),
-            _ => self.handle.drop_cache(),
+        if self.has(Bug::CacheKept) {
+            return Ok(());
         }
+        self.handle.drop_cache()
     }
 }
 
 /// The oracle's verdict on a log with this disk: the first promise that it saw broken.
 fn verdict(seed: u64, bug: Option<Bug>, oddity: Oddity) -> Result<(), String> {
-    let run = || history(seed, |disk| Planted::new(disk, bug, oddity));
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()))
-            .unwrap_or_default()
-    })
+    let run = || history(seed, Pace::Steps, |disk| Planted::new(disk, bug, oddity));
+    catch_unwind(AssertUnwindSafe(run))
+        .map(drop)
+        .map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()))
+                .unwrap_or_default()
+        })
 }
 
 #[test]
 fn every_planted_bug_is_seen() {
     let missed: Vec<Bug> = std::thread::scope(|scope| {
         let search = |bug| {
-            let seen = (0..100)
+            let seen = (0..300)
                 .find_map(|seed| Some((seed, verdict(seed, Some(bug), Oddity::None).err()?)));
             println!("{bug:?}: {seen:?}");
             seen.is_none()

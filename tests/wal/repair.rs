@@ -227,10 +227,9 @@ fn a_repair_that_is_cut_short_anywhere_ends_the_same_the_next_time() {
     assert!(operations > 40, "{operations} operations");
     for operation in 0..operations {
         for survivors in [Survivors::None, Survivors::All, Survivors::Some] {
-            let disk = disk.copy();
-            recover_halfway(&disk, operation);
+            let disk = recover_halfway(&disk.copy(), operation);
             disk.lose_power(survivors);
-            recover_halfway(&disk, operations - operation);
+            let disk = recover_halfway(&disk, operations - operation);
             disk.lose_power(survivors);
             let wal = open(&disk);
             let at = format!("operation {operation}, {survivors:?}");
