@@ -534,6 +534,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn every_truncation_is_a_message_or_an_error() {
         let seed = 0x7201_c47e;
         let mut random = Random(seed);

@@ -19,6 +19,7 @@ mod append;
 mod common;
 mod crash;
 mod damage;
+mod everywhere;
 mod flips;
 mod hostile;
 mod oracle;
