@@ -241,6 +241,8 @@ impl<F: Fs> Core<F> {
     /// The log takes nothing more: what was waiting is told that its outcome is unknown.
     pub(crate) fn fail(&self, reason: &dyn fmt::Display) -> Error {
         self.failure.get_or_init(|| reason.to_string());
+        // Nobody tries for space any more.
+        self.shortage.end();
         // Under the lock: an append that is about to wait has seen the failure, or is woken.
         drop(self.staging.lock());
         self.space.notify_all();
