@@ -10,7 +10,7 @@ use ferrylog::wal::fs::Fs;
 use ferrylog::wal::{Class, Durability, Error, SeqNo, Wal};
 
 use crate::common::{BODY, Records, describe, drain_past_damage};
-use crate::damage::{CURSORS, u64_at};
+use crate::damage::{CURSORS, SLOTS, u64_at};
 use crate::faulty::Faulty;
 
 pub(crate) const CLASSES: [Class; 5] = [
@@ -182,7 +182,9 @@ fn frames(disk: &Faulty, name: &str) -> Vec<Frame> {
     let u32_at = |bytes: &[u8], at: usize| u64_at(&bytes[at..at + 8], 0) as u32;
     for salt in salts {
         let magic = (u32::from_le_bytes(*b"FRAM") ^ u32_at(&salt, 0)).to_le_bytes();
-        for at in (BODY as usize..bytes.len()).step_by(64) {
+        let slots = SLOTS.iter().flat_map(|&at| at..at + 4096);
+        let places = slots.chain(BODY..bytes.len() as u64).step_by(64);
+        for at in places.map(|at| at as usize) {
             let header = &bytes[at..(at + 64).min(bytes.len())];
             if header.len() < 64 || !header.starts_with(&magic) || header[60] != 1 {
                 continue;
