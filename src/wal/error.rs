@@ -105,15 +105,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Makes an [`Error::Io`]; use with `map_err`.
+    /// Makes an [`Error::Io`]; use with `map_err`. The path is copied only where there is an error.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
         move |source| Self::Io {
             action,
-            path,
+            path: path.into(),
             source,
         }
     }
