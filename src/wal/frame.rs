@@ -239,6 +239,7 @@ pub(crate) struct RecordAt {
 }
 
 /// F6: the record that begins at `at`, or `None` where none fits.
+#[inline]
 pub(crate) fn record_at(payload: &[u8], at: usize) -> Option<RecordAt> {
     let header = payload.get(at..)?.get(..RECORD_HEADER_LEN)?;
     let len = usize::try_from(u32_at(header, 0)).ok()?;

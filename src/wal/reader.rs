@@ -106,6 +106,7 @@ struct Records {
 impl Iterator for Records {
     type Item = Record;
 
+    #[inline]
     fn next(&mut self) -> Option<Record> {
         if self.seq >= self.end_seq {
             return None;
