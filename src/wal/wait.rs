@@ -18,6 +18,8 @@ use super::seq::SeqNo;
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     count: AtomicUsize,
+    /// Those of them that wait for a sync.
+    for_disk: AtomicUsize,
     list: Mutex<Vec<Waiter>>,
 }
 
@@ -44,16 +46,23 @@ impl Waiters {
             level,
             waker: waker.clone(),
         });
-        self.count.store(list.len(), Ordering::SeqCst);
+        self.recount(&list);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
+    /// Whether somebody waits for a sync.
+    pub(crate) fn want_disk(&self) -> bool {
+        self.for_disk.load(Ordering::SeqCst) > 0
+    }
+
+    fn recount(&self, list: &[Waiter]) {
+        let for_disk = list.iter().filter(|w| w.level == Durability::Disk).count();
+        self.for_disk.store(for_disk, Ordering::SeqCst);
+        self.count.store(list.len(), Ordering::SeqCst);
     }
 
     /// Wakes those that `covered` says have what they wait for.
     pub(crate) fn wake(&self, covered: impl Fn(SeqNo, Durability) -> bool) {
-        if self.is_empty() {
+        if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let mut woken = Vec::new();
@@ -67,7 +76,7 @@ impl Waiters {
                     at += 1;
                 }
             }
-            self.count.store(list.len(), Ordering::SeqCst);
+            self.recount(&list);
         }
         woken.into_iter().for_each(Waker::wake);
     }

@@ -72,10 +72,7 @@ impl<F: Fs> Core<F> {
         match worker {
             Worker::Flusher => {
                 // An error has made the log fail, or space is short: who is to know was told.
-                let written = self.write_staged(&mut self.writer.lock(), None);
-                if written.is_ok() {
-                    self.ring_syncer();
-                }
+                drop(self.write_staged(&mut self.writer.lock(), None));
             }
             Worker::Syncer => drop(self.write_and_sync(self.sync.lock())),
             Worker::Keeper => {

@@ -96,8 +96,12 @@ impl<F: Fs> Core<F> {
         }
         self.go_on(writer, token)?;
         self.wake();
-        // Whoever waits or not: it is synced after `sync_interval` at the latest.
-        self.syncer.ring_soon();
+        match token {
+            // Not only once all is written: the disk works while the next group is on its way.
+            None => self.ring_syncer(),
+            // Whoever waits or not: it is synced after `sync_interval` at the latest.
+            Some(_) => self.syncer.ring_soon(),
+        }
         Ok(())
     }
 
@@ -181,11 +185,13 @@ impl<F: Fs> Core<F> {
     }
 
     /// After writing without syncing: has the syncer begin now, if somebody waits for the disk or
-    /// so much is unsynced that it holds up appends or a rotation (R13).
-    pub(crate) fn ring_syncer(&self) {
+    /// so much is unsynced that it holds up appends or a rotation (R13); else after `sync_interval`.
+    fn ring_syncer(&self) {
         let most = (self.files.options.memory_budget as u64 / 4).min(SYNC_BYTES);
-        if !self.waiters.is_empty() || self.ledger.lock().bytes >= most {
+        if self.waiters.want_disk() || self.ledger.lock().bytes >= most {
             self.syncer.ring();
+        } else {
+            self.syncer.ring_soon();
         }
     }
 
@@ -456,8 +462,6 @@ impl<F: Fs> Core<F> {
                 return Ok(false);
             };
             self.write_staged(&mut writer, None)?;
-            drop(writer);
-            self.ring_syncer();
             return Ok(true);
         }
         let Some(mut writer) = self.writer.try_lock() else {
