@@ -130,6 +130,7 @@ impl Finding {
             kind: match finding.kind {
                 wal::FindingKind::Torn => "torn",
                 wal::FindingKind::Corrupt => "corrupt",
+                wal::FindingKind::Unreadable => "unreadable",
                 wal::FindingKind::Lost => "lost",
             },
             file: finding.path.display().to_string(),

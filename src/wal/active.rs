@@ -201,6 +201,7 @@ impl<F: Fs> Active<F> {
             end: BODY,
             next_seq: self.header.base_seq,
             stand_ins: Vec::new(),
+            unreadable: false,
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::cursor::{Slot, SlotFound};
 use super::error::Error;
 use super::frame::PAGE;
-use super::fs::{Access, Entry, File, Fs};
+use super::fs::{Access, Entry, File, Fs, is_unreadable};
 use super::segment::{HEADER_POSITIONS, PageFound, SegmentHeader};
 use super::seq::LogId;
 
@@ -69,6 +69,8 @@ pub(crate) struct Segment {
     pub file_len: u64,
     /// Both header copies are valid and agree.
     pub both_copies: bool,
+    /// A header page cannot be read.
+    pub unreadable: bool,
 }
 
 /// A segment file without a valid header.
@@ -78,6 +80,8 @@ pub(crate) struct Headless {
     pub file_len: u64,
     /// Both header pages are zero: certainly a spare.
     pub blank: bool,
+    /// A header page cannot be read.
+    pub unreadable: bool,
 }
 
 /// Everything in a log's directory, as it was found.
@@ -123,6 +127,11 @@ impl Survey {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
             page => page?,
         };
+        let Some(page) = page else {
+            // A bad slot, but never one that was not written.
+            self.written_slots += 1;
+            return Ok(());
+        };
         self.written_slots += usize::from(page.iter().any(|&byte| byte != 0));
         match Slot::decode(&page) {
             SlotFound::Slot(slot) => self.slots[index] = Some(slot),
@@ -144,6 +153,7 @@ impl Survey {
             pages => pages?,
         };
         let file_len = entry.len;
+        let unreadable = pages.contains(&PageFound::Unreadable);
         match pick_header(&path, &pages)? {
             Some(header) => {
                 let both_copies = pages.iter().all(|page| *page == PageFound::Header(header));
@@ -152,6 +162,7 @@ impl Survey {
                     header,
                     file_len,
                     both_copies,
+                    unreadable,
                 });
             }
             None => {
@@ -160,6 +171,7 @@ impl Survey {
                     path,
                     file_len,
                     blank,
+                    unreadable,
                 });
             }
         }
@@ -211,12 +223,13 @@ impl Survey {
     /// Rows G and H: a file whose header is told by its start frame counts as a segment again.
     pub(crate) fn adopt(&mut self, path: &Path, header: SegmentHeader) {
         if let Some(at) = self.headless.iter().position(|h| h.path == path) {
-            let Headless { path, file_len, .. } = self.headless.remove(at);
+            let found = self.headless.remove(at);
             self.segments.push(Segment {
-                path,
+                path: found.path,
                 header,
-                file_len,
+                file_len: found.file_len,
                 both_copies: false,
+                unreadable: found.unreadable,
             });
             self.segments.sort_by_key(|segment| segment.header.number);
         }
@@ -271,10 +284,13 @@ pub(crate) fn was_released<F: Fs>(fs: &F, path: &Path, life: (u64, u64)) -> Resu
 
 fn header_pages<F: Fs>(fs: &F, path: &Path) -> Result<[PageFound; 2], Error> {
     let [a, b] = HEADER_POSITIONS;
-    Ok([
-        SegmentHeader::decode_page(&read_page(fs, path, a)?),
-        SegmentHeader::decode_page(&read_page(fs, path, b)?),
-    ])
+    let found = |position| {
+        let page = read_page(fs, path, position)?;
+        Ok(page.map_or(PageFound::Unreadable, |page| {
+            SegmentHeader::decode_page(&page)
+        }))
+    };
+    Ok([found(a)?, found(b)?])
 }
 
 /// F3: of two valid copies that differ the higher number wins.
@@ -291,19 +307,23 @@ fn pick_header(path: &Path, pages: &[PageFound; 2]) -> Result<Option<SegmentHead
             PageFound::Header(header) if best.is_none_or(|best| best.number < header.number) => {
                 best = Some(*header);
             }
-            PageFound::Header(_) | PageFound::Blank | PageFound::Damaged => {}
+            PageFound::Header(_)
+            | PageFound::Blank
+            | PageFound::Damaged
+            | PageFound::Unreadable => {}
         }
     }
     Ok(best)
 }
 
-/// One page of a file; what lies behind its end reads as zeros.
-fn read_page<F: Fs>(fs: &F, path: &Path, position: u64) -> Result<Vec<u8>, Error> {
+/// One page of a file, `None` where the disk does not give it; what lies behind its end reads as zeros.
+fn read_page<F: Fs>(fs: &F, path: &Path, position: u64) -> Result<Option<Vec<u8>>, Error> {
     let file = fs
         .open(path, Access::Read)
         .map_err(Error::io("open", path))?;
     let mut page = vec![0; PAGE];
-    file.read_at(&mut page, position)
-        .map_err(Error::io("read", path))?;
-    Ok(page)
+    match file.read_at(&mut page, position) {
+        Err(error) if is_unreadable(&error) => Ok(None),
+        read => read.map(|_| Some(page)).map_err(Error::io("read", path)),
+    }
 }

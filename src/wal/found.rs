@@ -3,7 +3,7 @@
 //! Owns: putting together what the survey, the chain and the scan of the newest segment say. Must not
 //! know: what is done about it (`open`), or who only looks (`view`).
 //!
-//! Invariant: nothing here writes, except that [`Found::pool`] clears headers once `open` has decided.
+//! Invariant: nothing here writes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,7 +17,6 @@ use super::fs::{Access, Fs};
 use super::gap::{Cause, Gap, Gaps};
 use super::headless::told_by_start;
 use super::options::MAX_BATCH_BYTES;
-use super::pool::{Pool, clear_headers};
 use super::reader::Live;
 use super::recovery::{End, Place, Region, Row, judge};
 use super::scan::{At, Life, Stretch, Tail, scan_tail};
@@ -213,7 +212,7 @@ impl Found {
                 "record {} should be here: everything below {} was declared durable",
                 gap.seqs.start, self.promised
             ),
-            Cause::MissingSegment | Cause::MissingTail => gap.to_string(),
+            Cause::MissingSegment | Cause::MissingTail | Cause::Unreadable => gap.to_string(),
         };
         let segment = self.segment(gap.segment);
         let path = segment.map_or(dir, |segment| &segment.path);
@@ -226,10 +225,16 @@ impl Found {
         segments.find(|segment| segment.header.number == number)
     }
 
+    /// Pages of the newest segment cannot be read.
+    pub(crate) fn tail_is_unreadable(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.unreadable)
+    }
+
     /// The newest segment holds nothing: it is begun anew instead of cut.
     pub(crate) fn newest_is_empty(&self) -> bool {
         let nothing = |tail: &Tail| tail.stretches.len() == 1 && tail.stretches[0].records == 0;
-        self.tail.as_ref().is_some_and(nothing)
+        !self.tail_is_unreadable()
+            && self.tail.as_ref().is_some_and(nothing)
             && self
                 .chain
                 .last()
@@ -241,6 +246,12 @@ impl Found {
         let mut live = VecDeque::new();
         let mut voids = Vec::new();
         let newest = (self.end.position, self.end.next_seq);
+        let gaps = self.known.iter().chain(&self.fresh);
+        let gaps = gaps.filter(|gap| gap.cause == Cause::Unreadable);
+        let mut unreadable: Vec<u64> = gaps.map(|gap| gap.segment).collect();
+        if self.tail_is_unreadable() {
+            unreadable.push(self.newest().0);
+        }
         let ends = self.ends.iter().copied().chain([newest]);
         for (segment, (end, next_seq)) in self.chain.iter().zip(ends) {
             let header = &segment.header;
@@ -258,6 +269,7 @@ impl Found {
                 end,
                 next_seq,
                 stand_ins: Vec::new(),
+                unreadable: segment.unreadable || unreadable.contains(&header.number),
             });
         }
         if let (Some(newest), Some(tail)) = (live.back_mut(), &self.tail) {
@@ -417,33 +429,6 @@ impl Found {
         numbers.chain(named).max().unwrap_or(0)
     }
 
-    /// Files that hold nothing live. Other logs' files are left alone.
-    pub(crate) fn pool<F: Fs>(&self, fs: &F) -> Result<Pool, Error> {
-        let off_chain = self.survey.segments.iter().filter(|segment| {
-            segment.header.log_id == self.log_id
-                && !self.chain.iter().any(|live| live.path == segment.path)
-        });
-        let damaged = self
-            .survey
-            .headless
-            .iter()
-            .filter(|headless| !headless.blank);
-        for path in off_chain
-            .clone()
-            .map(|s| &s.path)
-            .chain(damaged.map(|h| &h.path))
-        {
-            clear_headers(fs, path)?;
-        }
-        let headless = self.survey.headless.iter().map(|headless| &headless.path);
-        let spares = off_chain
-            .map(|segment| &segment.path)
-            .chain(headless)
-            .cloned()
-            .collect();
-        Ok(Pool::new(spares, self.survey.largest_identity))
-    }
-
     pub(crate) fn predecessor(&self) -> Predecessor {
         let end = &self.end;
         match self.chain.last().map(|newest| newest.header) {
@@ -475,10 +460,10 @@ impl Found {
         let torn = match &last.stop {
             (position, At::BadPayload(header)) => position + header.span(),
             (position, At::BadHeader) => position + HEADER_LEN as u64,
-            (position, At::Frame(_) | At::Unknown(_) | At::Nothing) => *position,
+            (position, At::Frame(_) | At::Unknown(_) | At::Unreadable | At::Nothing) => *position,
         };
         let from = match self.end.row {
-            Row::A | Row::B | Row::C | Row::D => self.end.position,
+            Row::A | Row::B | Row::C | Row::D | Row::K => self.end.position,
             // The damaged region was promised; only what follows it was not.
             Row::E | Row::I | Row::J => after.map_or(u64::MAX, |header| header.position),
         };
@@ -492,7 +477,7 @@ fn gap_of(region: Region, segment: &Segment) -> Gap {
     Gap {
         position: region.position,
         len: match region.cause {
-            Cause::Damaged => end.saturating_sub(region.position),
+            Cause::Damaged | Cause::Unreadable => end.saturating_sub(region.position),
             Cause::MissingSegment | Cause::MissingTail => 0,
         },
         ..Gap::new(region.seqs, region.cause, segment.header.number)

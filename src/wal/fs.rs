@@ -204,6 +204,18 @@ impl Fs for RealFs {
     }
 }
 
+/// Whether a read failed because the medium no longer gives these bytes: `EIO`; of NVMe and some file
+/// systems also `ENODATA`, `EBADMSG` and `EUCLEAN`. Any other error says nothing about them.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    #[cfg(target_os = "linux")]
+    const UNREADABLE: [Errno; 4] = [Errno::IO, Errno::NODATA, Errno::BADMSG, Errno::UCLEAN];
+    #[cfg(not(target_os = "linux"))]
+    const UNREADABLE: [Errno; 2] = [Errno::IO, Errno::BADMSG];
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| UNREADABLE.contains(&errno))
+}
+
 /// What is no regular file is an error, not a place to write to or to wait at: a link is not followed,
 /// a pipe not waited for.
 fn open_flags() -> i32 {

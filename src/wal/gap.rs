@@ -33,16 +33,24 @@ pub enum Cause {
     MissingSegment,
     /// The end of the log is missing.
     MissingTail,
+    /// The disk does not give the bytes any more (row K).
+    Unreadable,
 }
 
 impl Cause {
-    const ALL: [Self; 3] = [Self::Damaged, Self::MissingSegment, Self::MissingTail];
+    const ALL: [Self; 4] = [
+        Self::Damaged,
+        Self::MissingSegment,
+        Self::MissingTail,
+        Self::Unreadable,
+    ];
 
     const fn code(self) -> u32 {
         match self {
             Self::Damaged => 1,
             Self::MissingSegment => 2,
             Self::MissingTail => 3,
+            Self::Unreadable => 4,
         }
     }
 }
@@ -53,6 +61,7 @@ impl fmt::Display for Cause {
             Self::Damaged => "damaged",
             Self::MissingSegment => "missing with a whole segment",
             Self::MissingTail => "missing at the end of the log",
+            Self::Unreadable => "unreadable",
         })
     }
 }
@@ -88,7 +97,8 @@ impl Gap {
         }
     }
 
-    /// The file with the copy of the region, within the log's directory.
+    /// The file with the copy of the region, within the log's directory. Pages that could not be read
+    /// are zeros in it.
     pub fn quarantine(&self) -> Option<PathBuf> {
         self.quarantined.then(|| self.quarantine_path())
     }

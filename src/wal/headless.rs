@@ -9,9 +9,10 @@ use std::path::Path;
 use super::frame::{Decoded, HEADER_LEN, Header, Kind};
 use super::fs::{Access, Fs};
 use super::options::{MAX_BATCH_BYTES, MAX_SEGMENT_SIZE};
-use super::scan::{Life, Window, search};
+use super::scan::{Life, search};
 use super::segment::{BODY, FIELDS_LEN, PageFound, SegmentHeader};
 use super::seq::SeqNo;
+use super::window::Window;
 
 /// What the start frame of a file tells: the header, and the largest promise about records in it.
 ///

@@ -16,6 +16,7 @@ use super::error::Error;
 use super::fs::{Access, File, Fs};
 use super::open::oldest_needed;
 use super::options::{OnFull, SEQ_LEAD};
+use super::reader::Live;
 use super::seq::SeqNo;
 use super::settled::Class;
 
@@ -32,7 +33,8 @@ pub(crate) struct CursorFiles<F: Fs> {
 }
 
 impl<F: Fs> CursorFiles<F> {
-    /// Takes over the files as they were found, creating those that are missing.
+    /// Takes over the files as they were found, creating those that are missing. One without a valid
+    /// slot, be it that its page cannot be read, is not written to: the next save replaces it.
     pub(crate) fn open(
         fs: &F,
         dir: &Path,
@@ -41,21 +43,24 @@ impl<F: Fs> CursorFiles<F> {
     ) -> Result<Self, Error> {
         let generation = |slot: &Option<Slot>| slot.as_ref().map(|slot| slot.generation);
         let next = usize::from(generation(&saved[0]) > generation(&saved[1]));
-        let file = |name: &str| {
-            let path = dir.join(name);
+        let file = |at: usize| {
+            let path = dir.join(CURSORS[at]);
             match fs.open(&path, Access::Write) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     let file = fs
                         .open(&path, Access::CreateNew)
                         .map_err(Error::io("create", &path))?;
                     fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-                    Ok(file)
+                    Ok(Some(file))
                 }
-                file => file.map_err(Error::io("open", &path)),
+                file => {
+                    let file = file.map_err(Error::io("open", &path))?;
+                    Ok(saved[at].as_ref().map(|_| file))
+                }
             }
         };
         Ok(Self {
-            files: [Some(file(CURSORS[0])?), Some(file(CURSORS[1])?)],
+            files: [file(0)?, file(1)?],
             saved,
             next,
             unclean_ends,
@@ -273,15 +278,22 @@ impl<F: Fs> Core<F> {
         }
         let named = self.cursor.lock().oldest_named();
         loop {
-            let path = {
+            let released = {
                 let mut segments = self.segments.0.lock();
                 if segments.len() < 2 || segments[0].life.number >= named {
                     return Ok(());
                 }
-                segments.pop_front().map(|live| live.path)
+                segments.pop_front()
             };
-            if let Some(path) = path {
-                let max = self.files.options.max_spares;
+            if let Some(Live {
+                path, unreadable, ..
+            }) = released
+            {
+                let max = if unreadable {
+                    0
+                } else {
+                    self.files.options.max_spares
+                };
                 self.files
                     .pool
                     .lock()

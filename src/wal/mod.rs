@@ -44,6 +44,7 @@ mod ticket;
 mod verify;
 mod view;
 mod wait;
+mod window;
 mod worker;
 mod writer;
 

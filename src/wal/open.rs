@@ -29,7 +29,7 @@ use super::keeper::{CursorFiles, replace};
 use super::ledger::Ledger;
 use super::marks::Atomics;
 use super::options::{OnCorruption, Options, SEQ_JUMP, SEQ_LEAD};
-use super::pool::Fill;
+use super::pool::{Fill, Pool};
 use super::quarantine::quarantine;
 use super::reader::{Live, Segments};
 use super::recovery::{continue_at, ended_cleanly};
@@ -234,7 +234,7 @@ fn go_on<F: Fs>(
         dir: dir.into(),
         log_id: found.log_id,
         marks: Atomics::new(base, settled.low()),
-        pool: Mutex::new(found.pool(&*fs)?),
+        pool: Mutex::new(Pool::of(&*fs, &found.survey, found.log_id, &found.chain)?),
         fill: Fill::default(),
         dictionary: RwLock::new(found.dictionary()),
         gaps: found.gaps(),
@@ -292,8 +292,8 @@ fn begin<F: Fs>(files: &Files<F>, found: &Found, base: SeqNo) -> Result<Active<F
                 .lock()
                 .release(fs, &files.dir, path, files.options.max_spares)?;
         }
-        // What could not be copied stays where it is.
-        Some(_) if found.fresh.iter().any(Gap::is_pinned) => {}
+        // What could not be copied stays where it is, and so does what the disk may give once more.
+        Some(_) if found.fresh.iter().any(Gap::is_pinned) || found.tail_is_unreadable() => {}
         Some(old) => cut(&*files.fs, &old.path, found.end.position)?,
     }
     Ok(active)

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::directory::{IDENTITIES, segment_name};
+use super::directory::{IDENTITIES, Segment, Survey, segment_name};
 use super::error::Error;
 use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
 use super::options::FILL_BYTES;
 use super::segment::{BODY, HEADER_POSITIONS};
+use super::seq::LogId;
 
 /// Free files, and the next new name.
 #[derive(Debug)]
@@ -28,12 +29,40 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(spares: Vec<PathBuf>, largest_identity: u64) -> Self {
+    fn new(spares: Vec<PathBuf>, largest_identity: u64) -> Self {
         Self {
             spares,
             discarded: Vec::new(),
             next_identity: (largest_identity + 1) % IDENTITIES,
         }
+    }
+
+    /// Of the files that are not live. Other logs' files are left alone. A file with unreadable header
+    /// pages does not live again: it goes, or is left alone where nobody can say what is in it.
+    pub(crate) fn of<F: Fs>(
+        fs: &F,
+        survey: &Survey,
+        log_id: LogId,
+        chain: &[Segment],
+    ) -> Result<Self, Error> {
+        let off_chain = survey.segments.iter().filter(|segment| {
+            segment.header.log_id == log_id && !chain.iter().any(|live| live.path == segment.path)
+        });
+        let (unreadable, off_chain): (Vec<_>, Vec<_>) = off_chain.partition(|s| s.unreadable);
+        for Segment { path, .. } in unreadable {
+            fs.remove(path).map_err(Error::io("remove", path))?;
+        }
+        let headless = survey.headless.iter().filter(|h| !h.unreadable);
+        let spares: Vec<(&PathBuf, bool)> = off_chain
+            .into_iter()
+            .map(|segment| (&segment.path, false))
+            .chain(headless.map(|headless| (&headless.path, headless.blank)))
+            .collect();
+        for (path, _) in spares.iter().filter(|(_, blank)| !blank) {
+            clear_headers(fs, path)?;
+        }
+        let spares = spares.into_iter().map(|(path, _)| path.clone()).collect();
+        Ok(Self::new(spares, survey.largest_identity))
     }
 
     pub(crate) fn len(&self) -> usize {

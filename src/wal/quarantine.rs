@@ -4,7 +4,7 @@
 //!
 //! Order of durable steps: a copy is written and synced under a temporary name, renamed, and its
 //! directory synced, all before anything else of the log is changed. Where there is no room for a
-//! copy, its region stays in the segment.
+//! copy, its region stays in the segment. What cannot be read is zeros in the copy (row K).
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -17,6 +17,7 @@ use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
 use super::gap::{Gap, QUARANTINE};
 use super::options::MAX_QUARANTINE_BYTES;
+use super::window::Window;
 
 /// Copies what is damaged, and notes in each gap whether there is a copy.
 pub(crate) fn quarantine<F: Fs>(fs: &F, dir: &Path, found: &mut Found) -> Result<(), Error> {
@@ -44,14 +45,16 @@ fn keep<F: Fs>(fs: &F, dir: &Path, segment: &Path, gap: &mut Gap) -> Result<(), 
     fs.create_dir(&parent)
         .map_err(Error::io("create directory", &parent))?;
     let (copy, fresh) = create_temporary(fs, &path)?;
-    gap.len = match copy_used(&file, &copy, region).and_then(|len| copy.sync().map(|()| len)) {
+    let copied = copy_used(&file, &copy, region).and_then(|copied| copy.sync().map(|()| copied));
+    let copied = match copied {
         Err(e) if e.kind() == ErrorKind::StorageFull => {
             return fs.remove(&fresh).map_err(Error::io("remove", &fresh));
         }
-        len => len.map_err(Error::io("copy to", &fresh))?,
+        copied => copied.map_err(Error::io("copy to", &fresh))?,
     };
-    if gap.len == 0 {
-        // Nothing but zeros is left of it.
+    gap.len = copied.len;
+    if !copied.any {
+        // Nothing but zeros is left of it, or nothing at all.
         return fs.remove(&fresh).map_err(Error::io("remove", &fresh));
     }
     name_durably(fs, &parent, &fresh, &path)?;
@@ -73,25 +76,39 @@ fn room<F: Fs>(fs: &F, dir: &Path) -> Result<u64, Error> {
     Ok(MAX_QUARANTINE_BYTES.saturating_sub(used))
 }
 
-/// Copies a region without the pages of zeros at its end; returns the length of what was copied. Pages of zeros
-/// in between become holes.
-fn copy_used<F: File>(from: &F, to: &F, region: Range<u64>) -> io::Result<u64> {
+/// What was copied of a region.
+struct Copied {
+    /// Without the pages of zeros at its end. Unreadable ones count: nobody knows what is in them.
+    len: u64,
+    /// Something else than zeros was there.
+    any: bool,
+}
+
+/// Copies what can be read of a region. Pages of zeros become holes, and so do unreadable ones.
+fn copy_used<F: File>(from: &F, to: &F, region: Range<u64>) -> io::Result<Copied> {
     const CHUNK: usize = 16 * PAGE;
-    let mut chunk = vec![0; CHUNK];
-    let (mut position, mut used) = (region.start, 0);
-    while position < region.end {
-        let len = usize::try_from(region.end - position).map_or(CHUNK, |left| left.min(CHUNK));
-        let read = from.read_at(&mut chunk[..len], position)?;
-        if read == 0 {
+    let mut window = Window::new(region.end);
+    let mut copied = Copied { len: 0, any: false };
+    let mut position = region.start;
+    loop {
+        let bytes = window.get(from, position, CHUNK)?;
+        let (read, at) = (bytes.len() as u64, position - region.start);
+        if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+            let len = (last + 1).next_multiple_of(PAGE).min(bytes.len());
+            to.write_at(&bytes[..len], at)?;
+            copied.len = at + len as u64;
+            copied.any = true;
+        }
+        if window.lacks(position, read) {
+            copied.len = at + read;
+        }
+        if read < CHUNK as u64 {
             break;
         }
-        let at = position - region.start;
-        if let Some(last) = chunk[..read].iter().rposition(|&byte| byte != 0) {
-            let len = (last + 1).next_multiple_of(PAGE).min(read);
-            to.write_at(&chunk[..len], at)?;
-            used = at + len as u64;
-        }
-        position += read as u64;
+        position += read;
     }
-    Ok(used)
+    if copied.any {
+        to.set_len(copied.len)?;
+    }
+    Ok(copied)
 }

@@ -18,9 +18,10 @@ use super::error::Error;
 use super::frame::{Header, Kind, record_at};
 use super::fs::{Access, Fs};
 use super::gap::Gaps;
-use super::scan::{At, Life, Step, Walk, Window, payload, search};
+use super::scan::{At, Life, Step, Walk, payload, search};
 use super::seq::SeqNo;
 use super::slots::StandIn;
+use super::window::Window;
 
 /// A live segment, as far as its records are durable.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Live {
     pub next_seq: SeqNo,
     /// Pages that are known to be read from elsewhere than their place.
     pub stand_ins: Vec<StandIn>,
+    /// A page of the file could not be read: it does not live again.
+    pub unreadable: bool,
 }
 
 /// The live segments, oldest first, and the gaps in them; only the last segment still grows.
@@ -194,8 +197,20 @@ impl<F: Fs> Reader<F> {
                     return Ok(true);
                 }
                 Step::Frame { .. } => {}
-                Step::Stop(at) => self.pass_gap(&at)?,
+                Step::Stop(at) => {
+                    self.note_unreadable();
+                    self.pass_gap(&at)?;
+                }
             }
+        }
+    }
+
+    /// A file with pages that cannot be read is not to live again.
+    fn note_unreadable(&self) {
+        if let Some(open) = self.open.as_ref().filter(|_| self.window.lacks_any()) {
+            let mut live = self.segments.0.lock();
+            let live = live.iter_mut().filter(|live| live.life == open.live.life);
+            live.for_each(|live| live.unreadable = true);
         }
     }
 
@@ -260,7 +275,7 @@ impl<F: Fs> Reader<F> {
             if open.live.stand_ins == live.stand_ins {
                 self.window.limit = live.end;
             } else {
-                self.window.reset(live.end, live.stand_ins.clone());
+                self.window.renew(live.end, live.stand_ins.clone());
             }
             open.live = live;
             return Ok(true);
@@ -269,6 +284,7 @@ impl<F: Fs> Reader<F> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(self.released()),
             file => file.map_err(Error::io("open", &live.path))?,
         };
+        self.note_unreadable();
         self.window.reset(live.end, live.stand_ins.clone());
         let walk = Walk::new(live.life, live.base_seq);
         self.open = Some(Open { live, file, walk });

@@ -33,6 +33,8 @@ pub(crate) enum AtStop {
     Blank,
     /// Something of this life that is not whole.
     Invalid,
+    /// The disk does not give it.
+    Unreadable,
 }
 
 /// The first header of this life behind the stop.
@@ -63,11 +65,15 @@ pub(crate) enum Row {
     I,
     /// The newest segment is missing: a gap up to W.
     J,
+    /// It cannot be read, and no write that was torn looks like that: a gap up to the frame that
+    /// follows, on behind it; up to W where none does. The file is kept.
+    K,
 }
 
 /// The recovery table. `promised`: W is above the stop.
 pub(crate) const fn row(place: Place, at: AtStop, follows: Follows, promised: bool) -> Row {
     match (at, follows, promised) {
+        (AtStop::Unreadable, _, _) => Row::K,
         (AtStop::Blank, Follows::Nothing, false) => Row::A,
         (AtStop::Invalid, Follows::Nothing, false) => Row::B,
         (_, Follows::Promised | Follows::Unpromised, false) => Row::C,
@@ -125,6 +131,9 @@ pub(crate) fn judge(tail: &Tail, promised: SeqNo, place: Place) -> End {
         (end.position, end.next_seq) = (stretch.end, stretch.next_seq);
         let at = match stretch.stop.1 {
             At::Nothing => AtStop::Blank,
+            // Nothing was ever written behind a seal.
+            At::Unreadable if stretch.sealed => AtStop::Blank,
+            At::Unreadable => AtStop::Unreadable,
             At::Frame(_) | At::BadPayload(_) | At::BadHeader | At::Unknown(_) => AtStop::Invalid,
         };
         let follows = match &stretch.after {
@@ -133,23 +142,27 @@ pub(crate) fn judge(tail: &Tail, promised: SeqNo, place: Place) -> End {
             Some(_) => Follows::Unpromised,
         };
         end.row = row(place, at, follows, promised > stretch.next_seq);
-        let (cause, up_to) = match end.row {
-            Row::A | Row::B | Row::C => {
-                // A batch is recovered whole or not at all; below a promise nothing is cut.
-                let unfinished = stretch.unfinished.filter(|&(_, first)| first >= promised);
-                (end.position, end.next_seq) = unfinished.unwrap_or((end.position, end.next_seq));
-                return end;
-            }
-            Row::D => (Cause::Damaged, None),
-            Row::E => (Cause::Damaged, Some(promised)),
-            Row::I => (Cause::MissingSegment, Some(promised)),
-            Row::J => (Cause::MissingTail, Some(promised)),
-        };
         let after = stretch.after.as_ref();
-        let lost_to = up_to.or(after.map(|header| header.first_seq));
-        end.next_seq = lost_to.unwrap_or(promised);
+        let on_behind = match end.row {
+            Row::D | Row::K => after,
+            Row::A | Row::B | Row::C | Row::E | Row::I | Row::J => None,
+        };
+        if on_behind.is_none() {
+            // A batch is recovered whole or not at all; below a promise nothing is cut.
+            let unfinished = stretch.unfinished.filter(|&(_, first)| first >= promised);
+            (end.position, end.next_seq) = unfinished.unwrap_or((end.position, end.next_seq));
+        }
+        let cause = match end.row {
+            Row::A | Row::B | Row::C => return end,
+            Row::D | Row::E => Cause::Damaged,
+            Row::I => Cause::MissingSegment,
+            Row::J => Cause::MissingTail,
+            Row::K => Cause::Unreadable,
+        };
+        let from = end.next_seq;
+        end.next_seq = on_behind.map_or(promised.max(from), |header| header.first_seq);
         let region = Region {
-            seqs: stretch.next_seq..end.next_seq,
+            seqs: from..end.next_seq,
             cause,
             position: stretch.stop.0,
             end: after.map(|header| header.position),
@@ -162,7 +175,7 @@ pub(crate) fn judge(tail: &Tail, promised: SeqNo, place: Place) -> End {
             }
             _ => end.regions.push(region),
         }
-        if end.row != Row::D {
+        if on_behind.is_none() {
             return end;
         }
     }
@@ -197,21 +210,26 @@ mod tests {
     /// The table once more, row by row, as `docs/durability.md` states it.
     #[test]
     fn every_combination_matches_exactly_one_row() {
-        use AtStop::{Blank, Invalid};
+        use AtStop::{Blank, Invalid, Unreadable};
         use Follows::{Nothing, Promised, Unpromised};
         type Condition = fn(Place, AtStop, Follows, bool) -> bool;
-        let table: [(Row, Condition); 7] = [
+        let table: [(Row, Condition); 8] = [
             (Row::A, |_, at, follows, w| {
                 at == Blank && follows == Nothing && !w
             }),
             (Row::B, |_, at, follows, w| {
                 at == Invalid && follows == Nothing && !w
             }),
-            (Row::C, |_, _, follows, w| follows != Nothing && !w),
-            (Row::D, |_, _, follows, w| follows == Promised && w),
+            (Row::C, |_, at, follows, w| {
+                at != Unreadable && follows != Nothing && !w
+            }),
+            (Row::D, |_, at, follows, w| {
+                at != Unreadable && follows == Promised && w
+            }),
             (Row::E, |place, at, follows, w| {
                 let missing = matches!(place, Place::NewestLeft | Place::Older { hole: true });
-                w && (follows == Unpromised || follows == Nothing && (at == Invalid || !missing))
+                let nothing = follows == Nothing && (at == Invalid || !missing);
+                w && at != Unreadable && (follows == Unpromised || nothing)
             }),
             (Row::I, |place, at, follows, w| {
                 w && at == Blank && follows == Nothing && place == Place::Older { hole: true }
@@ -219,6 +237,7 @@ mod tests {
             (Row::J, |place, at, follows, w| {
                 w && at == Blank && follows == Nothing && place == Place::NewestLeft
             }),
+            (Row::K, |_, at, _, _| at == Unreadable),
         ];
         let mut met = 0;
         for place in [
@@ -227,7 +246,7 @@ mod tests {
             Place::Older { hole: false },
             Place::Older { hole: true },
         ] {
-            for at in [Blank, Invalid] {
+            for at in [Blank, Invalid, Unreadable] {
                 for follows in [Nothing, Promised, Unpromised] {
                     for w in [false, true] {
                         let rows: Vec<Row> = table
@@ -242,7 +261,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(met, 48);
+        assert_eq!(met, 72);
     }
 
     #[test]

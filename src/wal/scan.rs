@@ -1,14 +1,14 @@
 //! Reading a segment's frames in order, and telling where they stop and why.
 //!
-//! Owns: buffered reading of one file, the step from frame to frame, the search behind a stop. Must
-//! not know: whether a stop is the end of the log or damage: that is `recovery`'s and `verify`'s.
+//! Owns: the step from frame to frame, the search behind a stop. Must not know: whether a stop is the
+//! end of the log or damage: that is `recovery`'s and `verify`'s.
 //!
 //! Invariants: nothing read is used before its checksum held; memory is bounded by one frame; every
 //! loop moves forward (R12).
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::frame::{
     Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at, was_header,
@@ -18,103 +18,11 @@ use super::gap::{Gap, MAX_GAPS, decode_gaps};
 use super::options::MAX_BATCH_BYTES;
 use super::segment::BODY;
 use super::seq::SeqNo;
-use super::slots::{StandIn, stand_ins};
+use super::slots::StandIn;
+use super::window::{CHUNK, Window};
 
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 20;
 /// Largest frame that was ever written; a header that claims more is not believed.
 const MAX_FRAME_LEN: u64 = MAX_BATCH_BYTES as u64 + PAGE as u64;
-
-/// A window on a file: one chunk in memory, handed out in slices without a copy.
-#[derive(Debug)]
-pub(crate) struct Window {
-    chunk: Bytes,
-    start: u64,
-    /// Nothing at or above it is read: a chunk never holds bytes that may still change.
-    pub limit: u64,
-    stand_ins: Vec<StandIn>,
-}
-
-impl Window {
-    pub(crate) fn new(limit: u64) -> Self {
-        Self {
-            chunk: Bytes::new(),
-            start: 0,
-            limit,
-            stand_ins: Vec::new(),
-        }
-    }
-
-    /// Moves to another file, or to what it has become, keeping the memory.
-    pub(crate) fn reset(&mut self, limit: u64, stand_ins: Vec<StandIn>) {
-        self.start = u64::MAX;
-        self.limit = limit;
-        self.stand_ins = stand_ins;
-    }
-
-    /// Reads the tail slots; where they stand in for pages of the file, these are read from now on.
-    pub(crate) fn read_slots<F: File>(&mut self, file: &F, life: Life) -> io::Result<bool> {
-        let found = stand_ins(self, file, life)?;
-        let any = !found.is_empty();
-        self.stand_ins.extend(found);
-        self.start = u64::MAX;
-        Ok(any)
-    }
-
-    /// Up to `want` bytes at `position`; fewer only at the limit or the end of the file.
-    pub(crate) fn get<F: File>(
-        &mut self,
-        file: &F,
-        position: u64,
-        want: usize,
-    ) -> io::Result<&[u8]> {
-        let range = self.load(file, position, want)?;
-        Ok(&self.chunk[range])
-    }
-
-    /// The same as a slice that outlives the window.
-    pub(crate) fn slice<F: File>(
-        &mut self,
-        file: &F,
-        position: u64,
-        want: usize,
-    ) -> io::Result<Bytes> {
-        let range = self.load(file, position, want)?;
-        Ok(self.chunk.slice(range))
-    }
-
-    fn load<F: File>(
-        &mut self,
-        file: &F,
-        position: u64,
-        want: usize,
-    ) -> io::Result<std::ops::Range<usize>> {
-        let end = self.start.saturating_add(self.chunk.len() as u64);
-        if position < self.start || position + want as u64 > end {
-            self.start = position;
-            let left = usize::try_from(self.limit.saturating_sub(position)).unwrap_or(usize::MAX);
-            let len = want.max(CHUNK).min(left);
-            // The old chunk is used again unless somebody still holds a slice of it.
-            let mut buffer = std::mem::take(&mut self.chunk)
-                .try_into_mut()
-                .unwrap_or_default();
-            if buffer.capacity() < len {
-                buffer = BytesMut::with_capacity(len);
-            }
-            buffer.resize(len, 0);
-            let mut read = file.read_at(&mut buffer, position)?;
-            for stand_in in &self.stand_ins {
-                read = read.max(stand_in.cover(&mut buffer, read, position));
-            }
-            buffer.truncate(read);
-            self.chunk = buffer.freeze();
-        }
-        let at = usize::try_from(position - self.start)
-            .unwrap_or(usize::MAX)
-            .min(self.chunk.len());
-        Ok(at..at.saturating_add(want).min(self.chunk.len()))
-    }
-}
 
 /// Which life of which segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +42,8 @@ pub(crate) enum At {
     Unknown(&'static str),
     /// What is left of a header of this life.
     BadHeader,
+    /// The disk does not give what stands here (row K).
+    Unreadable,
     /// Zeros, or bytes of something else.
     Nothing,
 }
@@ -146,6 +56,7 @@ impl At {
             Self::BadHeader => "the frame header does not match its checksum",
             Self::Unknown(what) => what,
             Self::Frame(_) => "a frame of other records stands here",
+            Self::Unreadable => "the disk cannot read it",
             Self::Nothing => "no frame is here",
         }
     }
@@ -158,6 +69,10 @@ pub(crate) fn look<F: File>(
     life: Life,
     position: u64,
 ) -> io::Result<At> {
+    window.get(file, position, HEADER_LEN)?;
+    if window.lacks(position, HEADER_LEN as u64) {
+        return Ok(At::Unreadable);
+    }
     let bytes = window.get(file, position, HEADER_LEN)?;
     let header = match Header::decode(bytes, life.salt) {
         // L: a good checksum in the wrong place is misdirected or stale.
@@ -176,6 +91,9 @@ pub(crate) fn look<F: File>(
         return Ok(At::BadPayload(header));
     }
     let payload = payload(window, file, &header)?;
+    if window.lacks(position, HEADER_LEN as u64 + len) {
+        return Ok(At::Unreadable);
+    }
     let whole = header.covers(&payload)
         && match header.kind {
             Kind::Records => holds_records(&payload, header.count),
@@ -262,7 +180,7 @@ impl Walk {
         }
         // A group ends on a page boundary; the next one begins there.
         let boundary = here.next_multiple_of(PAGE as u64);
-        if boundary != here && first == At::Nothing {
+        if boundary != here && matches!(first, At::Nothing | At::Unreadable) {
             match look(window, file, self.life, boundary)? {
                 At::Frame(header) if header.first_seq == self.expected => {
                     return Ok(self.pass(header, here));
@@ -383,6 +301,8 @@ pub(crate) struct Tail {
     pub promise: SeqNo,
     /// Pages that were read from tail slots.
     pub stand_ins: Vec<StandIn>,
+    /// Pages of the file cannot be read, frames or not.
+    pub unreadable: bool,
 }
 
 /// Scans one segment: every stretch of frames, and where it stops.
@@ -398,6 +318,7 @@ pub(crate) fn scan_tail<F: File>(
         stretches: Vec::new(),
         promise: SeqNo::ZERO,
         stand_ins: Vec::new(),
+        unreadable: false,
     };
     loop {
         let mut stretch = Stretch::at(walk.position, walk.expected);
@@ -426,10 +347,11 @@ pub(crate) fn scan_tail<F: File>(
         })?;
         stretch.after = after;
         tail.stretches.push(stretch);
+        tail.unreadable = window.lacks_any();
         match after {
             Some(header) => walk.jump(header.position, header.first_seq),
             None => {
-                tail.stand_ins = window.stand_ins;
+                tail.stand_ins = window.into_stand_ins();
                 return Ok(tail);
             }
         }

@@ -109,7 +109,9 @@ pub(crate) enum PageFound {
     Blank,
     /// The checksum holds, but this version must not touch it: why.
     Refused(&'static str),
-    /// Neither.
+    /// The disk does not give it.
+    Unreadable,
+    /// None of these.
     Damaged,
 }
 

@@ -13,9 +13,10 @@ use bytes::Bytes;
 
 use super::frame::{Decoded, HEADER_LEN, Header, PAGE};
 use super::fs::File;
-use super::scan::{Life, Window};
+use super::scan::Life;
 use super::segment::{BODY, SLOT_POSITIONS};
 use super::seq::SeqNo;
+use super::window::Window;
 
 /// What the two slots hold, as the writer knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -117,10 +118,8 @@ pub(crate) fn stand_ins<F: File>(
 ) -> io::Result<Vec<StandIn>> {
     let mut found: Vec<StandIn> = Vec::new();
     for position in SLOT_POSITIONS {
-        let mut page = vec![0; PAGE];
-        let read = file.read_at(&mut page, position)?;
-        page[read..].fill(0);
-        let Some(slot) = StandIn::of(page.into(), life) else {
+        let page = window.page(file, position)?;
+        let Some(slot) = page.and_then(|page| StandIn::of(page.into(), life)) else {
             continue;
         };
         let limit = window.limit;

@@ -9,14 +9,15 @@ use super::directory::Segment;
 use super::error::Error;
 use super::frame::PAGE;
 use super::fs::{Access, File, Fs};
-use super::gap::{Gap, Gaps};
+use super::gap::{Cause, Gap, Gaps};
 use super::recovery::Row;
-use super::scan::{At, Step, Walk, Window};
+use super::scan::{At, Step, Walk};
 use super::segment::{BODY, EndKind, HEADER_POSITIONS, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::view::View;
+use super::window::Window;
 
-use FindingKind::{Corrupt, Lost, Torn};
+use FindingKind::{Corrupt, Lost, Torn, Unreadable};
 
 /// What [`View::verify`] went over, and what it found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,10 +36,11 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether nothing promised is damaged but what is known to be lost. A torn tail is expected after
-    /// a crash.
+    /// Whether nothing promised is damaged but what is known to be lost, and all can be read. A torn tail
+    /// is expected after a crash.
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|finding| finding.kind != Corrupt)
+        let mut kinds = self.findings.iter().map(|finding| finding.kind);
+        kinds.all(|kind| matches!(kind, Torn | Lost))
     }
 }
 
@@ -50,7 +52,9 @@ pub enum FindingKind {
     Torn,
     /// Bytes changed after they were promised.
     Corrupt,
-    /// The same, but known: the records are settled as lost, and the log went on without them.
+    /// The disk does not give the bytes, whatever they are.
+    Unreadable,
+    /// Corrupt or unreadable, but known: the records are settled as lost, and the log went on without them.
     Lost,
 }
 
@@ -129,12 +133,12 @@ impl<F: Fs> View<F> {
     /// The zeros between header copies and tail slots.
     fn check_reserved(&self, segment: &Segment, result: &mut Verified) -> Result<(), Error> {
         let path = &segment.path;
-        let mut finding = |position: u64, len: u64, reason: &str| {
+        let mut finding = |kind: FindingKind, position: u64, reason: &str| {
             result.findings.push(Finding {
-                kind: Corrupt,
+                kind,
                 path: path.clone(),
                 position,
-                len,
+                len: PAGE as u64,
                 seqs: None,
                 reason: reason.into(),
             });
@@ -151,7 +155,10 @@ impl<F: Fs> View<F> {
                 .get(&file, position, PAGE)
                 .map_err(Error::io("read", path))?;
             if !kept && page.iter().any(|&byte| byte != 0) {
-                finding(position, PAGE as u64, "the reserved area is not zero");
+                finding(Corrupt, position, "the reserved area is not zero");
+            }
+            if window.lacks(position, PAGE as u64) {
+                finding(Unreadable, position, "a reserved page cannot be read");
             }
             position += PAGE as u64;
         }
@@ -163,20 +170,41 @@ impl<F: Fs> View<F> {
         let Some(newest) = self.found.chain.last() else {
             return;
         };
-        match self.found.end.row {
-            Row::B | Row::C => {}
+        let (kind, position, len, reason) = match self.found.end.row {
+            Row::B | Row::C => (
+                Torn,
+                self.found.end.position,
+                self.found.unproven_bytes().max(1),
+                "an unfinished write, never acknowledged at level disk",
+            ),
+            Row::K => match self.found.fresh.iter().find(|gap| gap.seqs.is_empty()) {
+                None => return,
+                Some(gap) => (
+                    Unreadable,
+                    gap.position,
+                    gap.len,
+                    "the disk cannot read what is behind the last record",
+                ),
+            },
             // What was promised and is gone was told with its segment.
             Row::A | Row::D | Row::E | Row::I | Row::J => return,
-        }
-        let len = self.found.unproven_bytes().max(1);
+        };
         result.findings.push(Finding {
-            kind: Torn,
+            kind,
             path: newest.path.clone(),
-            position: self.found.end.position,
+            position,
             len,
             seqs: None,
-            reason: "an unfinished write, never acknowledged at level disk".into(),
+            reason: reason.into(),
         });
+    }
+}
+
+/// What a gap that nobody knows yet is a finding of.
+fn kind_of(gap: &Gap) -> FindingKind {
+    match gap.cause {
+        Cause::Unreadable => Unreadable,
+        Cause::Damaged | Cause::MissingSegment | Cause::MissingTail => Corrupt,
     }
 }
 
@@ -201,10 +229,11 @@ impl<F: File> Check<'_, F> {
             let missing = self.walk.expected;
             let gap = self.known.iter().chain(self.fresh);
             let mut gaps = gap.filter(|gap| gap.seqs.contains(&missing));
-            let region = gaps.next().map_or(self.end.0..self.end.0, |gap| {
-                gap.position..gap.position + gap.len
-            });
-            self.damage(region, self.end.1, "records are missing");
+            let (kind, region) = match gaps.next() {
+                None => (Corrupt, self.end.0..self.end.0),
+                Some(gap) => (kind_of(gap), gap.position..gap.position + gap.len),
+            };
+            self.damage(kind, region, self.end.1, "records are missing");
         }
         Ok(())
     }
@@ -215,7 +244,11 @@ impl<F: File> Check<'_, F> {
         self.walk.skip(&mut self.window, &self.file, self.end)?;
         let region = from..self.walk.position;
         let up_to = std::mem::replace(&mut self.walk.expected, expected);
-        self.damage(region, up_to, found.reason());
+        let kind = match found {
+            At::Unreadable => Unreadable,
+            _ => Corrupt,
+        };
+        self.damage(kind, region, up_to, found.reason());
         self.walk.expected = up_to;
         Ok(())
     }
@@ -224,7 +257,7 @@ impl<F: File> Check<'_, F> {
     fn header_copies(&mut self, segment: &Segment, ended: Option<EndKind>) {
         let synced = self.promise > segment.header.durable_seq
             || ended.is_some_and(|kind| kind != EndKind::Torn);
-        if !segment.both_copies {
+        if !segment.both_copies && !segment.unreadable {
             let kind = if synced { Corrupt } else { Torn };
             let reason = "one of the two header copies is damaged; the other one stands in";
             self.finding(kind, 0..BODY, self.walk.expected, reason);
@@ -236,18 +269,21 @@ impl<F: File> Check<'_, F> {
     fn check_zero(&mut self, padding: Range<u64>) -> std::io::Result<()> {
         let len = usize::try_from(padding.end - padding.start).unwrap_or(usize::MAX);
         let bytes = self.window.get(&self.file, padding.start, len)?;
-        if bytes.iter().any(|&byte| byte != 0) {
-            let expected = self.walk.expected;
+        let expected = self.walk.expected;
+        let is_zero = bytes.iter().all(|&byte| byte == 0);
+        if self.window.lacks(padding.start, len as u64) {
+            self.finding(Unreadable, padding, expected, "the padding cannot be read");
+        } else if !is_zero {
             self.finding(Torn, padding, expected, "the padding is not zero");
         }
         Ok(())
     }
 
     /// Records that should be in this region are not.
-    fn damage(&mut self, region: Range<u64>, up_to: SeqNo, reason: &str) {
+    fn damage(&mut self, kind: FindingKind, region: Range<u64>, up_to: SeqNo, reason: &str) {
         let expected = self.walk.expected;
         let known = expected < up_to && up_to <= self.known.end_at(expected);
-        let kind = if known { Lost } else { Corrupt };
+        let kind = if known { Lost } else { kind };
         self.finding(kind, region, up_to, reason);
     }
 

@@ -5,7 +5,8 @@
 //! mean.
 //!
 //! It may have a capacity: a write that needs more is done up to there and fails. It may do harm that
-//! nobody is told of, and remembers where ([`Wound`]).
+//! nobody is told of, and remembers where ([`Wound`]). A page may be unreadable: a read that touches it
+//! fails until it is written anew.
 //!
 //! Invariants: `sync` of a file makes its bytes and length durable, and not its name; what `sync`
 //! failed to write is clean in the cache and (by chance) absent from the medium, as on Linux;
@@ -129,6 +130,8 @@ struct Inode {
     len: u64,
     /// Syncs that failed.
     errors: u64,
+    /// Pages that the medium does not give any more.
+    unreadable: BTreeSet<u64>,
 }
 
 /// A change of names that is not durable yet.
@@ -365,6 +368,13 @@ impl Faulty {
         let inode = disk.inodes.get_mut(&inode).unwrap();
         inode.write(bytes, position);
         inode.sync();
+    }
+
+    /// The medium does not give this page any more, in no cache either.
+    pub(crate) fn make_unreadable(&self, name: &str, page: u64) {
+        let mut disk = self.lock_disk();
+        let inode = disk.names[name];
+        disk.inodes.get_mut(&inode).unwrap().unreadable.insert(page);
     }
 
     /// Creates or replaces a file, durably.
@@ -729,8 +739,15 @@ impl Inode {
         len
     }
 
+    fn can_read(&self, position: u64, len: usize) -> bool {
+        let end = self.len.min(position + len as u64);
+        let touched = position / PAGE..end.div_ceil(PAGE);
+        touched.is_empty() || self.unreadable.range(touched).next().is_none()
+    }
+
     fn write(&mut self, bytes: &[u8], position: u64) {
         each_page(position, bytes.len(), |page, in_page, in_buffer| {
+            self.unreadable.remove(&page);
             let mut new = self.page(page).map_or([0; PAGE as usize], |p| **p);
             new[in_page].copy_from_slice(&bytes[in_buffer]);
             self.cache.insert(page, Arc::new(new));
@@ -904,7 +921,13 @@ impl File for Handle {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let (disk, failure) = self.enter(Kind::Read, position, buffer.len());
         match failure {
-            None => Ok(disk.inodes[&self.inode].read(buffer, position)),
+            None => {
+                let inode = &disk.inodes[&self.inode];
+                if !inode.can_read(position, buffer.len()) {
+                    return Err(io::Error::from_raw_os_error(EIO));
+                }
+                Ok(inode.read(buffer, position))
+            }
             Some(failure) => Err(failure.error()),
         }
     }

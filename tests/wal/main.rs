@@ -29,4 +29,5 @@ mod rules;
 mod seeds;
 mod slots;
 mod space;
+mod unreadable;
 mod v1;

@@ -12,7 +12,7 @@ use crate::faulty::{Faulty, Survivors};
 
 /// A log of ten records, each acknowledged alone and each promised by the cursor, whose process was
 /// killed.
-fn killed(seed: u64) -> (Faulty, Records) {
+pub(crate) fn killed(seed: u64) -> (Faulty, Records) {
     let disk = Faulty::new(seed);
     let wal = open(&disk);
     let records = append_apart(&wal, 0..10);
@@ -21,18 +21,18 @@ fn killed(seed: u64) -> (Faulty, Records) {
     (disk.kill(), records)
 }
 
-fn without(records: &Records, lost: std::ops::Range<u64>) -> Records {
+pub(crate) fn without(records: &Records, lost: std::ops::Range<u64>) -> Records {
     let kept = records.iter().filter(|(seq, _)| !lost.contains(&seq.get()));
     kept.cloned().collect()
 }
 
-fn lose_cursors(disk: &Faulty) {
+pub(crate) fn lose_cursors(disk: &Faulty) {
     for name in CURSORS {
         disk.overwrite(name, 0, &[0xa5; 8]);
     }
 }
 
-fn numbers(gaps: &[Gap]) -> Vec<(u64, u64)> {
+pub(crate) fn numbers(gaps: &[Gap]) -> Vec<(u64, u64)> {
     let numbers = |gap: &Gap| (gap.seqs.start.get(), gap.seqs.end.get());
     gaps.iter().map(numbers).collect()
 }
@@ -40,7 +40,12 @@ fn numbers(gaps: &[Gap]) -> Vec<(u64, u64)> {
 /// The gap is there at once, at the next opening, and after both cursors are lost; readers pass it,
 /// and a strict opening takes it as known.
 #[track_caller]
-fn assert_gap(mut disk: Faulty, lost: std::ops::Range<u64>, cause: Cause, kept: &Records) {
+pub(crate) fn assert_gap(
+    mut disk: Faulty,
+    lost: std::ops::Range<u64>,
+    cause: Cause,
+    kept: &Records,
+) {
     let before = disk.copy();
     let error = try_open_strictly(&before).expect_err("it is not known yet");
     assert!(
