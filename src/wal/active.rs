@@ -46,7 +46,8 @@ pub(crate) struct Files<F: Fs> {
     pub dictionary: RwLock<Dictionary>,
     /// Largest number of a segment that was ever begun, in vain or not: none is used twice.
     pub last_number: AtomicU64,
-    pub gaps: Gaps,
+    /// What the preamble of a segment tells of those before it.
+    pub gaps: Mutex<Gaps>,
     pub keeper: Bell,
 }
 
@@ -146,8 +147,9 @@ impl<F: Fs> Files<F> {
         let now = self.fs.now_micros();
         let dictionary = self.dictionary.read();
         let definitions = dictionary.payload_len();
-        let gaps = self.gaps.payload_len();
-        let spans = [FIELDS_LEN, definitions, gaps].map(frame_span);
+        let gaps = self.gaps.lock();
+        let gaps_len = gaps.payload_len();
+        let spans = [FIELDS_LEN, definitions, gaps_len].map(frame_span);
         let mut group = Group::with_capacity(spans.iter().sum());
         group
             .push_frame(Kind::Start, FIELDS_LEN, header.base_seq, now)
@@ -156,9 +158,8 @@ impl<F: Fs> Files<F> {
             let out = group.push_frame(Kind::Dictionary, definitions, header.base_seq, now);
             dictionary.encode(out);
         }
-        if gaps > 0 {
-            self.gaps
-                .encode(group.push_frame(Kind::Gap, gaps, header.base_seq, now));
+        if gaps_len > 0 {
+            gaps.encode(group.push_frame(Kind::Gap, gaps_len, header.base_seq, now));
         }
         group
     }

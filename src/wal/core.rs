@@ -40,6 +40,8 @@ pub(crate) struct Core<F: Fs> {
     pub ledger: Mutex<Ledger<F>>,
     pub segments: Arc<Segments>,
     pub settled: Mutex<Settled>,
+    /// Held while a loss becomes a gap.
+    pub giving_up: Mutex<()>,
     pub cursor: Mutex<CursorFiles<F>>,
     pub waiters: Waiters,
     /// Told like the waiters, but nobody hurries for them: a shipper that waits for records must not
@@ -65,7 +67,7 @@ impl<F: Fs> Core<F> {
     }
 
     /// The staging lock, with room for a batch under it.
-    fn room(&self, need: Need, block: bool) -> Result<MutexGuard<'_, Staging>, Error> {
+    pub(crate) fn room(&self, need: Need, block: bool) -> Result<MutexGuard<'_, Staging>, Error> {
         let mut staging = self.staging.lock();
         loop {
             self.check_failed()?;

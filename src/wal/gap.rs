@@ -187,6 +187,16 @@ impl Gaps {
         Self(gaps.into())
     }
 
+    /// One more, and without those of released segments: whose numbers are below `first`.
+    pub(crate) fn with(&self, gap: &Gap, first: SeqNo) -> Self {
+        let all = self.0.iter().filter(|known| known.seqs.end > first);
+        Self::new(all.chain([gap]).cloned().collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Gap> + Clone {
         self.0.iter()
     }

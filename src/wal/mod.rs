@@ -7,7 +7,7 @@
 //! `first <= acked <= durable <= next`. The promises are `docs/durability.md`, the bytes
 //! `docs/format.md`; rules R1 to R14 are cited where they are kept.
 //!
-//! Order of locks: cursor -> write token -> sync token -> ledger -> segments -> staging ->
+//! Order of locks: giving up -> cursor -> write token -> sync token -> ledger -> segments -> staging ->
 //! dictionary. The settled state, the pool, the filler and the waiters are leaves.
 
 mod active;
@@ -25,6 +25,7 @@ mod gap;
 mod headless;
 mod keeper;
 mod ledger;
+mod loss;
 mod marks;
 mod open;
 mod options;
@@ -262,6 +263,26 @@ impl<F: Fs> Wal<F> {
     /// A reader that begins at `from`.
     pub fn reader(&self, from: SeqNo) -> Reader<F> {
         Reader::new(self.core.files.fs.clone(), self.core.segments.clone(), from)
+    }
+
+    /// Gives up what [`Reader::next`] just called [`Error::Corrupt`]: keeps a copy, makes the gap durable,
+    /// settles its numbers as [`Lost`](Class::Lost) unless they are settled already; then every reader goes
+    /// on behind it. The bytes are read once more before. `None`: nothing is missing there, the disk gives it
+    /// after all, or another reader gave it up; go on reading.
+    ///
+    /// Blocks while the memory budget is used up, and for a sync.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was settled: call it again, or stop. [`Error::Corrupt`] if
+    /// [`Options::on_corruption`] says not to go on behind damage. [`Error::Io`] if the copy cannot be
+    /// made; [`Error::Version`] if a newer version can read it; [`Error::Full`], [`Error::Dropped`], [`Error::Failed`], [`Error::Closed`] as when appending.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the reader is another log's.
+    pub fn give_up(&self, reader: &mut Reader<F>) -> Result<Option<Gap>, Error> {
+        self.core.give_up(reader)
     }
 
     /// Settles a range: each number in it gets its one final outcome, unless it has one already.

@@ -237,7 +237,7 @@ fn go_on<F: Fs>(
         pool: Mutex::new(Pool::of(&*fs, &found.survey, found.log_id, &found.chain)?),
         fill: Fill::default(),
         dictionary: RwLock::new(found.dictionary()),
-        gaps: found.gaps(),
+        gaps: Mutex::new(found.gaps()),
         keeper: Bell::default(),
         last_number: found.largest_number().into(),
         options,
@@ -308,7 +308,7 @@ fn core<F: Fs>(
 ) -> Core<F> {
     let base = active.header.base_seq;
     let budget = files.options.memory_budget;
-    let gaps = files.gaps.clone();
+    let gaps = Mutex::new(files.gaps.lock().clone());
     Core {
         staging: Mutex::new(Staging::new(base, base + SEQ_LEAD / 2, budget)),
         space: Condvar::new(),
@@ -317,6 +317,7 @@ fn core<F: Fs>(
         sync: Mutex::new(()),
         segments: Arc::new(Segments(Mutex::new(live), gaps)),
         settled: Mutex::new(settled),
+        giving_up: Mutex::new(()),
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),
         watchers: Waiters::default(),

@@ -31,7 +31,8 @@ pub(crate) fn quarantine<F: Fs>(fs: &F, dir: &Path, found: &mut Found) -> Result
     Ok(())
 }
 
-fn keep<F: Fs>(fs: &F, dir: &Path, segment: &Path, gap: &mut Gap) -> Result<(), Error> {
+/// Copies one region, where there is room.
+pub(crate) fn keep<F: Fs>(fs: &F, dir: &Path, segment: &Path, gap: &mut Gap) -> Result<(), Error> {
     let file = fs
         .open(segment, Access::Read)
         .map_err(Error::io("open", segment))?;

@@ -17,8 +17,8 @@ use super::directory::was_released;
 use super::error::Error;
 use super::frame::{Header, Kind, record_at};
 use super::fs::{Access, Fs};
-use super::gap::Gaps;
-use super::scan::{At, Life, Step, Walk, payload, search};
+use super::gap::{Cause, Gap, Gaps, MAX_GAPS};
+use super::scan::{At, Life, Step, Walk, payload};
 use super::seq::SeqNo;
 use super::slots::StandIn;
 use super::window::Window;
@@ -43,7 +43,7 @@ pub(crate) struct Live {
 
 /// The live segments, oldest first, and the gaps in them; only the last segment still grows.
 #[derive(Debug, Default)]
-pub(crate) struct Segments(pub Mutex<VecDeque<Live>>, pub Gaps);
+pub(crate) struct Segments(pub Mutex<VecDeque<Live>>, pub Mutex<Gaps>);
 
 impl Segments {
     /// The first segment that holds `seq` or later numbers.
@@ -55,6 +55,11 @@ impl Segments {
             }),
             _ => Ok(list.iter().find(|live| live.next_seq > seq).cloned()),
         }
+    }
+
+    /// Whether the segment of this number is live.
+    pub(crate) fn holds(&self, number: u64) -> bool {
+        self.0.lock().iter().any(|live| live.life.number == number)
     }
 
     /// The oldest number that is left.
@@ -82,7 +87,7 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Reader<F: Fs = super::fs::RealFs> {
     fs: Arc<F>,
-    segments: Arc<Segments>,
+    pub(crate) segments: Arc<Segments>,
     window: Window,
     open: Option<Open<F::File>>,
     frame: Option<Records>,
@@ -150,7 +155,8 @@ impl<F: Fs> Reader<F> {
     /// # Errors
     ///
     /// [`Error::Released`] if the record is gone because all of its segment was settled.
-    /// [`Error::Corrupt`] if its bytes no longer check out. [`Error::Io`] if they cannot be read.
+    /// [`Error::Corrupt`] if its bytes no longer check out, or the disk does not give them any more:
+    /// [`Wal::give_up`](super::Wal::give_up) goes on behind them. [`Error::Io`] if reading failed otherwise.
     /// The reader stays where it is.
     #[expect(
         clippy::should_implement_trait,
@@ -214,30 +220,64 @@ impl<F: Fs> Reader<F> {
         }
     }
 
-    /// Goes on behind a damaged region, if the records that should be in it are a known gap.
+    /// Goes on behind a damaged region, if all that is asked for and should be in it is a known gap.
     fn pass_gap(&mut self, found: &At) -> Result<(), Error> {
-        let Some(open) = self.open.as_mut() else {
+        let Some(Open { live, file, walk }) = &mut self.open else {
             return Ok(());
         };
-        let end = self.segments.1.end_at(open.walk.expected);
-        let mut next = None;
-        if end < open.live.next_seq {
-            let (window, walk) = (&mut self.window, &open.walk);
-            search(window, &open.file, walk.life, walk.position, |header| {
-                if header.first_seq >= end && walk.may_go_on_at(&header) {
-                    next.get_or_insert((header.position, header.first_seq));
-                }
-                next.is_none()
-            })
-            .map_err(Error::io("read", &open.live.path))?;
-        }
-        let (position, seq) = next.unwrap_or((open.live.end, open.live.next_seq));
-        if end < seq {
+        let known = self.segments.1.lock().end_at(walk.expected);
+        let to = walk
+            .landing(&mut self.window, file, known, (live.end, live.next_seq))
+            .map_err(Error::io("read", &live.path))?;
+        if known < to.1 && self.next < to.1 {
             return Err(self.stopped(found.reason()));
         }
-        open.walk.jump(position, seq);
-        self.next = self.next.max(end);
+        walk.jump(to);
+        self.next = self.next.max(known);
         Ok(())
+    }
+
+    /// What is missing where the reader stopped and nobody has given up yet, and its file. It is read
+    /// anew: a disk may give at last what it did not.
+    pub(crate) fn missing(&mut self) -> Result<Option<(Gap, PathBuf)>, Error> {
+        let Some(Open { live, file, walk }) = &self.open else {
+            return Ok(None);
+        };
+        let path = &live.path;
+        self.window.reset(live.end, live.stand_ins.clone());
+        let here = (walk.position, walk.expected);
+        let mut walk = Walk::new(live.life, live.base_seq);
+        walk.jump(here);
+        let step = walk.step(&mut self.window, file);
+        let cause = match step.map_err(Error::io("read", path))? {
+            Step::Frame { .. } => return Ok(None),
+            Step::Stop(At::Unknown(what)) => {
+                let found = format!("{what}, at position {}", walk.position);
+                let path = path.clone();
+                return Err(Error::Version { path, found });
+            }
+            Step::Stop(At::Unreadable) => Cause::Unreadable,
+            Step::Stop(_) => Cause::Damaged,
+        };
+        let gaps = self.segments.1.lock().clone();
+        let known = gaps.end_at(walk.expected);
+        let end = (live.end, live.next_seq);
+        let (position, seq) = if gaps.len() < MAX_GAPS {
+            walk.landing(&mut self.window, file, known, end)
+                .map_err(Error::io("read", path))?
+        } else {
+            // Too many to tell apart: the rest of the segment counts as one.
+            end
+        };
+        if seq <= known || seq <= self.next {
+            return Ok(None);
+        }
+        let gap = Gap {
+            position: walk.position,
+            len: position.saturating_sub(walk.position),
+            ..Gap::new(known..seq, cause, live.life.number)
+        };
+        Ok(Some((gap, path.clone())))
     }
 
     fn enter(&mut self, header: &Header) -> Result<(), Error> {
@@ -270,7 +310,7 @@ impl<F: Fs> Reader<F> {
             let tail = open.live.stand_ins.last();
             if let Some(tail) = tail.filter(|tail| open.walk.position > tail.position) {
                 // The page has grown since, and its last frame with it.
-                open.walk.jump(tail.position, tail.first_seq);
+                open.walk.jump((tail.position, tail.first_seq));
             }
             if open.live.stand_ins == live.stand_ins {
                 self.window.limit = live.end;
@@ -300,9 +340,9 @@ impl<F: Fs> Reader<F> {
     pub fn skip_damage(&mut self) -> Result<Range<SeqNo>, Error> {
         let from = self.next;
         if let Some(Open { live, file, walk }) = &mut self.open {
-            let end = (live.end, live.next_seq);
-            walk.skip(&mut self.window, file, end)
-                .map_err(Error::io("read", &live.path))?;
+            let (least, end) = (walk.expected, (live.end, live.next_seq));
+            let next = walk.landing(&mut self.window, file, least, end);
+            walk.jump(next.map_err(Error::io("read", &live.path))?);
             self.next = self.next.max(walk.expected);
         }
         Ok(from..self.next)

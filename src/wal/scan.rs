@@ -195,25 +195,25 @@ impl Walk {
         Ok(Step::Stop(first))
     }
 
-    /// Passes over a damaged stretch: to the next valid header that may continue the walk, or to the
-    /// segment's end, a position and a number.
-    pub(crate) fn skip<F: File>(
-        &mut self,
+    /// Where it goes on behind a damaged stretch: at the next valid header of `least` or a later number
+    /// that leads on, else at the segment's end, a position and a number. Never back, whatever end a
+    /// damaged header names.
+    pub(crate) fn landing<F: File>(
+        &self,
         window: &mut Window,
         file: &F,
+        least: SeqNo,
         end: (u64, SeqNo),
-    ) -> io::Result<()> {
-        let (from, expected) = (self.position, self.expected);
+    ) -> io::Result<(u64, SeqNo)> {
         let mut next = None;
-        search(window, file, self.life, from, |header| {
-            if self.may_go_on_at(&header) && next.is_none() {
-                next = Some((header.position, header.first_seq));
+        search(window, file, self.life, self.position, |header| {
+            if header.first_seq >= least && self.may_go_on_at(&header) {
+                next.get_or_insert((header.position, header.first_seq));
             }
             next.is_none()
         })?;
-        // Never back, whatever end a damaged header names.
-        (self.position, self.expected) = next.unwrap_or((end.0.max(from), end.1.max(expected)));
-        Ok(())
+        let end = (end.0.max(self.position), end.1.max(self.expected));
+        Ok(next.unwrap_or(end))
     }
 
     /// Whether a header that was found by searching from a stop leads on from it. A frame of other
@@ -224,9 +224,8 @@ impl Walk {
     }
 
     /// Goes on behind a damaged region.
-    pub(crate) fn jump(&mut self, position: u64, expected: SeqNo) {
-        self.position = position;
-        self.expected = expected;
+    pub(crate) fn jump(&mut self, to: (u64, SeqNo)) {
+        (self.position, self.expected) = to;
     }
 
     fn pass(&mut self, header: Header, from: u64) -> Step {
@@ -349,7 +348,7 @@ pub(crate) fn scan_tail<F: File>(
         tail.stretches.push(stretch);
         tail.unreadable = window.lacks_any();
         match after {
-            Some(header) => walk.jump(header.position, header.first_seq),
+            Some(header) => walk.jump((header.position, header.first_seq)),
             None => {
                 tail.stand_ins = window.into_stand_ins();
                 return Ok(tail);

@@ -257,6 +257,25 @@ impl Settled {
         fresh
     }
 
+    /// Takes in a loss that the segments tell of only now: what is settled keeps its outcome. Returns how
+    /// many numbers are lost by it.
+    pub(crate) fn lose(&mut self, range: Range<SeqNo>) -> u64 {
+        let lost = self.totals(SeqNo::LIMIT).lost;
+        let spans = |class| {
+            let spans = self.spans.iter().filter(move |span| span.class == class);
+            spans.map(|span| span.range.clone())
+        };
+        *self = Self::new(
+            self.origin,
+            self.low,
+            self.totals,
+            &self.runs(),
+            spans(Class::Void),
+            spans(Class::Lost).chain([range]),
+        );
+        self.totals(SeqNo::LIMIT).lost - lost
+    }
+
     pub(crate) fn is_settled(&self, seq: SeqNo) -> bool {
         seq < self.low
             || self.spans.iter().any(|span| span.range.contains(&seq))

@@ -14,6 +14,7 @@ use super::encode::Encode;
 use super::frame::{
     HEADER_LEN, Header, Kind, PAGE, delay_records, encode_definition, encode_record, record_span,
 };
+use super::gap::{GAP_LEN, Gap};
 use super::options::{BUFFER_BYTES, FRAME_BYTES};
 use super::seq::SeqNo;
 
@@ -425,6 +426,13 @@ impl Staging {
             let payload = record_span(bytes.len());
             let out = group.push_frame(Kind::Dictionary, payload, self.next_seq, now);
             encode_definition(id, bytes, out);
+        }
+    }
+
+    /// Names what is lost, behind everything staged so far.
+    pub(crate) fn lose(&mut self, gap: &Gap, now: i64) {
+        if let Some(group) = self.current.as_mut() {
+            gap.encode(group.push_frame(Kind::Gap, GAP_LEN, self.next_seq, now));
         }
     }
 

@@ -102,6 +102,7 @@ impl<F: Fs> View<F> {
         let mut result = Verified::default();
         let chain = &self.found.chain;
         let (live, _) = self.found.live();
+        let known = self.segments.1.lock().clone();
         let total = live.iter().map(|live| live.end).sum();
         for (index, (segment, live)) in chain.iter().zip(&live).enumerate() {
             self.check_reserved(segment, &mut result)?;
@@ -115,7 +116,7 @@ impl<F: Fs> View<F> {
                 walk: Walk::new(live.life, live.base_seq),
                 end: (live.end, live.next_seq),
                 promise: SeqNo::ZERO,
-                known: &self.segments.1,
+                known: &known,
                 fresh: &self.found.fresh,
                 result: &mut result,
             };
@@ -240,16 +241,14 @@ impl<F: File> Check<'_, F> {
 
     /// Passes a damaged stretch.
     fn skip(&mut self, found: &At) -> std::io::Result<()> {
-        let (from, expected) = (self.walk.position, self.walk.expected);
-        self.walk.skip(&mut self.window, &self.file, self.end)?;
-        let region = from..self.walk.position;
-        let up_to = std::mem::replace(&mut self.walk.expected, expected);
+        let (walk, expected) = (&self.walk, self.walk.expected);
+        let next = walk.landing(&mut self.window, &self.file, expected, self.end)?;
         let kind = match found {
             At::Unreadable => Unreadable,
             _ => Corrupt,
         };
-        self.damage(kind, region, up_to, found.reason());
-        self.walk.expected = up_to;
+        self.damage(kind, self.walk.position..next.0, next.1, found.reason());
+        self.walk.jump(next);
         Ok(())
     }
 

@@ -96,7 +96,7 @@ impl<F: Fs> View<F> {
         let dictionary = found.dictionary();
         // What nobody has declared lost yet is damage to a reader, too.
         let known = Gaps::new(found.known.clone());
-        let segments = Arc::new(Segments(Mutex::new(live), known));
+        let segments = Arc::new(Segments(Mutex::new(live), Mutex::new(known)));
         Ok(Self {
             fs,
             found,

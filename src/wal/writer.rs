@@ -343,7 +343,11 @@ impl<F: Fs> Core<F> {
 
     /// R2: if the segment is over, writes what is not durable to a fresh one, once. If that fails as
     /// well the log takes nothing more; but for lack of space, which ends: then nothing has changed.
-    fn go_on(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+    pub(crate) fn go_on(
+        &self,
+        writer: &mut Active<F>,
+        lent: Option<&SyncToken<'_>>,
+    ) -> Result<(), Error> {
         self.check_failed()?;
         let Some(over) = self.ledger.lock().over.clone() else {
             return Ok(());

@@ -22,6 +22,7 @@ mod damage;
 mod everywhere;
 mod flips;
 mod hostile;
+mod loss;
 mod oracle;
 mod planted;
 mod repair;
