@@ -23,8 +23,8 @@ use crate::{
 /// Ship what the store holds to Kafka, then end
 ///
 /// Exit code 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
-/// signal. 3: Kafka could not be reached. Whatever the end, nothing is lost: what remains is
-/// shipped by the next run.
+/// signal; or some could not be read any more, which are named. 3: Kafka could not be reached. Whatever the
+/// end, what remains is shipped by the next run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Brokers to start from, as host:port with commas between
@@ -57,7 +57,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     // Looked at first, because opening would make a store where there is none.
     StoreView::open(&global.data).map_err(store_failure)?;
     let store = super::open_store(global, Options::default())?;
-    let is_whole = store.lane().opened().gaps.is_empty();
+    let mut is_whole = store.lane().opened().gaps.is_empty();
 
     let options = ShipOptions {
         timeout: Some(Duration::from_secs(arguments.timeout)),
@@ -65,6 +65,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     };
     let mut progress = Progress::new("shipping");
     let drained = ship::drain(store.lane(), &settings, &options, &stop, &mut |now| {
+        is_whole &= now.lost.is_empty();
+        super::tell_lost(global, store.lane(), &now.lost);
         progress.records(now.shipped, Some(now.shipped + now.queued));
         progress.message(&now.link);
     });

@@ -23,7 +23,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{store::Store, wal::Options};
+use crate::{
+    store::{Lane, Store},
+    wal::{Gap, Options},
+};
 use failure::{Ended, Exit, Failure};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -110,15 +113,20 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
 fn open_store(global: &Global, options: Options) -> Result<Store, Failure> {
     let store = Store::open(&global.data, options)
         .map_err(|error| failure::of_store(&error, &global.data))?;
-    for gap in &store.lane().opened().gaps {
-        let text = format!("lane {}: lost for good: {gap}", store.lane().name());
+    tell_lost(global, store.lane(), &store.lane().opened().gaps);
+    Ok(store)
+}
+
+/// Tells what can no longer be read.
+fn tell_lost(global: &Global, lane: &Lane, gaps: &[Gap]) {
+    for gap in gaps {
+        let text = format!("lane {}: lost for good: {gap}", lane.name());
         Failure::new(Exit::Wrong, "lost", text)
             .next(
                 "the log goes on behind it; the damaged bytes are in quarantine/ in its directory",
             )
             .tell(global.json);
     }
-    Ok(store)
 }
 
 /// Help and version come as errors too: clap knows which is which.

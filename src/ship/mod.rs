@@ -39,6 +39,7 @@ pub use sink::{KafkaSink, Sink};
 
 use crate::kafka::Settings;
 use crate::store::Lane;
+use crate::wal::Gap;
 
 /// The header that carries a record's identity: the log's id, `-`, its number.
 pub const ID_HEADER: &str = "ferry-id";
@@ -89,7 +90,7 @@ impl Default for ShipOptions {
     }
 }
 
-/// How far shipping is; handed to the caller a few times a second.
+/// How far shipping is; handed to the caller a few times a second, and at once when something was lost.
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// Records acknowledged since the start.
@@ -106,6 +107,8 @@ pub struct Progress {
     pub link_state: LinkState,
     /// The state of the link in one sentence, with since when and why.
     pub link: String,
+    /// What could not be read any more since the last call: given up, settled as lost.
+    pub lost: Vec<Gap>,
 }
 
 /// What was done.

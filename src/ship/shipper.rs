@@ -16,8 +16,8 @@ use super::topics::{Topic, Topics};
 use super::{Drained, Error, ID_HEADER, Progress, ShipOptions, Sink, Until, partition};
 use crate::kafka::{ErrorClass, Failure, Outcome, Outgoing, Report, SendError};
 use crate::message::Message;
-use crate::store::{Lane, LaneReader};
-use crate::wal::{Class, SeqNo};
+use crate::store::{self, Entry, Lane, LaneReader};
+use crate::wal::{self, Class, Gap, SeqNo};
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
 const RECORDS_PER_TURN: usize = 2048;
@@ -81,6 +81,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) spent: Option<String>,
     /// The oldest record that was refused.
     refused: Option<(Flown, Failure)>,
+    /// What was given up and not told yet.
+    lost: Vec<Gap>,
 
     /// The value of the identity header: the log's id and `-`, then the number.
     id: String,
@@ -126,6 +128,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             doubt: None,
             spent: None,
             refused: None,
+            lost: Vec::new(),
             id_prefix_len: id.len(),
             id,
             reports: Vec::new(),
@@ -211,9 +214,28 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(Turn::More)
     }
 
+    /// The next record on disk. What cannot be read is given up and told at once; what was dropped for
+    /// space meanwhile is passed.
+    fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
+        loop {
+            match self.reader.next() {
+                Err(store::Error::Log(wal::Error::Corrupt { .. })) => {
+                    if let Some(gap) = self.lane.give_up(&mut self.reader)? {
+                        self.lost.push(gap);
+                        self.show_progress(Instant::now());
+                    }
+                }
+                Err(store::Error::Log(wal::Error::Released { first })) => {
+                    self.reader = self.lane.reader(first);
+                }
+                entry => return Ok(entry?),
+            }
+        }
+    }
+
     /// The next record on disk that is not settled.
     fn read(&mut self) -> Result<Option<Pending>, Error> {
-        while let Some(entry) = self.reader.next()? {
+        while let Some(entry) = self.next_entry()? {
             let seq = entry.seq;
             if seq < self.settled_below && self.lane.is_settled(seq) {
                 continue;
@@ -403,6 +425,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             records_per_second: (self.shipped - self.shown_shipped).saturating_mul(1000) / millis,
             link_state: self.link.state(),
             link: self.link.sentence(now),
+            lost: mem::take(&mut self.lost),
         });
         self.shown = now;
         self.shown_shipped = self.shipped;

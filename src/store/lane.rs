@@ -20,8 +20,8 @@ use crate::{
         codec::{self, DecodeError, Topic},
     },
     wal::{
-        self, Class, Encode, LogId, Marks, Opened, Options, Reader, SegmentInfo, SeqNo, Ticket,
-        Totals, Verified, View, Wal,
+        self, Class, Encode, Gap, LogId, Marks, Opened, Options, Reader, SegmentInfo, SeqNo,
+        Ticket, Totals, Verified, View, Wal,
     },
 };
 
@@ -115,6 +115,20 @@ impl Lane {
     #[must_use]
     pub fn reader(&self, from: SeqNo) -> LaneReader<'_> {
         LaneReader::new(self.wal.reader(from), Definitions::Log(&self.wal))
+    }
+
+    /// Gives up what [`LaneReader::next`] just called corrupt, so that all readers go on behind it; `None` if
+    /// nothing is missing there any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::give_up`]: nothing was settled.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the reader is another lane's.
+    pub fn give_up(&self, reader: &mut LaneReader<'_>) -> Result<Option<Gap>, Error> {
+        Ok(self.wal.give_up(&mut reader.reader)?)
     }
 
     /// Gives a range its one final outcome; what has one already keeps it.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use ferrylog::kafka::{self, ErrorClass, Outgoing, Report, SendError, Trouble};
 use ferrylog::message::{Header, MessageRef};
 use ferrylog::ship::{self, Error, LinkState, Sink, Until};
-use ferrylog::wal::{Class, SeqNo};
+use ferrylog::store;
+use ferrylog::wal::{self, Class, OnCorruption, OnFull, Options, SeqNo};
 
 use crate::random::Random;
 use crate::sink::{Fault, Scripted};
@@ -428,4 +429,141 @@ fn the_identity_header_can_be_left_out() {
     let lane = scratch.store.lane();
     ship::drain_into(lane, &mut sink, &options, &stop, &mut |_| {}).unwrap();
     assert_eq!(sink.written[&0][0].headers, []);
+}
+
+/// Flips a byte of these, wherever they stand in the store's segments.
+fn rot(scratch: &Scratch, text: &[u8]) {
+    let files = std::fs::read_dir(scratch.lane_dir()).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    for path in paths.filter(|path| path.to_str().unwrap().contains("segment-")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(text.len()).position(|found| found == text) {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("the text is in no segment");
+}
+
+/// A store of 2,000 records with one among them that rots once it is on disk.
+fn rotten(options: Options) -> Scratch {
+    let scratch = Scratch::with(options);
+    scratch.fill("t", 0..1000);
+    let message = MessageRef {
+        value: Some(b"this will rot"),
+        ..MessageRef::to("t")
+    };
+    scratch.store.lane().append_wait(&message).unwrap();
+    scratch.fill("t", 1001..2001);
+    rot(&scratch, b"this will rot");
+    scratch
+}
+
+#[test]
+fn what_cannot_be_read_any_more_is_told_and_holds_nothing_up() {
+    let scratch = rotten(Options::default());
+    let mut sink = Scripted::new(1, 3);
+    let mut lost = Vec::new();
+    let stop = AtomicBool::new(false);
+    let drained = ship::drain_into(
+        scratch.store.lane(),
+        &mut sink,
+        &options(),
+        &stop,
+        &mut |now| lost.extend(now.lost.iter().map(|gap| gap.seqs.clone())),
+    )
+    .unwrap();
+    assert_eq!(lost, [SeqNo::new(1000)..SeqNo::new(1001)]);
+    assert_eq!((drained.shipped, drained.is_empty), (2000, true));
+    let seqs: HashSet<u64> = sink.seqs().into_iter().flatten().collect();
+    assert_eq!(seqs, (0..1000).chain(1001..2001).collect());
+    assert_eq!(scratch.queued(), 0);
+    assert_eq!(scratch.store.lane().totals().lost, 1);
+}
+
+#[test]
+fn where_damage_is_to_be_refused_shipping_ends_in_front_of_it() {
+    let mut options = Options::default();
+    options.on_corruption = OnCorruption::Refuse;
+    let scratch = rotten(options);
+    let error = scratch.drain(&mut Scripted::new(1, 3)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Store(store::Error::Log(wal::Error::Corrupt { .. }))
+        ),
+        "{error}"
+    );
+    assert_eq!(scratch.queued(), 1001);
+    assert_eq!(scratch.store.lane().totals().lost, 0);
+}
+
+/// Fills the lane while records go through it.
+struct Flood<'a> {
+    sink: Scripted,
+    scratch: &'a Scratch,
+    at: usize,
+}
+
+impl Sink for Flood<'_> {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        if self.sink.sent_count == self.at {
+            self.at = usize::MAX;
+            self.scratch.fill_with("t", 10_000, &[7; 1000]);
+        }
+        self.sink.send(record)
+    }
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        self.sink.poll(timeout, reports);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.sink.in_flight()
+    }
+
+    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
+        self.sink.partitions(topic, timeout)
+    }
+
+    fn trouble(&mut self) -> Option<Trouble> {
+        self.sink.trouble()
+    }
+
+    fn probe(&mut self, timeout: Duration) -> Option<Result<(), String>> {
+        self.sink.probe(timeout)
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.sink.rebuild()
+    }
+
+    fn address(&self) -> &str {
+        self.sink.address()
+    }
+}
+
+/// The oldest segments leave, with what is read next in them.
+#[test]
+fn what_is_dropped_for_space_while_shipping_goes_on_is_passed() {
+    let mut options = Options::default();
+    options.segment_size = 1 << 20;
+    options.quota_bytes = Some(6 << 20);
+    options.on_full = OnFull::DropOldest;
+    let scratch = Scratch::with(options);
+    scratch.fill_with("t", 3000, &[7; 1000]);
+    let mut sink = Flood {
+        sink: Scripted::new(1, 3),
+        scratch: &scratch,
+        at: 100,
+    };
+    let drained = scratch.drain(&mut sink).unwrap();
+    assert!(drained.is_empty);
+    assert_eq!(scratch.queued(), 0);
+    let totals = scratch.store.lane().totals();
+    assert!(totals.dropped > 1000, "{totals:?}");
+    assert_eq!(totals.shipped + totals.dropped, 13_000, "{totals:?}");
+    let newest = sink.sink.seqs().into_iter().flatten().max();
+    assert_eq!(newest, Some(12_999));
 }

@@ -1,5 +1,6 @@
 //! A store in a temporary directory, and records to ship from it.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -12,14 +13,35 @@ use tempfile::TempDir;
 /// A store that is removed at the end of the test.
 pub(crate) struct Scratch {
     pub(crate) store: Store,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
+        Scratch::with(Options::default())
+    }
+
+    pub(crate) fn with(options: Options) -> Scratch {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store"), Options::default()).unwrap();
-        Scratch { store, _dir: dir }
+        let store = Store::open(dir.path().join("store"), options).unwrap();
+        Scratch { store, dir }
+    }
+
+    /// Where the files of the lane are.
+    pub(crate) fn lane_dir(&self) -> PathBuf {
+        self.dir.path().join("store/lanes/default")
+    }
+
+    /// Appends so many records of this value, without a key.
+    pub(crate) fn fill_with(&self, topic: &str, count: u64, value: &[u8]) {
+        let message = MessageRef {
+            value: Some(value),
+            ..MessageRef::to(topic)
+        };
+        for _ in 0..count {
+            drop(self.store.lane().append(&message).unwrap());
+        }
+        self.store.lane().sync().unwrap();
     }
 
     /// Appends records `from..to` to a topic: the value is the number, every third has no key.
