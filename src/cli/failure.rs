@@ -206,6 +206,16 @@ fn of_log(error: &wal::Error) -> (Exit, &'static str, String) {
             "version",
             "nothing was changed; install a newer ferrylog".into(),
         ),
+        wal::Error::Key { .. } => (
+            Exit::Usage,
+            "key",
+            "give the key that the segment was written with".into(),
+        ),
+        wal::Error::Feature { .. } => (
+            Exit::Usage,
+            "feature",
+            "use a build with that feature".into(),
+        ),
         wal::Error::ForeignLog { .. } => (
             Exit::Usage,
             "foreign_log",

@@ -7,6 +7,7 @@
 //! these and a sync come first, and only then the header that makes them count.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use super::marks::Atomics;
 use super::options::Options;
 use super::pool::{Fill, Pool};
 use super::reader::Live;
+use super::rest::{OVERHEAD, Packer};
 use super::scan::Life;
 use super::segment::{
     BODY, FIELDS_LEN, HEADER_POSITIONS, INDEX_STEP, Predecessor, SLOT_POSITIONS, Seal,
@@ -43,6 +45,8 @@ pub(crate) struct Files<F: Fs> {
     pub marks: Atomics,
     pub pool: Mutex<Pool>,
     pub fill: Fill,
+    /// In the hands of whoever writes.
+    pub packer: Mutex<Packer>,
     pub dictionary: RwLock<Dictionary>,
     /// Largest number of a segment that was ever begun, in vain or not: none is used twice.
     pub last_number: AtomicU64,
@@ -154,7 +158,8 @@ impl<F: Fs> Files<F> {
         group
             .push_frame(Kind::Start, FIELDS_LEN, header.base_seq, now)
             .copy_from_slice(&header.encode_fields());
-        if definitions > 0 {
+        // An encrypted segment has one in any case: opening sees by it whether the key is right.
+        if definitions > 0 || header.key.is_some() {
             let out = group.push_frame(Kind::Dictionary, definitions, header.base_seq, now);
             dictionary.encode(out);
         }
@@ -162,6 +167,20 @@ impl<F: Fs> Files<F> {
             gaps.encode(group.push_frame(Kind::Gap, gaps_len, header.base_seq, now));
         }
         group
+    }
+
+    /// A group as it is stored at this place, under the segment's key.
+    fn packed<'a>(
+        &self,
+        packer: &'a mut Packer,
+        group: &'a mut Group,
+        place: Place,
+        key: Option<NonZeroU32>,
+    ) -> Result<&'a [u8], Error> {
+        let key = (key, &self.options.keys);
+        packer
+            .place(group, place, key, || self.fs.random())
+            .map_err(Error::io("encrypt for", &self.dir))
     }
 
     /// A header for a new life, with the next segment number.
@@ -181,6 +200,7 @@ impl<F: Fs> Files<F> {
             base_seq,
             created_micros: self.fs.now_micros(),
             size: self.options.segment_size,
+            key: self.options.keys.current(),
             seq_limit,
             durable_seq: self.marks.durable(),
             previous,
@@ -197,6 +217,7 @@ impl<F: Fs> Active<F> {
                 salt: self.header.salt,
             },
             path: self.path.clone(),
+            key: self.header.key,
             base_seq: self.header.base_seq,
             void_from: self.header.previous.next_seq,
             end: BODY,
@@ -204,6 +225,16 @@ impl<F: Fs> Active<F> {
             stand_ins: Vec::new(),
             unreadable: false,
         }
+    }
+
+    /// Most bytes that a group can take here.
+    pub(crate) fn most_len(&self, group: &Group) -> u64 {
+        group.padded_len_with(self.overhead()) as u64
+    }
+
+    /// Bytes that a payload may get longer.
+    fn overhead(&self) -> usize {
+        self.header.key.map_or(0, |_| OVERHEAD)
     }
 
     /// Whether so many bytes have room behind the pending page, and the seal behind them.
@@ -220,10 +251,11 @@ impl<F: Fs> Active<F> {
 
     /// Takes a small group into the pending page; false, and nothing done, where it does not fit.
     pub(crate) fn absorb(&mut self, group: &Group) -> bool {
+        let overhead = self.overhead();
         let pending = self
             .pending
             .get_or_insert_with(|| Group::with_capacity(PAGE));
-        let fits = pending.absorb(group);
+        let fits = pending.absorb(group, overhead);
         if fits {
             self.note(group);
         } else if pending.is_empty() {
@@ -243,7 +275,8 @@ impl<F: Fs> Active<F> {
             unreachable!("a group was absorbed");
         };
         let (first_seq, end_seq) = (pending.first_seq(), pending.end_seq);
-        let page = pending.place(place);
+        let mut packer = files.packer.lock();
+        let page = files.packed(&mut packer, pending, place, self.header.key)?;
         self.file
             .write_at(page, SLOT_POSITIONS[slot])
             .map_err(Error::io("write", &self.path))?;
@@ -257,7 +290,8 @@ impl<F: Fs> Active<F> {
 
     /// Writes a group, or the pending page, at the end.
     pub(crate) fn put(&mut self, files: &Files<F>, group: &mut Group) -> Result<(), Error> {
-        let bytes = group.place(self.place(files));
+        let mut packer = files.packer.lock();
+        let bytes = files.packed(&mut packer, group, self.place(files), self.header.key)?;
         let end = self.position + bytes.len() as u64;
         if files.fill.advance(end) && bytes.len() < 64 << 10 {
             files.keeper.ring();

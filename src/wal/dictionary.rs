@@ -1,6 +1,6 @@
 //! Definitions: short byte strings that records name by an id.
 //!
-//! Owns: the ids of one log. Must not know: what the strings mean, or when they are written.
+//! Owns: the ids of one log, also as they were found. Must not know: what the strings mean, or when they are written.
 //!
 //! Invariant: an id never changes its meaning within a log; all definitions fit into one frame, which
 //! is repeated at the start of every segment.
@@ -9,8 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::frame::{encode_definition, record_span};
+use super::cipher::Keys;
+use super::error::Error;
+use super::found::Found;
+use super::frame::{definitions, encode_definition, record_span};
 use super::options::MAX_DICTIONARY_BYTES;
+use super::rest::{Sealed, unpack};
+use super::segment::SegmentHeader;
 
 /// No log has more definitions: each takes eight bytes at least.
 const MAX_DEFINITIONS: u32 = 8192;
@@ -78,5 +83,29 @@ impl Dictionary {
             encode_definition(*id, text, slot);
             rest = behind;
         }
+    }
+}
+
+impl Found {
+    /// All definitions; an error where they are encrypted and do not open.
+    pub(crate) fn dictionary(&self, keys: &Keys) -> Result<Dictionary, Error> {
+        let mut dictionary = Dictionary::default();
+        for (header, frame) in &self.definitions {
+            let Some(segment) = self.segment(header.segment) else {
+                continue;
+            };
+            let SegmentHeader { salt, key, .. } = segment.header;
+            let sealed = |why: Sealed| why.into_error(&segment.path, header.position, key);
+            let payload = unpack(header, frame, salt, key, keys).map_err(sealed)?;
+            let malformed = || sealed(Sealed::Malformed("no definitions"));
+            for (id, text) in definitions(&payload).ok_or_else(malformed)? {
+                dictionary.insert(id, Bytes::copy_from_slice(text));
+            }
+        }
+        if !self.fresh.is_empty() {
+            // What is lost may have defined ids that records behind it use.
+            dictionary.skip_ids();
+        }
+        Ok(dictionary)
     }
 }

@@ -83,6 +83,23 @@ pub enum Error {
         /// What is not understood.
         found: String,
     },
+    /// Records or definitions are encrypted, and do not open: their key was not given, or is another
+    /// one. Nothing is damaged, and nothing was changed: come again with the right key.
+    Key {
+        /// The segment.
+        path: PathBuf,
+        /// The id of its key.
+        id: u32,
+        /// A key of this id was given.
+        is_given: bool,
+    },
+    /// This build lacks a feature of the crate. Nothing is damaged, and nothing was changed.
+    Feature {
+        /// The segment.
+        path: PathBuf,
+        /// The feature.
+        feature: &'static str,
+    },
     /// Files of two logs are mixed in one directory. Nothing was changed; take the foreign ones out.
     ForeignLog {
         /// The file that does not belong.
@@ -151,6 +168,12 @@ impl Error {
     }
 }
 
+const STAGED: &str = "what was appended is kept in memory and written when space returns, until then its outcome is unknown";
+const NOT_STAGED: &str = "nothing was appended";
+const NO_KEY: &str = "which was not given";
+const OTHER_KEY: &str =
+    "and the one given does not open it: it is another key, or somebody changed bytes and checksum";
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -171,11 +194,7 @@ impl fmt::Display for Error {
             }
             Self::Busy => f.write_str("the memory budget is used up by records not yet on disk"),
             Self::Full { reason, staged } => {
-                let kept = if *staged {
-                    "what was appended is kept in memory and written when space returns, until then its outcome is unknown"
-                } else {
-                    "nothing was appended"
-                };
+                let kept = if *staged { STAGED } else { NOT_STAGED };
                 write!(f, "no space: {reason}; {kept}")
             }
             Self::Dropped { reason } => {
@@ -196,6 +215,17 @@ impl fmt::Display for Error {
             Self::Version { path, found } => {
                 write!(f, "{} needs a newer version: {found}", path.display())
             }
+            Self::Key { path, id, is_given } => {
+                let why = if *is_given { OTHER_KEY } else { NO_KEY };
+                write!(f, "{} is encrypted with key {id}, {why}", path.display())
+            }
+            Self::Feature { path, feature } => {
+                write!(
+                    f,
+                    "{} needs a build with the feature {feature}",
+                    path.display()
+                )
+            }
             Self::ForeignLog {
                 path,
                 found,
@@ -208,10 +238,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::Released { first } => {
-                write!(
-                    f,
-                    "these records were released; the oldest one left is {first}"
-                )
+                write!(f, "these records were released; the oldest left is {first}")
             }
             Self::Options { reason } => f.write_str(reason),
         }
@@ -232,6 +259,8 @@ impl std::error::Error for Error {
             | Self::Locked { .. }
             | Self::NotALog { .. }
             | Self::Version { .. }
+            | Self::Key { .. }
+            | Self::Feature { .. }
             | Self::ForeignLog { .. }
             | Self::Released { .. }
             | Self::Options { .. } => None,

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::dictionary::Dictionary;
+use bytes::Bytes;
+
 use super::directory::{Segment, Survey};
 use super::error::Error;
-use super::frame::HEADER_LEN;
+use super::frame::{HEADER_LEN, Header};
 use super::fs::{Access, Fs};
 use super::gap::{Cause, Gap, Gaps};
 use super::headless::told_by_start;
@@ -39,7 +40,8 @@ pub(crate) struct Found {
     ends: Vec<(u64, SeqNo)>,
     /// Everything below it was declared durable somewhere (W).
     pub promised: SeqNo,
-    pub definitions: Vec<(u32, bytes::Bytes)>,
+    /// Frames with definitions, as they are stored.
+    pub definitions: Vec<(Header, Bytes)>,
     /// Gaps that an earlier recovery made.
     pub known: Vec<Gap>,
     /// Gaps that this one has to make.
@@ -264,6 +266,7 @@ impl Found {
                     salt: header.salt,
                 },
                 path: segment.path.clone(),
+                key: header.key,
                 base_seq: header.base_seq,
                 void_from: header.previous.next_seq,
                 end,
@@ -402,19 +405,6 @@ fn scan<F: Fs>(fs: &F, segment: &Segment, limit: u64) -> Result<Tail, Error> {
 }
 
 impl Found {
-    pub(crate) fn dictionary(&self) -> Dictionary {
-        let mut dictionary = Dictionary::default();
-        for (id, text) in &self.definitions {
-            // A copy: the slice would hold on to a whole read buffer.
-            dictionary.insert(*id, bytes::Bytes::copy_from_slice(text));
-        }
-        if !self.fresh.is_empty() {
-            // What is lost may have defined ids that records behind it use.
-            dictionary.skip_ids();
-        }
-        dictionary
-    }
-
     /// Number and salt of the newest segment; zeros where there is none.
     pub(crate) fn newest(&self) -> (u64, u64) {
         let newest = self.chain.last().map(|s| (s.header.number, s.header.salt));

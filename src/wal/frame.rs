@@ -70,6 +70,56 @@ impl Kind {
     }
 }
 
+/// F12: how a payload is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Packing {
+    /// Not at all.
+    None,
+    Lz4,
+    Zstd,
+}
+
+impl Packing {
+    const ALL: [Self; 3] = [Self::None, Self::Lz4, Self::Zstd];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Lz4 => 1,
+            Self::Zstd => 2,
+        }
+    }
+}
+
+/// F12: what stands between a payload and its stored bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Codec {
+    pub packing: Packing,
+    pub encrypted: bool,
+}
+
+impl Codec {
+    /// The payload is stored as it is.
+    pub(crate) const PLAIN: Self = Self {
+        packing: Packing::None,
+        encrypted: false,
+    };
+    const ENCRYPTED: u8 = 0x80;
+
+    const fn code(self) -> u8 {
+        self.packing.code() | if self.encrypted { Self::ENCRYPTED } else { 0 }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        let packing = code & !Self::ENCRYPTED;
+        let packing = Packing::ALL.into_iter().find(|p| p.code() == packing)?;
+        Some(Self {
+            packing,
+            encrypted: code & Self::ENCRYPTED != 0,
+        })
+    }
+}
+
 /// A frame's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
@@ -86,6 +136,7 @@ pub(crate) struct Header {
     pub payload_crc: u32,
     pub count: u32,
     pub kind: Kind,
+    pub codec: Codec,
     pub more: bool,
 }
 
@@ -133,7 +184,7 @@ impl Header {
         out[52..56].copy_from_slice(&self.payload_crc.to_le_bytes());
         out[56..60].copy_from_slice(&self.count.to_le_bytes());
         out[60] = self.kind.code();
-        out[61] = 0; // codec: none
+        out[61] = self.codec.code();
         out[62..64].copy_from_slice(&flags.to_le_bytes());
         let crc = header_crc(salt, &out[..HEADER_LEN]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -151,9 +202,9 @@ impl Header {
         let Some(kind) = Kind::from_code(bytes[60]) else {
             return Decoded::Unknown("a frame kind that must be understood");
         };
-        if bytes[61] != 0 {
+        let Some(codec) = Codec::from_code(bytes[61]) else {
             return Decoded::Unknown("a frame codec");
-        }
+        };
         let flags = u16::from_le_bytes([bytes[62], bytes[63]]);
         if flags & FLAGS_MUST & !FLAG_MORE != 0 {
             return Decoded::Unknown("a frame flag that must be understood");
@@ -170,6 +221,7 @@ impl Header {
             payload_crc: u32_at(bytes, 52),
             count: u32_at(bytes, 56),
             kind,
+            codec,
             more: flags & FLAG_MORE != 0,
         };
         let seqs = [header.end_seq(), header.durable_seq, header.acked_seq];
@@ -331,6 +383,10 @@ mod tests {
             payload_crc: 9,
             count: 2,
             kind: Kind::Records,
+            codec: Codec {
+                packing: Packing::Zstd,
+                encrypted: true,
+            },
             more: true,
         }
     }

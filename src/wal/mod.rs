@@ -12,6 +12,8 @@
 
 mod active;
 mod ballast;
+mod cipher;
+mod compress;
 mod core;
 mod cursor;
 mod dictionary;
@@ -34,6 +36,7 @@ mod quarantine;
 mod quota;
 mod reader;
 mod recovery;
+mod rest;
 mod scan;
 mod segment;
 mod seq;
@@ -61,6 +64,8 @@ use self::core::Core;
 use self::fs::{Fs, RealFs};
 use self::wait::with_thread_waker;
 
+pub use self::cipher::Keys;
+pub use self::compress::Compression;
 pub use self::encode::Encode;
 pub use self::error::Error;
 pub use self::gap::{Cause, Gap};
@@ -109,7 +114,8 @@ impl Wal {
     ///
     /// [`Error::Locked`] if the log is open already. [`Error::Corrupt`] if promised bytes are gone and
     /// [`Options::on_corruption`] says so, or no header is left: nothing was changed, `ferrylog
-    /// verify` says what is readable. [`Error::Version`] and
+    /// verify` says what is readable. [`Error::Key`] if the newest segment is encrypted and does not
+    /// open with [`Options::keys`]. [`Error::Version`], [`Error::Feature`] and
     /// [`Error::ForeignLog`] if the files are not this version's or not one log's.
     /// [`Error::Options`] if an option is out of range. [`Error::Io`] for the rest.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
@@ -262,7 +268,9 @@ impl<F: Fs> Wal<F> {
 
     /// A reader that begins at `from`.
     pub fn reader(&self, from: SeqNo) -> Reader<F> {
-        Reader::new(self.core.files.fs.clone(), self.core.segments.clone(), from)
+        let files = &self.core.files;
+        let keys = files.options.keys.clone();
+        Reader::new(files.fs.clone(), self.core.segments.clone(), keys, from)
     }
 
     /// Gives up what [`Reader::next`] just called [`Error::Corrupt`]: keeps a copy, makes the gap durable,

@@ -19,6 +19,7 @@ use super::active::{Active, Files};
 use super::ballast::give_up;
 use super::core::Core;
 use super::cursor::Slot;
+use super::dictionary::Dictionary;
 use super::directory::{CURSORS, LOCK, Survey};
 use super::error::Error;
 use super::found::Found;
@@ -33,6 +34,7 @@ use super::pool::{Fill, Pool};
 use super::quarantine::quarantine;
 use super::reader::{Live, Segments};
 use super::recovery::{continue_at, ended_cleanly};
+use super::rest::Packer;
 use super::seq::{LogId, SeqNo};
 use super::settled::{Class, Settled};
 use super::shortage::Shortage;
@@ -137,8 +139,10 @@ fn recover<F: Fs>(
     {
         return Err(damage);
     }
+    // Without its definitions a log cannot go on: the key is asked for before anything is changed.
+    let dictionary = found.dictionary(&options.keys)?;
     quarantine(&*fs, dir, &mut found)?;
-    go_on(fs, dir, options, &found, created)
+    go_on(fs, dir, options, &found, (created, dictionary))
 }
 
 /// A new log is its cursor: it appears whole, and names no segment yet.
@@ -197,7 +201,7 @@ fn go_on<F: Fs>(
     dir: &Path,
     options: Options,
     found: &Found,
-    created: bool,
+    (created, dictionary): (bool, Dictionary),
 ) -> Result<(Core<F>, Opened), Error> {
     let end = &found.end;
     let newest = found.newest();
@@ -236,7 +240,8 @@ fn go_on<F: Fs>(
         marks: Atomics::new(base, settled.low()),
         pool: Mutex::new(Pool::of(&*fs, &found.survey, found.log_id, &found.chain)?),
         fill: Fill::default(),
-        dictionary: RwLock::new(found.dictionary()),
+        packer: Mutex::new(Packer::new(&options)?),
+        dictionary: RwLock::new(dictionary),
         gaps: Mutex::new(found.gaps()),
         keeper: Bell::default(),
         last_number: found.largest_number().into(),

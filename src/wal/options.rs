@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
+use super::cipher::Keys;
+use super::compress::Compression;
 use super::error::Error;
+use super::rest::Packer;
 
 /// What an acknowledgement of an append means (`docs/durability.md`, P1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -89,6 +92,11 @@ pub struct Options {
     pub on_full: OnFull,
     /// What opening does where promised records are gone. Default: [`OnCorruption::Quarantine`].
     pub on_corruption: OnCorruption,
+    /// How records are compressed on disk. Default: [`Compression::None`].
+    pub compression: Compression,
+    /// What records and definitions are encrypted with on disk, and what older ones were encrypted
+    /// with. Needs the feature `encryption`. Default: [`Keys::none`].
+    pub keys: Keys,
 }
 
 /// What opening does where promised records are gone (`docs/durability.md`, rows D to J).
@@ -117,6 +125,8 @@ impl Default for Options {
             quota_bytes: None,
             on_full: OnFull::default(),
             on_corruption: OnCorruption::Quarantine,
+            compression: Compression::None,
+            keys: Keys::none(),
         }
     }
 }
@@ -186,6 +196,6 @@ impl Options {
                 ),
             });
         }
-        Ok(())
+        Packer::new(self).map(drop)
     }
 }

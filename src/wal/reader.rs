@@ -6,6 +6,7 @@
 //! that is not on disk (P7), and a chunk in memory is never stale; a checksum is checked on the very bytes that are handed out.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::cipher::Keys;
 use super::directory::was_released;
 use super::error::Error;
-use super::frame::{Header, Kind, record_at};
+use super::frame::{Codec, Header, Kind, holds_records, record_at};
 use super::fs::{Access, Fs};
 use super::gap::{Cause, Gap, Gaps, MAX_GAPS};
-use super::scan::{At, Life, Step, Walk, payload};
+use super::rest::{Sealed, unpack};
+use super::scan::{At, Life, Step, Walk, frame};
 use super::seq::SeqNo;
 use super::slots::StandIn;
 use super::window::Window;
@@ -28,6 +31,8 @@ use super::window::Window;
 pub(crate) struct Live {
     pub life: Life,
     pub path: PathBuf,
+    /// The key that its records are encrypted with.
+    pub key: Option<NonZeroU32>,
     pub base_seq: SeqNo,
     /// Numbers from here to the base are void: none was ever given.
     pub void_from: SeqNo,
@@ -88,6 +93,7 @@ pub struct Record {
 pub struct Reader<F: Fs = super::fs::RealFs> {
     fs: Arc<F>,
     pub(crate) segments: Arc<Segments>,
+    keys: Keys,
     window: Window,
     open: Option<Open<F::File>>,
     frame: Option<Records>,
@@ -134,10 +140,11 @@ impl Iterator for Records {
 }
 
 impl<F: Fs> Reader<F> {
-    pub(crate) fn new(fs: Arc<F>, segments: Arc<Segments>, from: SeqNo) -> Self {
+    pub(crate) fn new(fs: Arc<F>, segments: Arc<Segments>, keys: Keys, from: SeqNo) -> Self {
         Self {
             fs,
             segments,
+            keys,
             window: Window::new(0),
             open: None,
             frame: None,
@@ -157,7 +164,8 @@ impl<F: Fs> Reader<F> {
     /// [`Error::Released`] if the record is gone because all of its segment was settled.
     /// [`Error::Corrupt`] if its bytes no longer check out, or the disk does not give them any more:
     /// [`Wal::give_up`](super::Wal::give_up) goes on behind them. [`Error::Io`] if reading failed otherwise.
-    /// The reader stays where it is.
+    /// [`Error::Key`] if it is encrypted and its key was not given, or is another one;
+    /// [`Error::Feature`] if this build cannot decompress it: neither is damage. The reader stays where it is.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator would end at the first None"
@@ -281,11 +289,26 @@ impl<F: Fs> Reader<F> {
     }
 
     fn enter(&mut self, header: &Header) -> Result<(), Error> {
-        let Some(open) = &self.open else {
+        let Some(open) = &mut self.open else {
             return Ok(());
         };
-        let payload = payload(&mut self.window, &open.file, header)
+        let frame = frame(&mut self.window, &open.file, header)
             .map_err(Error::io("read", &open.live.path))?;
+        let Live { life, key, .. } = open.live;
+        let unpacked = unpack(header, &frame, life.salt, key, &self.keys);
+        let payload = unpacked
+            .and_then(|payload| {
+                // Of a payload that is stored as it is, the walk has seen to it.
+                let whole = header.codec == Codec::PLAIN || holds_records(&payload, header.count);
+                whole
+                    .then_some(payload)
+                    .ok_or(Sealed::Malformed("no records"))
+            })
+            .map_err(|sealed| {
+                // Asked again it says so again.
+                open.walk.jump((header.position, header.first_seq));
+                sealed.into_error(&open.live.path, header.position, key)
+            })?;
         self.frame = Some(Records {
             payload,
             at: 0,

@@ -11,11 +11,13 @@ use std::io;
 use bytes::Bytes;
 
 use super::frame::{
-    Decoded, HEADER_LEN, Header, Kind, PAGE, definitions, holds_records, u32_at, was_header,
+    Codec, Decoded, HEADER_LEN, Header, Kind, PAGE, RECORD_HEADER_LEN, definitions, holds_records,
+    u32_at, was_header,
 };
 use super::fs::File;
 use super::gap::{Gap, MAX_GAPS, decode_gaps};
 use super::options::MAX_BATCH_BYTES;
+use super::rest::may_have;
 use super::segment::BODY;
 use super::seq::SeqNo;
 use super::slots::StandIn;
@@ -23,6 +25,8 @@ use super::window::{CHUNK, Window};
 
 /// Largest frame that was ever written; a header that claims more is not believed.
 const MAX_FRAME_LEN: u64 = MAX_BATCH_BYTES as u64 + PAGE as u64;
+/// Most records of one frame.
+const MAX_COUNT: u64 = (MAX_BATCH_BYTES / RECORD_HEADER_LEN) as u64;
 
 /// Which life of which segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,8 +99,12 @@ pub(crate) fn look<F: File>(
         return Ok(At::Unreadable);
     }
     let whole = header.covers(&payload)
+        && may_have(header.kind, header.codec)
         && match header.kind {
+            // F12: what is compressed or encrypted shows when it is read.
+            Kind::Records if header.codec != Codec::PLAIN => u64::from(header.count) <= MAX_COUNT,
             Kind::Records => holds_records(&payload, header.count),
+            Kind::Dictionary if header.codec.encrypted => header.count == 0,
             Kind::Dictionary => header.count == 0 && definitions(&payload).is_some(),
             Kind::Gap => header.count == 0 && decode_gaps(&payload).is_some(),
             Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
@@ -108,16 +116,15 @@ pub(crate) fn look<F: File>(
     })
 }
 
-/// The payload of a frame whose header [`look`] returned.
-pub(crate) fn payload<F: File>(
-    window: &mut Window,
-    file: &F,
-    header: &Header,
-) -> io::Result<Bytes> {
+/// A frame whose header [`look`] returned: header and stored payload.
+pub(crate) fn frame<F: File>(window: &mut Window, file: &F, header: &Header) -> io::Result<Bytes> {
     let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
-    // One load for header and payload together keeps both in the window.
-    window.get(file, header.position, HEADER_LEN + len)?;
-    window.slice(file, header.position + HEADER_LEN as u64, len)
+    window.slice(file, header.position, HEADER_LEN + len)
+}
+
+fn payload<F: File>(window: &mut Window, file: &F, header: &Header) -> io::Result<Bytes> {
+    let mut frame = frame(window, file, header)?;
+    Ok(frame.split_off(frame.len().min(HEADER_LEN)))
 }
 
 fn starts_with_magic(bytes: &[u8], salt: u64) -> bool {
@@ -282,7 +289,8 @@ pub(crate) struct Stretch {
     pub acked: SeqNo,
     /// First frame of a batch that does not end before the stop: a batch counts whole or not (P3).
     pub unfinished: Option<(u64, SeqNo)>,
-    pub definitions: Vec<(u32, Bytes)>,
+    /// Frames with definitions, as they are stored.
+    pub definitions: Vec<(Header, Bytes)>,
     /// Gaps that its frames tell of.
     pub gaps: Vec<Gap>,
     /// Where and on what it stops.
@@ -391,12 +399,9 @@ impl Stretch {
             }
             Kind::Records => self.unfinished = None,
             Kind::Dictionary => {
-                let payload = payload(window, file, header)?;
-                let found = definitions(&payload).unwrap_or_default();
-                let own = found
-                    .into_iter()
-                    .map(|(id, text)| (id, payload.slice_ref(text)));
-                self.definitions.extend(own);
+                // A copy: a slice would hold on to a whole read buffer.
+                let frame = Bytes::copy_from_slice(&frame(window, file, header)?);
+                self.definitions.push((*header, frame));
             }
             Kind::Gap => {
                 let payload = payload(window, file, header)?;

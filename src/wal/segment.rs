@@ -3,6 +3,8 @@
 //! Owns: the header page, the reserved area, the seal (`docs/format.md`, F1 to F3, F8). Must not
 //! know: how files are found or which segments are live.
 
+use std::num::NonZeroU32;
+
 use super::frame::{MAX_SEGMENT_NUMBER, PAGE, u32_at, u64_at};
 use super::options::{MAX_SEGMENT_SIZE, is_segment_size};
 use super::seq::{LogId, SeqNo};
@@ -24,6 +26,11 @@ pub(crate) const VERSION: u16 = 1;
 const CHECKSUM_CRC32: u32 = 1;
 /// F2: the segment's last records may stand in a tail slot: who does not look there must not judge.
 const TAIL_SLOTS: u64 = 1;
+/// F12: the one AEAD, and where its nonces come from.
+const AEAD_XCHACHA20_POLY1305: u16 = 1;
+const NONCE_RANDOM: u16 = 1;
+/// The two fields read as one.
+const ENCRYPTION: u32 = (NONCE_RANDOM as u32) << 16 | AEAD_XCHACHA20_POLY1305 as u32;
 const CRC_AT: usize = PAGE - 4;
 const SEAL_FIXED_LEN: usize = 40;
 
@@ -95,6 +102,8 @@ pub(crate) struct SegmentHeader {
     pub base_seq: SeqNo,
     pub created_micros: i64,
     pub size: u64,
+    /// The key that its records and definitions are encrypted with.
+    pub key: Option<NonZeroU32>,
     pub seq_limit: SeqNo,
     pub durable_seq: SeqNo,
     pub previous: Predecessor,
@@ -130,6 +139,11 @@ impl SegmentHeader {
         put(72, &self.base_seq.get().to_le_bytes());
         put(80, &self.created_micros.to_le_bytes());
         put(88, &self.size.to_le_bytes());
+        if let Some(key) = self.key {
+            put(96, &key.get().to_le_bytes());
+            put(100, &AEAD_XCHACHA20_POLY1305.to_le_bytes());
+            put(102, &NONCE_RANDOM.to_le_bytes());
+        }
         put(104, &self.seq_limit.get().to_le_bytes());
         put(112, &self.durable_seq.get().to_le_bytes());
         put(120, &self.previous.number.to_le_bytes());
@@ -177,7 +191,9 @@ impl SegmentHeader {
         if u64_at(fields, 24) != 0 || u64_at(fields, 32) & !TAIL_SLOTS != 0 {
             return PageFound::Refused("feature");
         }
-        if u64_at(fields, 96) != 0 {
+        let key = NonZeroU32::new(u32_at(fields, 96));
+        let how = u32_at(fields, 100);
+        if how != if key.is_some() { ENCRYPTION } else { 0 } {
             return PageFound::Refused("encryption");
         }
         let code = u32_at(fields, 152);
@@ -193,6 +209,7 @@ impl SegmentHeader {
             base_seq: SeqNo::new(u64_at(fields, 72)),
             created_micros: u64_at(fields, 80).cast_signed(),
             size: u64_at(fields, 88),
+            key,
             seq_limit: SeqNo::new(u64_at(fields, 104)),
             durable_seq: SeqNo::new(u64_at(fields, 112)),
             previous: Predecessor {
@@ -286,6 +303,7 @@ mod tests {
             base_seq: SeqNo::new(100),
             created_micros: -5,
             size: 1 << 20,
+            key: NonZeroU32::new(7),
             seq_limit: SeqNo::new(1 << 24),
             durable_seq: SeqNo::new(99),
             previous: Predecessor {
@@ -323,8 +341,20 @@ mod tests {
 
     #[test]
     fn a_feature_that_must_be_understood_is_refused() {
-        for (at, bytes) in [(8, 2u64), (12, 2), (24, 1), (32, 2), (96, 1), (152, 99)] {
-            let mut page = header().encode_page();
+        let plain = SegmentHeader {
+            key: None,
+            ..header()
+        };
+        for (at, bytes) in [
+            (8, 2u64),
+            (12, 2),
+            (24, 1),
+            (32, 2),
+            (96, 1),
+            (100, 1),
+            (152, 99),
+        ] {
+            let mut page = plain.encode_page();
             page[at..at + 4].copy_from_slice(&bytes.to_le_bytes()[..4]);
             seal_page(&mut page);
             let found = SegmentHeader::decode_page(&page);

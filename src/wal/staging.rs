@@ -12,7 +12,8 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::encode::Encode;
 use super::frame::{
-    HEADER_LEN, Header, Kind, PAGE, delay_records, encode_definition, encode_record, record_span,
+    Codec, HEADER_LEN, Header, Kind, PAGE, delay_records, encode_definition, encode_record,
+    record_span,
 };
 use super::gap::{GAP_LEN, Gap};
 use super::options::{BUFFER_BYTES, FRAME_BYTES};
@@ -137,12 +138,13 @@ impl Group {
         self.records += records.len() as u64;
     }
 
-    /// Takes in what another group holds, where that fits; records go on in the last frame. False: it
-    /// does not fit, and nothing has changed.
-    pub(crate) fn absorb(&mut self, other: &Self) -> bool {
+    /// Takes in what another group holds, where that fits, also if each payload gets so many bytes
+    /// `more`; records go on in the last frame. False: it does not fit, and nothing has changed.
+    pub(crate) fn absorb(&mut self, other: &Self, more: usize) -> bool {
         let before = self.extent();
         for frame in &other.frames {
-            if !self.absorb_frame(frame, &other.bytes[frame.at + HEADER_LEN..]) {
+            let fits = self.absorb_frame(frame, &other.bytes[frame.at + HEADER_LEN..]);
+            if !fits || self.padded_len_with(more) > self.bytes.len() {
                 self.cut(before, self.end_seq);
                 return false;
             }
@@ -244,22 +246,50 @@ impl Group {
             let (head, payload) =
                 self.bytes[frame.at..start + frame.payload_len].split_at_mut(HEADER_LEN);
             let header = Header {
-                segment: place.segment,
                 position: place.position + frame.at as u64,
-                first_seq: frame.first_seq,
-                durable_seq: place.durable_seq,
-                acked_seq: place.acked_seq,
-                base_time_micros: frame.base_time_micros,
-                payload_len: u32::try_from(frame.payload_len).unwrap_or(u32::MAX),
                 payload_crc: crc32fast::hash(payload),
-                count: frame.count,
-                kind: frame.kind,
-                more: frame.more,
+                ..frame.header(&place)
             };
-            assert!(header.payload_len as usize == frame.payload_len);
             header.encode(place.salt, head);
         }
         &self.bytes[..padded]
+    }
+
+    /// The frames as they are before they have positions: headers and payloads.
+    pub(crate) fn frames(&self, place: Place) -> impl Iterator<Item = (Header, &[u8])> {
+        self.frames.iter().map(move |frame| {
+            let start = frame.at + HEADER_LEN;
+            let payload = &self.bytes[start..start + frame.payload_len];
+            (frame.header(&place), payload)
+        })
+    }
+
+    /// As [`padded_len`](Self::padded_len), where each payload may be `more` bytes longer.
+    pub(crate) fn padded_len_with(&self, more: usize) -> usize {
+        let spans = self.frames.iter().map(|f| frame_span(f.payload_len + more));
+        spans.sum::<usize>().next_multiple_of(PAGE)
+    }
+}
+
+impl Staged {
+    /// The header, but for its position and the payload's checksum.
+    fn header(&self, place: &Place) -> Header {
+        let payload_len = u32::try_from(self.payload_len).unwrap_or(u32::MAX);
+        assert!(payload_len as usize == self.payload_len);
+        Header {
+            segment: place.segment,
+            position: 0,
+            first_seq: self.first_seq,
+            durable_seq: place.durable_seq,
+            acked_seq: place.acked_seq,
+            base_time_micros: self.base_time_micros,
+            payload_len,
+            payload_crc: 0,
+            count: self.count,
+            kind: self.kind,
+            codec: Codec::PLAIN,
+            more: self.more,
+        }
     }
 }
 

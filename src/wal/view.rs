@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Marks;
+use super::cipher::Keys;
 use super::dictionary::Dictionary;
 use super::error::Error;
 use super::found::Found;
@@ -29,6 +30,7 @@ pub struct View<F: Fs = RealFs> {
     pub(crate) segments: Arc<Segments>,
     settled: Settled,
     dictionary: Dictionary,
+    keys: Keys,
 }
 
 /// How often a log that seems damaged is looked at before that is believed.
@@ -93,7 +95,9 @@ impl<F: Fs> View<F> {
         };
         let (live, voids) = found.live();
         let settled = found.settled(voids);
-        let dictionary = found.dictionary();
+        // What is encrypted is unknown without its key; all the rest can be told.
+        let keys = Keys::none();
+        let dictionary = found.dictionary(&keys).unwrap_or_default();
         // What nobody has declared lost yet is damage to a reader, too.
         let known = Gaps::new(found.known.clone());
         let segments = Arc::new(Segments(Mutex::new(live), Mutex::new(known)));
@@ -104,7 +108,20 @@ impl<F: Fs> View<F> {
             segments,
             settled,
             dictionary,
+            keys,
         })
+    }
+
+    /// The same with keys: without them records and definitions that are encrypted cannot be read. All
+    /// else needs none, [`verify`](Self::verify) neither.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Key`] if the newest segment is encrypted and does not open with them.
+    pub fn with_keys(mut self, keys: Keys) -> Result<Self, Error> {
+        self.dictionary = self.found.dictionary(&keys)?;
+        self.keys = keys;
+        Ok(self)
     }
 
     /// How far the log has come. `durable` and `next` are both the end that was found.
@@ -137,7 +154,7 @@ impl<F: Fs> View<F> {
         self.damage.as_ref()
     }
 
-    /// The bytes that this id stands for.
+    /// The bytes that this id stands for, unless they are encrypted and the key is missing.
     pub fn definition(&self, id: u32) -> Option<Bytes> {
         self.dictionary.text(id)
     }
@@ -149,7 +166,8 @@ impl<F: Fs> View<F> {
 
     /// A reader that begins at `from` and ends where the log ended when it was looked at.
     pub fn reader(&self, from: SeqNo) -> Reader<F> {
-        Reader::new(self.fs.clone(), self.segments.clone(), from)
+        let keys = self.keys.clone();
+        Reader::new(self.fs.clone(), self.segments.clone(), keys, from)
     }
 
     /// The live segments, oldest first.

@@ -79,7 +79,7 @@ impl<F: Fs> Core<F> {
         group: Group,
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
-        if let Err(error) = self.room_for(writer, group.padded_len() as u64, token) {
+        if let Err(error) = self.room_for(writer, writer.most_len(&group), token) {
             self.staging.lock().put_back(group);
             return Err(self.halt(error));
         }

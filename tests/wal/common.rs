@@ -1,5 +1,6 @@
 //! Short words for what every test of the engine says.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ferrylog::wal::fs::Fs;
-use ferrylog::wal::{Durability, Error, OnCorruption, Options, Reader, SeqNo, View, Wal};
+use ferrylog::wal::{
+    Compression, Durability, Error, Keys, OnCorruption, Options, Reader, SeqNo, View, Wal,
+};
 
 use crate::faulty::Faulty;
+use crate::random::Random;
 
 pub(crate) const DIR: &str = "/log";
 pub(crate) const BODY: u64 = 128 << 10;
@@ -27,6 +31,34 @@ pub(crate) fn with_level(level: Durability) -> Options {
     let mut options = options();
     options.durability = level;
     options
+}
+
+/// The key of this id, in every test.
+pub(crate) fn key(id: u32) -> (NonZeroU32, [u8; 32]) {
+    (NonZeroU32::new(id).unwrap(), [id as u8; 32])
+}
+
+/// Keys 1 to 3, of which none or one is written with; none where the build is without encryption.
+pub(crate) fn keys(current: u32) -> Keys {
+    if cfg!(not(feature = "encryption")) {
+        return Keys::none();
+    }
+    let all = (1..4).map(key);
+    let keys = all.fold(Keys::none(), |keys, (id, key)| keys.read_with(id, key));
+    match current {
+        0 => keys,
+        id => keys.write_with(key(id).0, key(id).1),
+    }
+}
+
+/// Compression and key, as far as the build has them.
+pub(crate) fn at_rest(options: &mut Options, random: &mut Random) {
+    options.compression = match random.below(4) {
+        0 if cfg!(feature = "lz4") => Compression::Lz4,
+        1 if cfg!(feature = "zstd") => Compression::Zstd { level: 1 },
+        _ => Compression::None,
+    };
+    options.keys = keys(random.below(4) as u32);
 }
 
 pub(crate) fn try_open_with<F: Fs + Clone>(disk: &F, options: Options) -> Result<Wal<F>, Error> {

@@ -26,6 +26,8 @@ mod loss;
 mod oracle;
 mod planted;
 mod repair;
+#[cfg(all(feature = "lz4", feature = "zstd", feature = "encryption"))]
+mod rest;
 mod rules;
 mod seeds;
 mod slots;
