@@ -30,6 +30,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn with_level(level: Durability) -> Options {
     let mut options = options();
     options.durability = level;
+    options.keys = keys(0);
     options
 }
 
@@ -51,8 +52,8 @@ pub(crate) fn keys(current: u32) -> Keys {
     }
 }
 
-/// Compression and key, as far as the build has them.
-pub(crate) fn at_rest(options: &mut Options, random: &mut Random) {
+/// Chooses compression and a key, as far as the build has them.
+pub(crate) fn draw_at_rest(options: &mut Options, random: &mut Random) {
     options.compression = match random.below(4) {
         0 if cfg!(feature = "lz4") => Compression::Lz4,
         1 if cfg!(feature = "zstd") => Compression::Zstd { level: 1 },

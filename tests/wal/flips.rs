@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ferrylog::wal::SeqNo;
+use ferrylog::wal::{Keys, Options, SeqNo};
 
 use crate::common::{
     BODY, Records, append_all, assert_no_engine_thread_panicked, describe, drain_past_damage, open,
-    read_all, sized, try_open, view,
+    options, read_all, sized, try_open_with, view,
 };
 use crate::faulty::Faulty;
 use crate::random::{self, Random};
@@ -23,8 +23,9 @@ struct Frame {
 }
 
 /// A log at rest, and what is known about it.
-struct Store {
+pub(crate) struct Store {
     disk: Faulty,
+    keys: Keys,
     records: Records,
     /// Its segments, oldest first, with their frames.
     segments: Vec<(String, Vec<Frame>)>,
@@ -32,7 +33,7 @@ struct Store {
 }
 
 impl Store {
-    fn new(disk: Faulty, records: Records, definitions: Vec<Vec<u8>>) -> Self {
+    fn new(disk: Faulty, keys: Keys, records: Records, definitions: Vec<Vec<u8>>) -> Self {
         let segments = view(&disk).unwrap().segments();
         let names = segments
             .iter()
@@ -47,6 +48,7 @@ impl Store {
         }
         Self {
             disk,
+            keys,
             records,
             segments,
             definitions,
@@ -85,7 +87,8 @@ impl Store {
         let hit = &frame.map_or(SeqNo::ZERO..SeqNo::ZERO, |frame| frame.seqs.clone());
         // A damaged frame in the newest segment is found by opening.
         let repairable = segment + 1 == self.segments.len() && frame.is_some();
-        let viewed = view(&self.disk).unwrap_or_else(|e| panic!("{at}: {}", describe(&e)));
+        let viewed = view(&self.disk).and_then(|view| view.with_keys(self.keys.clone()));
+        let viewed = viewed.unwrap_or_else(|e| panic!("{at}: {}", describe(&e)));
         let verified = viewed.verify(&mut |_, _| ()).unwrap();
         let (found, lost) = drain_past_damage(viewed.reader(SeqNo::ZERO)).unwrap();
         self.check(&found, hit, at);
@@ -98,7 +101,9 @@ impl Store {
         assert_eq!(told, missing, "{at}: {lost:?}");
         assert_eq!(verified.records, found.len() as u64, "{at}");
 
-        match try_open(&self.disk.copy()) {
+        let mut options = options();
+        options.keys = self.keys.clone();
+        match try_open_with(&self.disk.copy(), options) {
             Err(error) => panic!("{at}: {}", describe(&error)),
             Ok(wal) => {
                 let (found, _) = drain_past_damage(wal.reader(SeqNo::ZERO)).unwrap();
@@ -140,12 +145,12 @@ fn frames(disk: &Faulty, name: &str) -> Vec<Frame> {
 }
 
 /// Two lives: single records, an empty one, a batch, one over two pages, a definition.
-fn small() -> Store {
+pub(crate) fn small(options: &Options) -> Store {
     let disk = Faulty::new(50);
     let mut records = Records::new();
     let definitions = vec![vec![b'a'; 9], vec![b'b'; 50]];
     for life in 0..2u64 {
-        let wal = open(&disk);
+        let wal = try_open_with(&disk, options.clone()).unwrap();
         wal.define(&definitions[life as usize]).unwrap();
         records.extend(append_all(&wal, 0..1));
         let batch: Vec<Vec<u8>> = [0, 30, 700].map(|len| sized(life, len)).into();
@@ -157,8 +162,8 @@ fn small() -> Store {
         records.push((wal.append_wait(&long).unwrap(), long));
         wal.close().unwrap();
     }
-    assert!(read_all(&open(&disk.copy())) == records);
-    Store::new(disk, records, definitions)
+    assert!(read_all(&try_open_with(&disk.copy(), options.clone()).unwrap()) == records);
+    Store::new(disk, options.keys.clone(), records, definitions)
 }
 
 /// A megabyte or two, of all sizes, over several segments.
@@ -175,18 +180,23 @@ fn large(seed: u64) -> Store {
         }
     }
     wal.close().unwrap();
-    Store::new(disk, records, Vec::new())
+    Store::new(disk, Keys::none(), records, Vec::new())
 }
 
 /// Every byte that holds data: the fields of both header copies and every frame; of the zeros in
 /// between and behind one in each 32.
 #[test]
 fn p3_r12_a_byte_that_rots_costs_at_most_the_frame_it_is_in() {
+    let store = small(&options());
+    assert!(store.segments.iter().all(|(_, frames)| frames.len() >= 4));
+    assert_each_byte_costs_its_frame(&store);
+}
+
+/// Damages one byte after the other.
+pub(crate) fn assert_each_byte_costs_its_frame(pristine: &Store) {
     let seed = random::seed();
-    let pristine = small();
     let mut places = Vec::new();
-    for (segment, (name, frames)) in pristine.segments.iter().enumerate() {
-        assert!(frames.len() >= 4, "{frames:?}");
+    for (segment, (name, _)) in pristine.segments.iter().enumerate() {
         let len = pristine.disk.file_len(name);
         let bytes = pristine.disk.bytes(name, 0, len as usize);
         let in_header = |at| HEADERS.iter().any(|&h| (h..h + 160).contains(&at));
@@ -205,6 +215,7 @@ fn p3_r12_a_byte_that_rots_costs_at_most_the_frame_it_is_in() {
             scope.spawn(|| {
                 let store = Store {
                     disk: pristine.disk.copy(),
+                    keys: pristine.keys.clone(),
                     records: pristine.records.clone(),
                     segments: pristine.segments.clone(),
                     definitions: pristine.definitions.clone(),

@@ -391,7 +391,11 @@ impl File for PlantedFile {
 
 /// The oracle's verdict on a log with this disk: the first promise that it saw broken.
 fn verdict(seed: u64, bug: Option<Bug>, oddity: Oddity) -> Result<(), String> {
-    let run = || history(seed, Pace::Steps, |disk| Planted::new(disk, bug, oddity));
+    let run = || {
+        history(seed, Pace::Steps, None, |disk| {
+            Planted::new(disk, bug, oddity)
+        })
+    };
     catch_unwind(AssertUnwindSafe(run))
         .map(drop)
         .map_err(|panic| {

@@ -10,6 +10,7 @@ use crate::common::{
 };
 use crate::damage::{frames, u64_at, verify};
 use crate::faulty::{EIO, Failure, Faulty, Kind};
+use crate::flips::{assert_each_byte_costs_its_frame, small};
 use crate::random::Random;
 
 const LZ4: Compression = Compression::Lz4;
@@ -412,5 +413,13 @@ fn the_largest_batch_fits_into_a_segment_also_encrypted() {
     for name in disk.names("segment-") {
         let len = disk.file_len(&name);
         assert!(len <= 1 << 20, "{name}: {len}");
+    }
+}
+
+/// Rot is rot, and never a wrong key.
+#[test]
+fn f12_a_byte_that_rots_at_rest_costs_at_most_the_frame_it_is_in() {
+    for (compression, keys) in [(LZ4, keys(1)), (ZSTD, Keys::none())] {
+        assert_each_byte_costs_its_frame(&small(&with(compression, keys)));
     }
 }
