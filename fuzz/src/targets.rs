@@ -7,13 +7,14 @@
 
 #![allow(unreachable_pub, reason = "a test includes this file, too")]
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ferrylog::message::{Header, Message, MessageRef, codec};
-use ferrylog::wal::{Class, Error, Options, Reader, SeqNo, Totals, View, Wal};
+use ferrylog::wal::{Class, Compression, Error, Keys, Options, Reader, SeqNo, Totals, View, Wal};
 
 use crate::faulty::Faulty;
 
@@ -34,16 +35,42 @@ fn options() -> Options {
 }
 
 fn open(disk: &Faulty) -> Result<Wal<Faulty>, Error> {
-    Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), options())
+    Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), at_rest(0))
 }
 
-/// A log of three lives, the last one closed or killed.
-fn base(closed: bool) -> Faulty {
-    static BASES: OnceLock<[Faulty; 2]> = OnceLock::new();
-    let bases = BASES.get_or_init(|| {
+/// How records lie on the disk: 0 plain, 1 LZ4, 2 Zstandard, 3 encrypted; where the build can. The key
+/// to what is encrypted is always there.
+fn at_rest(how: u8) -> Options {
+    let mut options = options();
+    if cfg!(all(
+        feature = "lz4",
+        feature = "zstd",
+        feature = "encryption"
+    )) {
+        let (id, key) = (NonZeroU32::MIN, [7; 32]);
+        options.keys = Keys::none().read_with(id, key);
+        match how {
+            1 => options.compression = Compression::Lz4,
+            2 => options.compression = Compression::Zstd { level: 1 },
+            3 => options.keys = Keys::none().write_with(id, key),
+            _ => {}
+        }
+    }
+    options
+}
+
+/// A log of three lives, the last one closed or killed (bit 0); how it lies there (bits 6 and 7).
+fn base(which: u8) -> Faulty {
+    static BASES: [OnceLock<[Faulty; 2]>; 4] = [const { OnceLock::new() }; 4];
+    let how = which >> 6;
+    let bases = BASES[usize::from(how)].get_or_init(|| {
         let mut disk = Faulty::new(1);
         for life in 0..3_u8 {
-            let wal = open(&disk).unwrap();
+            let wal = Wal::open_on(Arc::new(disk.clone()), Path::new(DIR), at_rest(how)).unwrap();
+            if matches!(how, 1 | 2) {
+                // What fits into a page is not compressed.
+                wal.append_wait(&[life; 5000]).unwrap();
+            }
             wal.define(&[life; 5]).unwrap();
             for len in [3, 0, 90] {
                 wal.append_wait(&vec![life; len][..]).unwrap();
@@ -67,7 +94,7 @@ fn base(closed: bool) -> Faulty {
         }
         unreachable!("the third life returns")
     });
-    bases[usize::from(closed)].copy()
+    bases[usize::from(which & 1)].copy()
 }
 
 /// The file of the newest segment that holds records.
@@ -133,7 +160,8 @@ fn drain(mut reader: Reader<Faulty>) -> Vec<(SeqNo, Bytes)> {
             }
             Ok(None) => return found,
             Err(Error::Corrupt { .. }) => drop(reader.skip_damage().unwrap()),
-            Err(Error::Released { .. }) => return found,
+            // A changed payload under a right checksum is as if it were under another key.
+            Err(Error::Released { .. } | Error::Key { .. }) => return found,
             Err(error) => panic!("{error}"),
         }
     }
@@ -178,7 +206,7 @@ fn check(disk: &Faulty, cursor: Cursor) {
 /// A change of one frame: which one, then of its header from the SeqNo on, then of its payload.
 pub fn frame(data: &[u8]) {
     let [which, data @ ..] = data else { return };
-    let disk = base(which & 1 == 1);
+    let disk = base(*which);
     let name = newest(&disk);
     let life = life(&disk, &name);
     let mut bytes = disk.bytes(&name, BODY as u64, 64 << 10);
@@ -189,7 +217,7 @@ pub fn frame(data: &[u8]) {
         .step_by(FRAME)
         .filter(|&at| bytes[at..].starts_with(&magic))
         .collect();
-    let at = frames[usize::from(which >> 1) % frames.len()];
+    let at = frames[usize::from(which >> 1 & 0x1f) % frames.len()];
     let page = &mut bytes[at..at + PAGE];
     change(&mut page[16..], data);
     seal_frame(page, BODY + at, life);
@@ -200,7 +228,7 @@ pub fn frame(data: &[u8]) {
 /// A change of the newest segment's body. Where a magic stands then, there stands a frame.
 pub fn segment(data: &[u8]) {
     let [which, data @ ..] = data else { return };
-    let disk = base(which & 1 == 1);
+    let disk = base(*which);
     let name = newest(&disk);
     let life = life(&disk, &name);
     let mut body = disk.bytes(&name, BODY as u64, data.len().clamp(64 << 10, 256 << 10));
@@ -229,7 +257,7 @@ pub fn segment(data: &[u8]) {
 /// Changes to a directory, eight bytes each: what, which file, where, with which byte.
 pub fn directory(data: &[u8]) {
     let [which, data @ ..] = data else { return };
-    let disk = base(which & 1 == 1);
+    let disk = base(*which);
     for change in data.chunks_exact(8).take(16) {
         let mut names = disk.names("segment-");
         names.extend(disk.names("cursor-"));
@@ -271,7 +299,7 @@ pub fn directory(data: &[u8]) {
 /// A change of the cursor's fields, in one slot or in both.
 pub fn cursor(data: &[u8]) {
     let [which, data @ ..] = data else { return };
-    let disk = base(which & 1 == 1);
+    let disk = base(which & 1);
     let mut page = disk.bytes(CURSORS[0], 0, PAGE);
     page[12..16].fill(0);
     change(&mut page[32..PAGE - 4], data);
