@@ -140,18 +140,16 @@ impl Open {
         let whole = start.elapsed();
         drop(wal.expect("a log"));
         let calls = meter.take_trace();
-        let reads: Vec<&Call> = calls
-            .iter()
-            .filter(|call| call.kind == Kind::Read && call.path == newest && call.position >= BODY)
-            .collect();
-        // The search behind the end finds nothing at once, and what follows is a new segment's.
-        let after = calls
-            .iter()
-            .find(|call| call.start >= reads[reads.len() - 1].end && call.kind != Kind::Read);
-        let end = after.map_or(reads[reads.len() - 1].end, |call| call.start);
+        let in_body =
+            |call: &&Call| call.kind == Kind::Read && call.path == newest && call.position >= BODY;
+        let first = calls.iter().position(|call| in_body(&call));
+        let calls = &calls[first.expect("it is scanned")..];
+        // What follows the scan begins with a write, and may look once more at the end.
+        let scan = calls.iter().take_while(|call| call.kind == Kind::Read);
+        let last = scan.filter(in_body).last().expect("the first one");
         Self {
-            headers: reads[0].start - start,
-            scan: end - reads[0].start,
+            headers: calls[0].start - start,
+            scan: last.end - calls[0].start,
             scanned: newest.metadata().expect("metadata").len() - BODY,
             whole,
         }
