@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::cursor::{Slot, SlotFound};
 use super::error::Error;
-use super::frame::PAGE;
-use super::fs::{Access, Entry, File, Fs, is_unreadable};
+use super::fs::{self, Access, Entry, Fs};
 use super::segment::{HEADER_POSITIONS, PageFound, SegmentHeader};
 use super::seq::LogId;
 
@@ -316,14 +315,10 @@ fn pick_header(path: &Path, pages: &[PageFound; 2]) -> Result<Option<SegmentHead
     Ok(best)
 }
 
-/// One page of a file, `None` where the disk does not give it; what lies behind its end reads as zeros.
+/// One page of a file, `None` where the disk does not give it.
 fn read_page<F: Fs>(fs: &F, path: &Path, position: u64) -> Result<Option<Vec<u8>>, Error> {
     let file = fs
         .open(path, Access::Read)
         .map_err(Error::io("open", path))?;
-    let mut page = vec![0; PAGE];
-    match file.read_at(&mut page, position) {
-        Err(error) if is_unreadable(&error) => Ok(None),
-        read => read.map(|_| Some(page)).map_err(Error::io("read", path)),
-    }
+    fs::read_page(&file, position).map_err(Error::io("read", path))
 }

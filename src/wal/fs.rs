@@ -12,6 +12,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
+/// How often a page is asked for alone before it counts as unreadable.
+const PAGE_TRIES: usize = 4;
+
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -214,6 +219,22 @@ pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     const UNREADABLE: [Errno; 2] = [Errno::IO, Errno::BADMSG];
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     errno.is_some_and(|errno| UNREADABLE.contains(&errno))
+}
+
+/// One page, with zeros behind the end of the file; `None` where the medium does not give it. It is
+/// asked a few times: a medium, or what lies before it, may fail once and not again.
+pub(crate) fn read_page<F: File>(file: &F, position: u64) -> io::Result<Option<Vec<u8>>> {
+    for _ in 0..PAGE_TRIES {
+        let mut page = vec![0; PAGE];
+        match file.read_at(&mut page, position) {
+            Err(error) if is_unreadable(&error) => {}
+            read => {
+                page[read?..].fill(0);
+                return Ok(Some(page));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What is no regular file is an error, not a place to write to or to wait at: a link is not followed,

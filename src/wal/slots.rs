@@ -12,7 +12,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::frame::{Decoded, HEADER_LEN, Header, PAGE};
-use super::fs::File;
+use super::fs::{File, read_page};
 use super::scan::Life;
 use super::segment::{BODY, SLOT_POSITIONS};
 use super::seq::SeqNo;
@@ -118,7 +118,7 @@ pub(crate) fn stand_ins<F: File>(
 ) -> io::Result<Vec<StandIn>> {
     let mut found: Vec<StandIn> = Vec::new();
     for position in SLOT_POSITIONS {
-        let page = window.page(file, position)?;
+        let page = read_page(file, position)?;
         let Some(slot) = page.and_then(|page| StandIn::of(page.into(), life)) else {
             continue;
         };

@@ -70,15 +70,6 @@ impl Window {
         self.stand_ins
     }
 
-    /// One page of the file as it is, zeros behind its end; `None` where it cannot be read.
-    pub(crate) fn page<F: File>(&mut self, file: &F, position: u64) -> io::Result<Option<Vec<u8>>> {
-        let mut page = vec![0; PAGE];
-        let read = self.unreadable.read(file, &mut page, position)?;
-        page[read..].fill(0);
-        let lacks = self.unreadable.meets(position..position + PAGE as u64);
-        Ok((!lacks).then_some(page))
-    }
-
     /// Whether any of these bytes could not be read, and no tail slot stands in for them: what
     /// [`get`](Self::get) returned for them is nothing.
     pub(crate) fn lacks(&self, position: u64, len: u64) -> bool {

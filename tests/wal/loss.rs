@@ -5,8 +5,8 @@ use ferrylog::wal::{
 };
 
 use crate::common::{
-    Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, open, options,
-    read_all, record, sized, try_open_strictly, try_open_with, until, view,
+    Records, assert_no_engine_thread_panicked, assert_same, describe, open, options, read_all,
+    record, sized, try_open_strictly, try_open_with, until, view,
 };
 use crate::damage::{frames, verify};
 use crate::faulty::{EIO, Failure, Fault, Faulty, Kind, PAGE, Survivors};
@@ -152,7 +152,13 @@ fn damage_in_the_active_segment_is_given_up_while_it_grows() {
     for unreadable in [false, true] {
         let disk = Faulty::new(91);
         let wal = open(&disk);
-        let mut records = append_all(&wal, 0..6);
+        // Larger than what shares pages.
+        let mut records: Records = (0..6)
+            .map(|number| {
+                let bytes = sized(number, 5000);
+                (wal.append_wait(&bytes).unwrap(), bytes)
+            })
+            .collect();
         let name = disk.names("segment-").remove(0);
         let frame = frames(&disk, &name, 1)[4];
         if unreadable {
@@ -450,7 +456,7 @@ fn r12_more_damage_than_can_be_told_apart_is_told_as_one() {
     options.durability = Durability::Os;
     let wal = try_open_with(&disk, options).unwrap();
     for number in 0..2200 {
-        wal.append_wait(&sized(number, 8)).unwrap();
+        wal.append_wait(&sized(number, 4000)).unwrap();
     }
     wal.sync().unwrap();
     let name = disk.names("segment-").remove(0);
