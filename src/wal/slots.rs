@@ -151,7 +151,9 @@ fn whole_frames(page: &[u8], life: Life, position: u64, limit: u64) -> (SeqNo, u
             .and_then(|len| page.get(at + HEADER_LEN..)?.get(..len));
         let here = (header.segment, header.position) == (life.number, position + at as u64);
         let whole = payload.is_some_and(|payload| header.covers(payload));
-        if !here || !whole || header.position + header.span() > limit {
+        // A page whose sectors are of two ages may go on with a frame that does not follow.
+        let follows = at == 0 || header.first_seq == end_seq;
+        if !here || !whole || !follows || header.position + header.span() > limit {
             break;
         }
         end_seq = header.end_seq();

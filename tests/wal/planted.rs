@@ -409,7 +409,7 @@ fn verdict(seed: u64, bug: Option<Bug>, oddity: Oddity) -> Result<(), String> {
 fn every_planted_bug_is_seen() {
     let missed: Vec<Bug> = std::thread::scope(|scope| {
         let search = |bug| {
-            let seen = (0..300)
+            let seen = (0..1000)
                 .find_map(|seed| Some((seed, verdict(seed, Some(bug), Oddity::None).err()?)));
             println!("{bug:?}: {seen:?}");
             seen.is_none()

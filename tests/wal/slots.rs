@@ -4,7 +4,7 @@ use ferrylog::wal::{Class, Durability, SeqNo, Wal};
 
 use crate::common::{
     BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    drain_past_damage, open, read_all, sized, try_open, view,
+    drain_past_damage, open, open_still, options, read_all, sized, try_open, view,
 };
 use crate::damage::{SLOTS, frames, verify};
 use crate::faulty::{Failure, Faulty, Kind, Survivors};
@@ -170,6 +170,35 @@ fn a_slot_that_rots_costs_the_last_record_at_most() {
             }
         }
     }
+}
+
+/// A seed found it: a crash while a slot is written may leave an old frame and, in the next sector, one
+/// that follows a longer frame. Nothing between them is there; the other slot has it.
+#[test]
+fn a_slot_of_two_ages_does_not_stand_in_for_more_than_it_holds() {
+    const SECTOR: usize = 512;
+    let disk = Faulty::new(78);
+    let wal = open_still(&disk, options()).unwrap();
+    // A frame of 496 bytes, which the next record makes 512.
+    let records = [sized(0, 424), sized(1, 8)];
+    wal.append_wait(&records[0]).unwrap();
+    let name = segment(&disk);
+    let written = |slot: &u64| disk.bytes(&name, *slot, 4) != [0; 4];
+    let slot = SLOTS.into_iter().find(written).unwrap();
+    let old = disk.bytes(&name, slot, SECTOR);
+    wal.append_wait(&records[1]).unwrap();
+    assert!(disk.bytes(&name, slot, SECTOR) == old, "the other slot");
+    wal.save_cursor().unwrap();
+    wal.define(b"next").unwrap();
+    let ticket = wal.append(&sized(2, 8)).unwrap();
+    ticket.wait_for(Durability::Os).unwrap();
+    assert!(disk.bytes(&name, slot, SECTOR) != old, "this one again");
+    let disk = disk.kill();
+    disk.overwrite(&name, slot, &old);
+    let wal = open(&disk);
+    assert_eq!(wal.opened().gaps, []);
+    let expected: Records = (0..).map(SeqNo::new).zip(records).collect();
+    assert_same(&read_all(&wal), &expected);
 }
 
 /// A log whose last records stand in the slots alone, every byte of them and of what is around changed.
