@@ -377,12 +377,15 @@ fn f12_a_frame_under_right_checksums_that_nobody_encrypted_is_never_a_record() {
         let (viewed, _) = look(&disk, keys(0));
         let mut reader = viewed.reader(SeqNo::ZERO);
         assert_eq!(reader.next().unwrap().unwrap().payload, records[0].1);
-        match reader.next() {
-            Err(Error::Key { id: 1, .. }) => assert!(case < 3, "case {case}"),
-            Err(Error::Corrupt { .. }) => assert_eq!(case, 3),
-            other => panic!("case {case}: {other:?}"),
+        // Asked again it says so again.
+        for _ in 0..2 {
+            match reader.next() {
+                Err(Error::Key { id: 1, .. }) => assert!(case < 3, "case {case}"),
+                Err(Error::Corrupt { .. }) => assert_eq!(case, 3),
+                other => panic!("case {case}: {other:?}"),
+            }
+            assert_eq!(reader.position(), records[1].0);
         }
-        assert_eq!(reader.position(), records[1].0);
     }
 }
 
