@@ -217,12 +217,17 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// The next record on disk. What cannot be read is given up and told at once; what was dropped for
     /// space meanwhile is passed.
     fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
+        let mut read_anew = false;
         loop {
             match self.reader.next() {
-                Err(store::Error::Log(wal::Error::Corrupt { .. })) => {
-                    if let Some(gap) = self.lane.give_up(&mut self.reader)? {
-                        self.lost.push(gap);
-                        self.show_progress(Instant::now());
+                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
+                    match self.lane.give_up(&mut self.reader)? {
+                        Some(gap) => {
+                            self.lost.push(gap);
+                            self.show_progress(Instant::now());
+                        }
+                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
+                        None => read_anew = true,
                     }
                 }
                 Err(store::Error::Log(wal::Error::Released { first })) => {

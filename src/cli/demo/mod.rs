@@ -195,11 +195,16 @@ fn kill_in_the_middle(
             }
         }
     }
-    let ended = stage.child.lock().take().map(|mut child| child.wait());
-    let status = ended
-        .transpose()
+    let Some(mut child) = stage.child.lock().take() else {
+        // A signal took it, and is about to end this process, too.
+        loop {
+            thread::park();
+        }
+    };
+    let status = child
+        .wait()
         .map_err(|error| io_failure("wait for it", error))?;
-    let is_killed = status.is_some_and(|status| status.signal() == Some(SIGKILL));
+    let is_killed = status.signal() == Some(SIGKILL);
     let Some(elapsed) = killed.filter(|_| is_killed) else {
         return Err(story.wrong(format!("the child process ended by itself: {status:?}")));
     };
