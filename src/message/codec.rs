@@ -492,6 +492,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn what_is_decoded_equals_what_was_encoded() {
         let seed = 0xfe44_1706;
         let mut random = Random(seed);

@@ -326,6 +326,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn any_flipped_bit_of_a_header_page_damages_it() {
         let mut page = header().encode_page();
         for bit in 0..PAGE * 8 {

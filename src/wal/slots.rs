@@ -247,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn r1_no_slot_with_the_only_durable_copy_is_written_in_any_history() {
         assert!(Model::default().walk(11) > 10_000);
     }

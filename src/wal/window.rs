@@ -284,6 +284,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn a_page_that_cannot_be_read_costs_its_own_bytes_and_ten_reads_once() {
         for from in [0, 64, 4032, 4096] {
             for page in [1, 2, 100, 255, 256, 299] {
@@ -296,6 +297,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn however_many_pages_cannot_be_read_the_reads_that_fail_are_bounded() {
         let all: Vec<u64> = (0..PAGES).collect();
         let every_third: Vec<u64> = (0..PAGES).step_by(3).collect();

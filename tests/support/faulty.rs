@@ -463,7 +463,7 @@ impl Faulty {
         self.0.changed.notify_all();
     }
 
-    /// It dies so many operations later, in the middle of one: a write is half done.
+    /// It dies so many operations later, in the middle of one: of a write half of the pages are done.
     pub(crate) fn die_in(&self, operations: usize) {
         self.lock_disk().dies_in = Some(operations);
     }
@@ -954,9 +954,17 @@ impl File for Handle {
             inode.write(&bytes[..room], position);
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
+        let dead = disk.dead;
         let inode = disk.inodes.get_mut(&self.inode).unwrap();
         match failure {
             None | Some(Failure::Done) => inode.write(bytes, position),
+            // The end of a process leaves each page of a write old or new.
+            Some(Failure::Half) if dead => {
+                inode.write(
+                    &bytes[..bytes.len() / 2 / PAGE as usize * PAGE as usize],
+                    position,
+                );
+            }
             Some(Failure::Half) => inode.write(&bytes[..bytes.len() / 2], position),
             Some(_) => {}
         }
