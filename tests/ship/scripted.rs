@@ -437,9 +437,13 @@ fn rot(scratch: &Scratch, text: &[u8]) {
     let paths = files.map(|file| file.unwrap().path());
     for path in paths.filter(|path| path.to_str().unwrap().contains("segment-")) {
         let mut bytes = std::fs::read(&path).unwrap();
-        if let Some(at) = bytes.windows(text.len()).position(|found| found == text) {
-            bytes[at] ^= 1;
-            std::fs::write(&path, bytes).unwrap();
+        // In a tail slot, and in its place.
+        let windows = bytes.windows(text.len()).enumerate();
+        let found = windows.filter(|(_, found)| *found == text);
+        let places: Vec<usize> = found.map(|(at, _)| at).collect();
+        places.iter().for_each(|&at| bytes[at] ^= 1);
+        std::fs::write(&path, bytes).unwrap();
+        if !places.is_empty() {
             return;
         }
     }
