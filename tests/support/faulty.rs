@@ -375,6 +375,7 @@ impl Faulty {
         let mut disk = self.lock_disk();
         let inode = disk.names[name];
         disk.inodes.get_mut(&inode).unwrap().unreadable.insert(page);
+        disk.wounds.push((inode, page * PAGE..(page + 1) * PAGE));
     }
 
     /// Creates or replaces a file, durably.

@@ -461,7 +461,11 @@ fn rot(disk: &Faulty, random: &mut Random) {
     let name = &names[random.below(names.len() as u64) as usize];
     let len = [512, 512, 16 << 10][random.below(3) as usize];
     let position = random.below(disk.file_len(name).max(1));
-    disk.rot(name, position, len);
+    if random.one_in(4) {
+        disk.make_unreadable(name, position / 4096);
+    } else {
+        disk.rot(name, position, len);
+    }
 }
 
 /// Four lives on a disk; `dress` is what stands between the log and it. Returns the digest of all that

@@ -59,9 +59,11 @@ enum Bug {
     StaleFrameTrusted,
     /// What was lost is not known as lost the next time.
     GapForgotten,
+    /// What the disk does not give is taken for zeros.
+    UnreadableIsBlank,
 }
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 21] = [
     Bug::AckBeforeSync,
     Bug::SyncForgotten,
     Bug::CursorBeforeSegment,
@@ -82,6 +84,7 @@ const BUGS: [Bug; 20] = [
     Bug::NumbersReused,
     Bug::StaleFrameTrusted,
     Bug::GapForgotten,
+    Bug::UnreadableIsBlank,
 ];
 
 /// What looks odd and is harmless.
@@ -302,7 +305,13 @@ fn lower_limit(page: &mut [u8]) {
 
 impl File for PlantedFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let read = self.handle.read_at(buffer, position)?;
+        let read = match self.handle.read_at(buffer, position) {
+            Err(_) if self.has(Bug::UnreadableIsBlank) => {
+                buffer.fill(0);
+                return Ok(buffer.len());
+            }
+            read => read?,
+        };
         match self.on.bug {
             Some(Bug::NumbersReused) => lower_limit(&mut buffer[..read]),
             Some(Bug::GapForgotten) if self.is_segment() => self.hide_gaps(&mut buffer[..read])?,
