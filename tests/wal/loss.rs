@@ -10,7 +10,7 @@ use crate::common::{
 };
 use crate::damage::{frames, verify};
 use crate::faulty::{EIO, Failure, Fault, Faulty, Kind, PAGE, Survivors};
-use crate::repair::{lose_cursors, numbers, without};
+use crate::repair::{long, lose_cursors, numbers, without};
 
 /// Reads to the end and gives up what is in the way.
 fn read_past<F: ferrylog::wal::fs::Fs>(
@@ -28,21 +28,6 @@ fn read_past<F: ferrylog::wal::fs::Fs>(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Sixty records in several segments, all promised.
-fn long(seed: u64) -> (Faulty, Records) {
-    let disk = Faulty::new(seed);
-    let wal = open(&disk);
-    let records: Records = (0..60)
-        .map(|number| {
-            let bytes = sized(number, 50_000);
-            (wal.append_wait(&bytes).unwrap(), bytes)
-        })
-        .collect();
-    wal.save_cursor().unwrap();
-    wal.save_cursor().unwrap();
-    (disk.kill(), records)
 }
 
 /// File and position of the frame of this record of [`long`].
@@ -73,7 +58,7 @@ fn lost_and_queued(wal: &Wal<Faulty>) -> (u64, u64) {
 #[test]
 fn what_is_given_up_is_lost_once_and_for_ever_and_no_reader_stops_there_again() {
     for damaged in [20..21, 20..22, 0..1, 59..60] {
-        let (disk, records) = long(90);
+        let (disk, records) = long(90, 60);
         let wal = open(&disk);
         let mut lost_in = String::new();
         let mut at = 0;
@@ -198,7 +183,7 @@ fn damage_in_the_active_segment_is_given_up_while_it_grows() {
 /// passes only what has one.
 #[test]
 fn p6_records_in_flight_and_settled_ones_keep_their_account_over_a_loss() {
-    let (disk, _) = long(92);
+    let (disk, _) = long(92, 60);
     let wal = open(&disk);
     for seq in [12, 13, 14, 15] {
         damage(&disk, seq);
@@ -237,7 +222,7 @@ fn p6_records_in_flight_and_settled_ones_keep_their_account_over_a_loss() {
 /// Each finds all the rest, and the damage is given up once.
 #[test]
 fn readers_that_meet_the_same_damage_make_one_gap() {
-    let (disk, records) = long(93);
+    let (disk, records) = long(93, 60);
     let wal = open(&disk);
     for seq in [5, 6, 30, 58] {
         damage(&disk, seq);
@@ -263,7 +248,7 @@ fn readers_that_meet_the_same_damage_make_one_gap() {
 /// comes to the same end.
 #[test]
 fn a_loss_that_is_cut_short_anywhere_ends_the_same_in_the_next_life() {
-    let (disk, records) = long(94);
+    let (disk, records) = long(94, 60);
     let kept = without(&records, 20..21);
     let first_life = |disk: &Faulty, operation: usize| {
         let wal = open(disk);
@@ -334,7 +319,7 @@ fn a_loss_that_is_cut_short_anywhere_ends_the_same_in_the_next_life() {
 #[test]
 fn r2_a_gap_whose_sync_fails_goes_to_a_fresh_segment_or_nothing_is_given_up() {
     for failures in [1, 2] {
-        let (disk, records) = long(95);
+        let (disk, records) = long(95, 60);
         let wal = open(&disk);
         damage(&disk, 20);
         let mut reader = wal.reader(SeqNo::new(20));
@@ -359,7 +344,7 @@ fn r2_a_gap_whose_sync_fails_goes_to_a_fresh_segment_or_nothing_is_given_up() {
 
 #[test]
 fn on_a_full_disk_nothing_is_given_up_until_space_returns() {
-    let (disk, records) = long(96);
+    let (disk, records) = long(96, 60);
     let mut options = options();
     options.on_full = OnFull::Reject;
     let wal = try_open_with(&disk, options).unwrap();
@@ -386,7 +371,7 @@ fn on_a_full_disk_nothing_is_given_up_until_space_returns() {
 
 #[test]
 fn what_the_disk_gives_after_all_is_not_given_up() {
-    let (disk, records) = long(97);
+    let (disk, records) = long(97, 60);
     let wal = open(&disk);
     let (name, frame) = place(&disk, 20);
     let page = disk.bytes(&name, frame, PAGE as usize);
@@ -404,7 +389,7 @@ fn what_the_disk_gives_after_all_is_not_given_up() {
 
 #[test]
 fn whoever_is_to_refuse_damage_gives_nothing_up() {
-    let (disk, _) = long(98);
+    let (disk, _) = long(98, 60);
     let mut options = options();
     options.on_corruption = OnCorruption::Refuse;
     let wal = try_open_with(&disk, options).unwrap();
@@ -424,7 +409,7 @@ fn whoever_is_to_refuse_damage_gives_nothing_up() {
 /// It holds no record that is asked for.
 #[test]
 fn damage_in_front_of_where_a_reader_begins_is_not_its_business() {
-    let (disk, records) = long(99);
+    let (disk, records) = long(99, 60);
     let wal = open(&disk);
     let (name, _) = damage(&disk, 20);
     let next = (22..).find(|seq| place(&disk, *seq).0 == name).unwrap();
@@ -436,7 +421,7 @@ fn damage_in_front_of_where_a_reader_begins_is_not_its_business() {
 /// A file with pages that a reader could not read is removed, and not recycled.
 #[test]
 fn a_file_that_a_reader_found_unreadable_does_not_live_again() {
-    let (disk, _) = long(100);
+    let (disk, _) = long(100, 60);
     let wal = open(&disk);
     let (name, frame) = damage(&disk, 20);
     disk.make_unreadable(&name, frame / PAGE);

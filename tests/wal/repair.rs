@@ -21,6 +21,20 @@ pub(crate) fn killed(seed: u64) -> (Faulty, Records) {
     (disk.kill(), records)
 }
 
+/// So many records in several segments, each promised by the cursor; the process was killed.
+pub(crate) fn long(seed: u64, count: u64) -> (Faulty, Records) {
+    let disk = Faulty::new(seed);
+    let wal = open(&disk);
+    let append = |number| {
+        let bytes = sized(number, 50_000);
+        (wal.append_wait(&bytes).unwrap(), bytes)
+    };
+    let records = (0..count).map(append).collect();
+    wal.save_cursor().unwrap();
+    wal.save_cursor().unwrap();
+    (disk.kill(), records)
+}
+
 pub(crate) fn without(records: &Records, lost: std::ops::Range<u64>) -> Records {
     let kept = records.iter().filter(|(seq, _)| !lost.contains(&seq.get()));
     kept.cloned().collect()
@@ -276,17 +290,7 @@ fn f7_an_id_that_may_have_been_lost_is_not_given_again() {
 /// Row I: a segment in the middle, and the oldest one; row J: the newest.
 #[test]
 fn a_missing_segment_is_a_gap_between_its_neighbours() {
-    let disk = Faulty::new(57);
-    let wal = open(&disk);
-    let records: Records = (0..100)
-        .map(|number| {
-            let bytes = sized(number, 50_000);
-            (wal.append_wait(&bytes).unwrap(), bytes)
-        })
-        .collect();
-    wal.save_cursor().unwrap();
-    wal.save_cursor().unwrap();
-    let disk = disk.kill();
+    let (disk, records) = long(57, 100);
     let segments = view(&disk).unwrap().segments();
     assert!(segments.len() >= 5, "{} segments", segments.len());
     for (at, segment) in segments.iter().enumerate() {

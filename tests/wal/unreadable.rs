@@ -11,7 +11,7 @@ use crate::common::{
 };
 use crate::damage::{CURSORS, frames, u64_at, verify};
 use crate::faulty::{Faulty, Kind, PAGE};
-use crate::repair::{assert_gap, killed, lose_cursors, numbers, without};
+use crate::repair::{assert_gap, killed, long, lose_cursors, numbers, without};
 
 /// The numbers in the frames that lie on a page.
 pub(crate) fn numbers_on(disk: &Faulty, name: &str, page: u64) -> Vec<Range<u64>> {
@@ -30,18 +30,8 @@ pub(crate) fn numbers_on(disk: &Faulty, name: &str, page: u64) -> Vec<Range<u64>
 }
 
 /// A hundred records in some segments, all promised, and the segments' names.
-fn long(seed: u64) -> (Faulty, Records, Vec<String>) {
-    let disk = Faulty::new(seed);
-    let wal = open(&disk);
-    let records: Records = (0..100)
-        .map(|number| {
-            let bytes = sized(number, 50_000);
-            (wal.append_wait(&bytes).unwrap(), bytes)
-        })
-        .collect();
-    wal.save_cursor().unwrap();
-    wal.save_cursor().unwrap();
-    let disk = disk.kill();
+fn named(seed: u64) -> (Faulty, Records, Vec<String>) {
+    let (disk, records) = long(seed, 100);
     let segments = view(&disk).unwrap().segments();
     assert!(segments.len() >= 5, "{} segments", segments.len());
     let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -143,7 +133,7 @@ fn an_unreadable_page_behind_a_clean_end_is_no_loss() {
 
 #[test]
 fn one_readable_copy_of_a_header_is_enough_and_the_file_does_not_live_again() {
-    let (disk, records, names) = long(74);
+    let (disk, records, names) = named(74);
     for copy in [0, (64 << 10) / PAGE] {
         let disk = disk.copy();
         for name in &names {
@@ -177,7 +167,7 @@ fn one_readable_copy_of_a_header_is_enough_and_the_file_does_not_live_again() {
 /// Rows G and H: the start frame is the header.
 #[test]
 fn a_segment_with_two_unreadable_headers_is_told_by_its_start_frame() {
-    let (disk, records, names) = long(75);
+    let (disk, records, names) = named(75);
     for cursor in [true, false] {
         for name in &names {
             let mut disk = disk.copy();
@@ -201,7 +191,7 @@ fn a_segment_with_two_unreadable_headers_is_told_by_its_start_frame() {
 /// Nobody knows what is in it: it is neither live nor a spare, and it stays.
 #[test]
 fn a_file_that_tells_nothing_is_left_alone() {
-    let (disk, _, names) = long(76);
+    let (disk, _, names) = named(76);
     for page in [0, (64 << 10) / PAGE, BODY / PAGE] {
         disk.make_unreadable(&names[2], page);
     }
@@ -279,7 +269,7 @@ fn what_can_be_read_of_a_region_is_copied() {
 /// A neighbour of a hole in the chain is scanned, too.
 #[test]
 fn an_unreadable_page_in_front_of_a_missing_segment_is_a_gap_of_its_own() {
-    let (disk, records, names) = long(79);
+    let (disk, records, names) = named(79);
     let segments = view(&disk).unwrap().segments();
     disk.delete(&names[2]);
     let frame = frames(&disk, &names[1], 1)[5];
@@ -301,7 +291,7 @@ fn an_unreadable_page_in_front_of_a_missing_segment_is_a_gap_of_its_own() {
 /// Opening does not scan a sealed segment: its reader says what is wrong, and `verify`.
 #[test]
 fn a_reader_names_an_unreadable_page_and_passes_to_the_next_frame() {
-    let (disk, records, names) = long(80);
+    let (disk, records, names) = named(80);
     let segment = &view(&disk).unwrap().segments()[1];
     let frame = frames(&disk, &names[1], 1)[3];
     disk.make_unreadable(&names[1], frame / PAGE + 4);
@@ -326,7 +316,7 @@ fn a_reader_names_an_unreadable_page_and_passes_to_the_next_frame() {
 /// others.
 #[test]
 fn a_segment_that_cannot_be_read_at_all_costs_its_records_and_bounded_time() {
-    let (disk, records, names) = long(81);
+    let (disk, records, names) = named(81);
     let newest = names.last().unwrap();
     let pages = disk.file_len(newest).div_ceil(PAGE);
     for page in 0..pages {
