@@ -15,10 +15,10 @@ mod record;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -139,6 +139,17 @@ fn verdict(story: &Story<'_>, check: &Check, records: &Records) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
+/// Waits for the child process to end.
+fn wait_for(stage: &Stage) -> io::Result<ExitStatus> {
+    let Some(mut child) = stage.child.lock().take() else {
+        // A signal took it, and is about to end this process, too.
+        loop {
+            thread::park();
+        }
+    };
+    child.wait()
+}
+
 /// Lets a child process append half of the records, and kills it in the middle of that. Returns how
 /// many it had acknowledged.
 fn kill_in_the_middle(
@@ -146,7 +157,7 @@ fn kill_in_the_middle(
     stage: &Stage,
     settings: &Settings,
 ) -> Result<u64, Ended> {
-    let io_failure = |action: &str, error: std::io::Error| {
+    let io_failure = |action: &str, error: io::Error| {
         Failure::new(
             Exit::Unreachable,
             "io",
@@ -195,15 +206,7 @@ fn kill_in_the_middle(
             }
         }
     }
-    let Some(mut child) = stage.child.lock().take() else {
-        // A signal took it, and is about to end this process, too.
-        loop {
-            thread::park();
-        }
-    };
-    let status = child
-        .wait()
-        .map_err(|error| io_failure("wait for it", error))?;
+    let status = wait_for(stage).map_err(|error| io_failure("wait for it", error))?;
     let is_killed = status.signal() == Some(SIGKILL);
     let Some(elapsed) = killed.filter(|_| is_killed) else {
         return Err(story.wrong(format!("the child process ended by itself: {status:?}")));
