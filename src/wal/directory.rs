@@ -271,13 +271,13 @@ impl Segment {
     }
 }
 
-/// Whether a segment file has ended this life: it has a header of another one, or none any more (R6).
-/// A damaged header says nothing.
+/// Whether a segment file has ended this life: it has a header of another one, or both copies are
+/// cleared (R6). A damaged header says nothing.
 pub(crate) fn was_released<F: Fs>(fs: &F, path: &Path, life: (u64, u64)) -> Result<bool, Error> {
     let pages = header_pages(fs, path)?;
     Ok(match pick_header(path, &pages)? {
         Some(header) => (header.number, header.salt) != life,
-        None => pages.contains(&PageFound::Blank),
+        None => pages.iter().all(|page| *page == PageFound::Blank),
     })
 }
 

@@ -234,9 +234,10 @@ pub(crate) struct Found {
 /// Reads everything, past all damage.
 pub(crate) fn read<F: Fs>(wal: &Wal<F>, at: &str) -> Found {
     loop {
-        match drain_past_damage(wal.reader(wal.marks().first)) {
+        let first = wal.marks().first;
+        match drain_past_damage(wal.reader(first)) {
             // The keeper was faster.
-            Err(Error::Released { .. }) => {}
+            Err(Error::Released { .. }) if wal.marks().first > first => {}
             read => {
                 let (records, damaged) = read.unwrap_or_else(|e| panic!("{at}: {}", describe(&e)));
                 return Found { records, damaged };

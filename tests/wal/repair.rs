@@ -360,16 +360,20 @@ fn a_segment_that_lost_both_header_copies_is_told_by_its_start_frame() {
             }
         }
     }
-    // Damage in such a segment is damage, and not a release.
+    // Damage in such a segment is damage, and not a release, also where one copy is gone to zeros.
     let name = segments[1].path.file_name().unwrap().to_str().unwrap();
-    for at in [100, (64 << 10) + 100, frames(&disk, name, 1)[2] + 70] {
-        disk.overwrite(name, at, &[0xa5; 3]);
+    let frame = frames(&disk, name, 1)[2];
+    for second in [vec![0xa5; 3], vec![0; 4096]] {
+        let disk = disk.copy();
+        disk.overwrite(name, 100, &[0xa5; 3]);
+        disk.overwrite(name, 64 << 10, &second);
+        disk.overwrite(name, frame + 70, &[0xa5; 3]);
+        let wal = open(&disk);
+        let read = drain(wal.reader(SeqNo::ZERO));
+        assert!(
+            matches!(read, Err(Error::Corrupt { .. })),
+            "{:?}",
+            read.is_ok()
+        );
     }
-    let wal = open(&disk);
-    let read = drain(wal.reader(SeqNo::ZERO));
-    assert!(
-        matches!(read, Err(Error::Corrupt { .. })),
-        "{:?}",
-        read.is_ok()
-    );
 }
