@@ -166,7 +166,9 @@ fn kill_in_the_middle(
         .next("the demonstration needs to start itself as a second process")
     };
     let program = env::current_exe().map_err(|error| io_failure("find this program", error))?;
-    let mut child = Command::new(program)
+    // Under the lock: a signal finds the child or prevents it.
+    let mut stage_child = stage.child.lock();
+    let child = Command::new(program)
         .arg("--data")
         .arg(&stage.path)
         .args([
@@ -179,6 +181,11 @@ fn kill_in_the_middle(
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| io_failure("start a child process", error))?;
+    let child = stage_child.insert(child);
+    let stdout = child.stdout.take();
+    // It reads its standard input, which closes with this process, and ends then.
+    let _stdin = child.stdin.take();
+    drop(stage_child);
     story.tell(
         "a child process appends at full speed and ships; each acknowledgement follows its sync"
             .into(),
@@ -187,10 +194,6 @@ fn kill_in_the_middle(
     let mut acknowledged = 0;
     let since = Instant::now();
     let mut killed = None;
-    let stdout = child.stdout.take();
-    // It reads its standard input, which closes with this process, and ends then.
-    let _stdin = child.stdin.take();
-    *stage.child.lock() = Some(child);
     if let Some(stdout) = stdout {
         for line in BufReader::new(stdout).lines() {
             // A line that the kill cut short acknowledges nothing.
