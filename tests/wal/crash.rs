@@ -595,7 +595,10 @@ fn recover_again<F: Fs + Clone>(
         let settled = [first, &second].map(|wal| wal.is_settled(*seq));
         assert_eq!(settled[0], settled[1], "{at}, again: {seq}");
     }
-    assert_eq!(second.opened().gaps, [], "{at}, again: known by now");
+    // A page of the new segment that cannot be read is told, although nothing was on it.
+    let gaps = &second.opened().gaps;
+    let fresh: Vec<_> = gaps.iter().filter(|gap| !gap.seqs.is_empty()).collect();
+    assert!(fresh.is_empty(), "{at}, again: {fresh:?} are known by now");
     let totals = [first, &second].map(Wal::totals);
     let outcomes = totals.map(|t| (t.shipped, t.dropped, t.lost, t.queued));
     assert_eq!(outcomes[0], outcomes[1], "{at}, again");
