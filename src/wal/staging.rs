@@ -478,12 +478,13 @@ impl Staging {
         self.full.push_front(group);
     }
 
+    /// A page that was pending is kept until it is durable in its place: it counts, too.
+    pub(crate) fn hold(&mut self, page: &Group) {
+        self.held += page.bytes.len();
+    }
+
     /// Takes back what is durable now.
     pub(crate) fn recycle(&mut self, mut group: Group) {
-        if group.bytes.len() < BUFFER_BYTES {
-            // A page that was pending, or a preamble: not from here.
-            return;
-        }
         if group.bytes.len() == BUFFER_BYTES && self.held <= self.budget {
             group.clear();
             self.free.push(group);

@@ -127,9 +127,15 @@ impl<F: Fs> Core<F> {
 
     /// Writes what is pending to its place.
     fn flush_page(&self, writer: &mut Active<F>, token: Option<&SyncToken<'_>>) {
-        if let Some(page) = writer.pending.take() {
+        if let Some(page) = self.take_page(writer) {
             self.put_group(writer, page, token);
         }
+    }
+
+    fn take_page(&self, writer: &mut Active<F>) -> Option<Group> {
+        let page = writer.pending.take()?;
+        self.staging.lock().hold(&page);
+        Some(page)
     }
 
     /// Writes a group to its place and keeps it until it is durable there. Where the segment is over
@@ -355,7 +361,7 @@ impl<F: Fs> Core<F> {
         let _own = lent.is_none().then(|| self.sync.lock());
         self.note_background(format!("{}; going on in a fresh segment", over.reason));
         let mut groups = std::mem::take(&mut self.ledger.lock().groups);
-        groups.extend(writer.pending.take());
+        groups.extend(self.take_page(writer));
         self.rewrite(writer, over.kind, groups)
             .map_err(|error| match error {
                 full if full.is_full() => self.halt(full),

@@ -1,10 +1,10 @@
 //! Records that do not fill a page: they share one, and are durable in a tail slot until it is full.
 
-use ferrylog::wal::{Class, Durability, SeqNo, Wal};
+use ferrylog::wal::{Class, Durability, Error, SeqNo, Wal};
 
 use crate::common::{
     BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    drain_past_damage, open, open_still, options, read_all, sized, try_open, view,
+    drain_past_damage, open, open_still, options, read_all, sized, try_open, view, with_level,
 };
 use crate::damage::{SLOTS, frames, verify};
 use crate::faulty::{Failure, Faulty, Kind, Survivors};
@@ -280,4 +280,24 @@ fn records_that_are_only_written_share_pages_too() {
         "19 a page"
     );
     assert_same(&read_all(&open(&disk)), &records);
+}
+
+/// Also what is written page by page, and waits for a sync that does not come.
+#[test]
+fn pages_that_no_sync_covers_count_against_the_memory_budget() {
+    let disk = Faulty::new(79);
+    let mut options = with_level(Durability::Os);
+    options.memory_budget = 512 << 10;
+    let wal = open_still(&disk, options).unwrap();
+    for round in 1..4 {
+        let taken = (0..1000).take_while(|&number| {
+            let tried = wal.try_append(&sized(number, 3000));
+            let busy = matches!(tried, Err(Error::Busy));
+            assert!(busy || tried.unwrap().wait().is_ok());
+            !busy
+        });
+        let taken = taken.count();
+        assert!((50..128).contains(&taken), "{taken} pages in round {round}");
+        wal.sync().unwrap();
+    }
 }
