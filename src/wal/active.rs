@@ -19,7 +19,7 @@ use super::dictionary::Dictionary;
 use super::error::Error;
 use super::frame::{Kind, MAX_SEGMENT_NUMBER, PAGE};
 use super::fs::{File, Fs};
-use super::gap::Gaps;
+use super::gap::{Gaps, MOST_GAPS, TOO_MANY};
 use super::marks::Atomics;
 use super::options::Options;
 use super::pool::{Fill, Pool};
@@ -128,6 +128,9 @@ impl<F: Fs> Files<F> {
             pending: None,
             seal,
         };
+        if self.gaps.lock().len() > MOST_GAPS {
+            return Err(Error::corrupt(&self.dir, 0, TOO_MANY));
+        }
         let mut preamble = self.preamble(&header);
         active.write(self, &mut preamble)?;
         // R2: groups that are rewritten go in front of the header that makes them count.

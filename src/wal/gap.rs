@@ -18,9 +18,13 @@ use super::seq::SeqNo;
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// Bytes of one gap in a gap frame.
 pub(crate) const GAP_LEN: usize = 48;
-/// Most damaged regions that are told apart; all further ones of a segment count as one. Their frame
-/// is repeated in every segment, and must leave room in the smallest one.
+/// Most damaged regions of a segment that are told apart; all further ones count as one.
 pub(crate) const MAX_GAPS: usize = 1024;
+/// Most gaps of a log: the start of every segment names all of them, and the smallest one must have
+/// room for it.
+pub(crate) const MOST_GAPS: usize = 4 * MAX_GAPS;
+/// What is said where there are more.
+pub(crate) const TOO_MANY: &str = "more damaged regions than a log can name";
 const FLAG_QUARANTINED: u32 = 1;
 
 /// Why records are lost.
@@ -153,7 +157,7 @@ pub(crate) fn decode_gaps(payload: &[u8]) -> Option<Vec<Gap>> {
         })
     };
     let entries = payload.chunks_exact(GAP_LEN);
-    if !entries.remainder().is_empty() {
+    if !entries.remainder().is_empty() || entries.len() > MOST_GAPS {
         return None;
     }
     entries.map(gap).collect()

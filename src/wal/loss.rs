@@ -14,7 +14,7 @@ use super::core::Core;
 use super::error::Error;
 use super::frame::HEADER_LEN;
 use super::fs::Fs;
-use super::gap::{GAP_LEN, Gap};
+use super::gap::{GAP_LEN, Gap, MOST_GAPS, TOO_MANY};
 use super::options::OnCorruption;
 use super::quarantine::keep;
 use super::reader::Reader;
@@ -34,6 +34,9 @@ impl<F: Fs> Core<F> {
         };
         if self.files.options.on_corruption == OnCorruption::Refuse {
             return Err(Error::corrupt(path, gap.position, gap.to_string()));
+        }
+        if self.files.gaps.lock().len() >= MOST_GAPS {
+            return Err(Error::corrupt(path, gap.position, TOO_MANY));
         }
         keep(&*self.files.fs, &self.files.dir, &path, &mut gap)?;
         if !self.segments.holds(gap.segment) {

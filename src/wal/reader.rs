@@ -81,7 +81,7 @@ impl Segments {
 pub struct Record {
     /// Its number.
     pub seq: SeqNo,
-    /// Wall clock when it was appended: microseconds since 1970, exact to a millisecond.
+    /// Wall clock when it was appended: microseconds since 1970, exact to two milliseconds.
     pub time_micros: i64,
     /// Its bytes: a slice of the buffer they were read into, without a copy. Holding on to it holds
     /// on to the buffer, 1 MiB.

@@ -106,7 +106,12 @@ pub(crate) fn look<F: File>(
             Kind::Records => holds_records(&payload, header.count),
             Kind::Dictionary if header.codec.encrypted => header.count == 0,
             Kind::Dictionary => header.count == 0 && definitions(&payload).is_some(),
-            Kind::Gap => header.count == 0 && decode_gaps(&payload).is_some(),
+            // F11: a gap is about numbers that were given, or durable, before it.
+            Kind::Gap => {
+                let end = header.first_seq.max(header.durable_seq);
+                let gaps = decode_gaps(&payload).filter(|_| header.count == 0);
+                gaps.is_some_and(|gaps| gaps.iter().all(|gap| gap.seqs.end <= end))
+            }
             Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
         };
     Ok(if whole {
@@ -336,6 +341,11 @@ pub(crate) fn scan_tail<F: File>(
                     stretch.accept(&mut window, file, &header)?;
                 }
                 Step::Stop(at) => {
+                    // The frames may go on in a slot, where no seal says that they do not.
+                    let at = match at {
+                        At::Nothing if !stretch.sealed && window.lacks_slot() => At::Unreadable,
+                        at => at,
+                    };
                     stretch.stop = (walk.position, at);
                     break;
                 }

@@ -87,7 +87,7 @@ impl StandIn {
 
     /// Position behind it.
     pub(crate) fn end(&self) -> u64 {
-        self.position + PAGE as u64
+        self.position + self.page.len() as u64
     }
 
     /// Puts the page where it belongs in a chunk that begins at `start` and holds `filled` bytes of
@@ -118,10 +118,17 @@ pub(crate) fn stand_ins<F: File>(
 ) -> io::Result<Vec<StandIn>> {
     let mut found: Vec<StandIn> = Vec::new();
     for position in SLOT_POSITIONS {
-        let page = read_page(file, position)?;
-        let Some(slot) = page.and_then(|page| StandIn::of(page.into(), life)) else {
+        let Some(page) = read_page(file, position)? else {
+            window.note_unreadable(position);
             continue;
         };
+        let Some(mut slot) = StandIn::of(page.into(), life) else {
+            continue;
+        };
+        if window.has_stand_in(slot.position) {
+            // A live log's own copy: what a slot holds beyond it is not durable (R14).
+            continue;
+        }
         let limit = window.limit;
         let reach = |page: &[u8]| whole_frames(page, life, slot.position, limit);
         let mut best = reach(window.get(file, slot.position, PAGE)?);
@@ -131,7 +138,10 @@ pub(crate) fn stand_ins<F: File>(
         if let Some(twin) = twin {
             best = best.max(reach(&found[twin].page));
         }
-        if reach(&slot.page) > best {
+        let own = reach(&slot.page);
+        if own > best {
+            // What is whole behind its frames in the page's place stays.
+            slot.page.truncate(own.1);
             found.retain(|other| other.position != slot.position);
             found.push(slot);
         }

@@ -15,7 +15,7 @@ use super::scan::{At, Step, Walk};
 use super::segment::{BODY, EndKind, HEADER_POSITIONS, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::view::View;
-use super::window::Window;
+use super::window::{CHUNK, Window};
 
 use FindingKind::{Corrupt, Lost, Torn, Unreadable};
 
@@ -266,11 +266,23 @@ impl<F: File> Check<'_, F> {
     /// Padding holds nothing, and no checksum covers it: where only the first sectors of a write
     /// reached the disk before a crash, the records in them count and the rest is what was there.
     fn check_zero(&mut self, padding: Range<u64>) -> std::io::Result<()> {
-        let len = usize::try_from(padding.end - padding.start).unwrap_or(usize::MAX);
-        let bytes = self.window.get(&self.file, padding.start, len)?;
         let expected = self.walk.expected;
-        let is_zero = bytes.iter().all(|&byte| byte == 0);
-        if self.window.lacks(padding.start, len as u64) {
+        let (mut position, mut is_zero) = (padding.start, true);
+        while position < padding.end {
+            let want = usize::try_from(padding.end - position)
+                .unwrap_or(CHUNK)
+                .min(CHUNK);
+            let bytes = self.window.get(&self.file, position, want)?;
+            if bytes.is_empty() {
+                break;
+            }
+            is_zero &= bytes.iter().all(|&byte| byte == 0);
+            position += bytes.len() as u64;
+        }
+        if self
+            .window
+            .lacks(padding.start, padding.end - padding.start)
+        {
             self.finding(Unreadable, padding, expected, "the padding cannot be read");
         } else if !is_zero {
             self.finding(Torn, padding, expected, "the padding is not zero");

@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use super::frame::PAGE;
 use super::fs::{File, is_unreadable};
 use super::scan::Life;
+use super::segment::SLOT_POSITIONS;
 use super::slots::{StandIn, stand_ins};
 
 /// Bytes read at a time.
@@ -65,6 +66,17 @@ impl Window {
         Ok(any)
     }
 
+    /// A page cannot be read.
+    pub(crate) fn note_unreadable(&mut self, page: u64) {
+        self.unreadable.note(page);
+    }
+
+    /// Whether a tail slot could not be read, so that nobody knows for which page it stands in.
+    pub(crate) fn lacks_slot(&self) -> bool {
+        let lacks = |slot| self.unreadable.meets(slot..slot + PAGE as u64);
+        SLOT_POSITIONS.into_iter().any(lacks)
+    }
+
     /// The pages that are read from tail slots.
     pub(crate) fn into_stand_ins(self) -> Vec<StandIn> {
         self.stand_ins
@@ -78,9 +90,15 @@ impl Window {
             let first = position / PAGE as u64 * PAGE as u64;
             (first..end).step_by(PAGE).any(|page| {
                 self.unreadable.meets(page..page + PAGE as u64)
-                    && self.stand_ins.iter().all(|slot| slot.position != page)
+                    && self.stand_ins.iter().all(|slot| {
+                        slot.position != page || slot.end() < end.min(page + PAGE as u64)
+                    })
             })
         }
+    }
+
+    pub(crate) fn has_stand_in(&self, position: u64) -> bool {
+        self.stand_ins.iter().any(|slot| slot.position == position)
     }
 
     /// Whether any bytes could not be read so far.

@@ -250,7 +250,9 @@ impl<F: Fs> Core<F> {
         self.check_shortage()?;
         let mut writer = self.writer.lock();
         if writer.is_empty() {
-            return Ok(());
+            // Definitions, perhaps, that no record followed.
+            drop(writer);
+            return self.write_and_sync(self.sync.lock());
         }
         writer.write_seal(&self.files)?;
         writer.sync()

@@ -7,7 +7,7 @@ use std::thread::{self, Thread};
 
 use ferrylog::wal::{Class, Durability, Encode, Error, Options, Record, SeqNo, View, Wal};
 
-use crate::common::{self, record};
+use crate::common::{self, open_still, record};
 use crate::faulty::{Faulty, Kind, Op};
 
 fn read_all(wal: &Wal) -> Vec<Record> {
@@ -246,4 +246,15 @@ fn tickets_are_awaited_by_many_tasks_on_one_thread() {
     assert!(seqs.into_iter().eq(0..TASKS));
     assert_eq!(wal.marks().durable.get(), TASKS);
     assert!(woken.0.load(Ordering::SeqCst) <= TASKS, "woken in vain");
+}
+
+#[test]
+fn f7_an_id_that_no_record_used_yet_survives_closing() {
+    let disk = Faulty::new(9);
+    let wal = open_still(&disk, common::options()).unwrap();
+    let first = wal.define(b"a").unwrap();
+    wal.close().unwrap();
+    let wal = common::open(&disk);
+    assert_ne!(wal.define(b"b").unwrap(), first);
+    assert_eq!(wal.define(b"a").unwrap(), first);
 }
