@@ -172,10 +172,13 @@ impl Walk {
 
     /// Steps over the next frame, or stops and stays. Where frames stop, tail slots may stand in.
     pub(crate) fn step<F: File>(&mut self, window: &mut Window, file: &F) -> io::Result<Step> {
+        let here = self.position;
         let step = self.step_once(window, file)?;
         if matches!(step, Step::Stop(_)) && !self.slots_read {
             self.slots_read = true;
             if window.read_slots(file, self.life)? {
+                // It may have stopped at the next page, and a slot stands in for this one.
+                self.position = here;
                 return self.step_once(window, file);
             }
         }

@@ -172,6 +172,34 @@ fn a_slot_that_rots_costs_the_last_record_at_most() {
     }
 }
 
+/// A seed found it: of the page in its place only the front is there, and a damaged frame follows it.
+#[test]
+fn a_slot_stands_in_for_a_page_also_where_the_next_page_is_damaged() {
+    let disk = Faulty::new(79);
+    let wal = open_still(&disk, options()).unwrap();
+    let records = [sized(0, 600), sized(1, 8)];
+    wal.append_wait(&records[0]).unwrap();
+    wal.define(b"a frame between").unwrap();
+    wal.append_wait(&records[1]).unwrap();
+    wal.save_cursor().unwrap();
+    let ticket = wal.append(&sized(2, 7000)).unwrap();
+    ticket.wait_for(Durability::Os).unwrap();
+    let disk = disk.kill();
+    let name = segment(&disk);
+    let all = frames(&disk, &name, 1);
+    let [first, second, third] = all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!((first % PAGE, third), (0, first + PAGE));
+    assert!(second >= first + 704);
+    disk.overwrite(&name, first + 704, &[0; 4096 - 704]);
+    disk.overwrite(&name, third + 100, &[0xa5; 9]);
+    let wal = open(&disk);
+    assert_eq!(wal.opened().gaps, []);
+    let expected: Records = (0..).map(SeqNo::new).zip(records).collect();
+    assert_same(&read_all(&wal), &expected);
+}
+
 /// A seed found it: a crash while a slot is written may leave an old frame and, in the next sector, one
 /// that follows a longer frame. Nothing between them is there; the other slot has it.
 #[test]
