@@ -27,7 +27,7 @@ fn segment(disk: &Faulty) -> String {
 #[test]
 fn a_record_synced_alone_takes_a_share_of_a_page_and_one_write() {
     let disk = Faulty::new(70);
-    let wal = open(&disk);
+    let wal = open_still(&disk, options()).unwrap();
     disk.clear_trace();
     let records = append_singly(&wal, 0..1900);
     let trace = disk.trace();
