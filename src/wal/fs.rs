@@ -15,7 +15,7 @@ use std::path::Path;
 /// Bytes of a page.
 const PAGE: usize = 4096;
 /// How often a page is asked for alone before it counts as unreadable.
-const PAGE_TRIES: usize = 4;
+pub(crate) const PAGE_TRIES: usize = 4;
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::frame::PAGE;
-use super::fs::{File, is_unreadable};
+use super::fs::{File, PAGE_TRIES, is_unreadable};
 use super::scan::Life;
 use super::segment::SLOT_POSITIONS;
 use super::slots::{StandIn, stand_ins};
@@ -175,7 +175,13 @@ impl Unreadable {
         let first_page = position / PAGE as u64 * PAGE as u64;
         let is_page = end <= first_page + PAGE as u64;
         let known = self.meets(position..end);
-        if !known {
+        // A page that is given at the second or fourth time was there.
+        let tries = match (known, is_page) {
+            (true, _) => 0,
+            (false, true) => PAGE_TRIES,
+            (false, false) => 1,
+        };
+        for _ in 0..tries {
             match file.read_at(buffer, position) {
                 Err(error) if is_unreadable(&error) => {}
                 read => return read,
@@ -303,13 +309,20 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
-    fn a_page_that_cannot_be_read_costs_its_own_bytes_and_ten_reads_once() {
+    fn a_page_that_cannot_be_read_costs_its_own_bytes_and_a_few_reads_once() {
         for from in [0, 64, 4032, 4096] {
             for page in [1, 2, 100, 255, 256, 299] {
                 let failed = read_all(&[page], from);
-                assert!(failed.len() <= 10, "page {page} from {from}: {failed:?}");
+                assert!(
+                    failed.len() <= 9 + PAGE_TRIES,
+                    "page {page} from {from}: {failed:?}"
+                );
                 let alone = failed.iter().filter(|range| range.end - range.start == 1);
-                assert_eq!(alone.count(), 1, "page {page} from {from}: {failed:?}");
+                assert_eq!(
+                    alone.count(),
+                    PAGE_TRIES,
+                    "page {page} from {from}: {failed:?}"
+                );
             }
         }
     }
@@ -320,7 +333,8 @@ mod tests {
         let all: Vec<u64> = (0..PAGES).collect();
         let every_third: Vec<u64> = (0..PAGES).step_by(3).collect();
         for bad in [&all, &every_third, &vec![5, 6, 4, 9, 7]] {
-            let most = (10 * bad.len()).min(2 * all.len() + 4);
+            let alone = PAGE_TRIES * bad.len();
+            let most = alone + (9 * bad.len()).min(all.len() + 4);
             let count = read_all(bad, 0).len();
             assert!(count <= most, "{count} for {} pages", bad.len());
         }
