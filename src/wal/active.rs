@@ -254,6 +254,9 @@ impl<F: Fs> Active<F> {
 
     /// Takes a small group into the pending page; false, and nothing done, where it does not fit.
     pub(crate) fn absorb(&mut self, group: &Group) -> bool {
+        if self.most_len(group) > PAGE as u64 {
+            return false;
+        }
         let overhead = self.overhead();
         let pending = self
             .pending
