@@ -202,8 +202,13 @@ impl Found {
             .chain
             .first()
             .map_or(SeqNo::ZERO, |first| first.header.base_seq);
-        let all = self.known.iter().chain(&self.fresh);
-        Gaps::new(all.filter(|gap| gap.seqs.end > first).cloned().collect())
+        let live = self.told().filter(|gap| gap.seqs.end > first);
+        Gaps::new(live.cloned().collect())
+    }
+
+    /// Gaps that were known, and those that are found just now.
+    fn told(&self) -> impl Iterator<Item = &Gap> {
+        self.known.iter().chain(&self.fresh)
     }
 
     /// What has to be repaired, as an error.
@@ -248,8 +253,7 @@ impl Found {
         let mut live = VecDeque::new();
         let mut voids = Vec::new();
         let newest = (self.end.position, self.end.next_seq);
-        let gaps = self.known.iter().chain(&self.fresh);
-        let gaps = gaps.filter(|gap| gap.cause == Cause::Unreadable);
+        let gaps = self.told().filter(|gap| gap.cause == Cause::Unreadable);
         let mut unreadable: Vec<u64> = gaps.map(|gap| gap.segment).collect();
         if self.tail_is_unreadable() {
             unreadable.push(self.newest().0);
@@ -283,7 +287,7 @@ impl Found {
 
     /// What is settled, as the cursor tells it, or else the frames (row M).
     pub(crate) fn settled(&self, voids: Vec<Range<SeqNo>>) -> Settled {
-        let gaps = Gaps::new(self.known.iter().chain(&self.fresh).cloned().collect());
+        let gaps = Gaps::new(self.told().cloned().collect());
         let gaps = gaps.iter().map(|gap| gap.seqs.clone());
         if let Some(slot) = self.survey.slot() {
             return Settled::new(slot.origin, slot.low, slot.totals, &slot.runs, voids, gaps);

@@ -98,27 +98,31 @@ pub(crate) fn look<F: File>(
     if window.lacks(position, HEADER_LEN as u64 + len) {
         return Ok(At::Unreadable);
     }
-    let whole = header.covers(&payload)
-        && may_have(header.kind, header.codec)
-        && match header.kind {
-            // F12: what is compressed or encrypted shows when it is read.
-            Kind::Records if header.codec != Codec::PLAIN => u64::from(header.count) <= MAX_COUNT,
-            Kind::Records => holds_records(&payload, header.count),
-            Kind::Dictionary if header.codec.encrypted => header.count == 0,
-            Kind::Dictionary => header.count == 0 && definitions(&payload).is_some(),
-            // F11: a gap is about numbers that were given, or durable, before it.
-            Kind::Gap => {
-                let end = header.first_seq.max(header.durable_seq);
-                let gaps = decode_gaps(&payload).filter(|_| header.count == 0);
-                gaps.is_some_and(|gaps| gaps.iter().all(|gap| gap.seqs.end <= end))
-            }
-            Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
-        };
-    Ok(if whole {
+    Ok(if is_whole(&header, &payload) {
         At::Frame(header)
     } else {
         At::BadPayload(header)
     })
+}
+
+/// Whether this is the payload that the header was made for, and what its kind says (F5).
+pub(crate) fn is_whole(header: &Header, payload: &[u8]) -> bool {
+    header.covers(payload)
+        && may_have(header.kind, header.codec)
+        && match header.kind {
+            // F12: what is compressed or encrypted shows when it is read.
+            Kind::Records if header.codec != Codec::PLAIN => u64::from(header.count) <= MAX_COUNT,
+            Kind::Records => holds_records(payload, header.count),
+            Kind::Dictionary if header.codec.encrypted => header.count == 0,
+            Kind::Dictionary => header.count == 0 && definitions(payload).is_some(),
+            // F11: a gap is about numbers that were given, or durable, before it.
+            Kind::Gap => {
+                let end = header.first_seq.max(header.durable_seq);
+                let gaps = decode_gaps(payload).filter(|_| header.count == 0);
+                gaps.is_some_and(|gaps| gaps.iter().all(|gap| gap.seqs.end <= end))
+            }
+            Kind::Start | Kind::Seal | Kind::Ignorable(_) => header.count == 0,
+        }
 }
 
 /// A frame whose header [`look`] returned: header and stored payload.

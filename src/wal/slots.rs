@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::frame::{Decoded, HEADER_LEN, Header, PAGE};
 use super::fs::{File, read_page};
-use super::scan::Life;
+use super::scan::{Life, is_whole};
 use super::segment::{BODY, SLOT_POSITIONS};
 use super::seq::SeqNo;
 use super::window::Window;
@@ -160,7 +160,7 @@ fn whole_frames(page: &[u8], life: Life, position: u64, limit: u64) -> (SeqNo, u
             .ok()
             .and_then(|len| page.get(at + HEADER_LEN..)?.get(..len));
         let here = (header.segment, header.position) == (life.number, position + at as u64);
-        let whole = payload.is_some_and(|payload| header.covers(payload));
+        let whole = payload.is_some_and(|payload| is_whole(&header, payload));
         // A page whose sectors are of two ages may go on with a frame that does not follow.
         let follows = at == 0 || header.first_seq == end_seq;
         if !here || !whole || !follows || header.position + header.span() > limit {
