@@ -177,6 +177,20 @@ pub(crate) fn append_apart(wal: &Wal<Faulty>, numbers: Range<u64>) -> Records {
     })
 }
 
+/// The same, of this length.
+#[track_caller]
+pub(crate) fn append_sized(wal: &Wal<Faulty>, numbers: Range<u64>, len: usize) -> Records {
+    append_each(wal, numbers, |number| sized(number, len))
+}
+
+/// A group for each, written and not synced.
+pub(crate) fn write_sized(wal: &Wal<Faulty>, numbers: Range<u64>, len: usize) {
+    for number in numbers {
+        let ticket = wal.append(&sized(number, len)).unwrap();
+        ticket.wait_for(Durability::Os).unwrap();
+    }
+}
+
 #[track_caller]
 fn append_each(wal: &Wal<Faulty>, numbers: Range<u64>, record: impl Fn(u64) -> Vec<u8>) -> Records {
     numbers

@@ -2,7 +2,7 @@
 
 use ferrylog::wal::{Error, SeqNo};
 
-use crate::common::{open, read_all, sized, try_open, view};
+use crate::common::{append_sized, open, read_all, sized, try_open, view};
 use crate::damage::frames;
 use crate::faulty::{Faulty, Kind, Survivors};
 
@@ -70,9 +70,7 @@ fn r12_more_gaps_than_a_log_has_end_in_a_clear_result() {
 fn r12_verify_reads_no_more_at_once_than_a_frame() {
     let disk = Faulty::new(121);
     let wal = open(&disk);
-    for number in 0..30 {
-        wal.append_wait(&sized(number, 50_000)).unwrap();
-    }
+    append_sized(&wal, 0..30, 50_000);
     wal.close().unwrap();
     for name in disk.names("segment-") {
         for copy in [0, 64 << 10] {

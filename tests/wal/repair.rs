@@ -1,10 +1,10 @@
 //! Promised records that are gone: the log opens without them, says so, and keeps what is left of them.
 
-use ferrylog::wal::{Cause, Class, Durability, Error, FindingKind, Gap, SeqNo, Wal};
+use ferrylog::wal::{Cause, Class, Error, FindingKind, Gap, SeqNo, Wal};
 
 use crate::common::{
-    Records, append_all, append_apart, assert_no_engine_thread_panicked, assert_same, describe,
-    drain, open, read_all, record, sized, try_open_strictly, until, view,
+    Records, append_all, append_apart, append_sized, assert_no_engine_thread_panicked, assert_same,
+    describe, drain, open, read_all, record, sized, try_open_strictly, until, view, write_sized,
 };
 use crate::crash::recover_halfway;
 use crate::damage::{CURSORS, frames, verify};
@@ -25,11 +25,7 @@ pub(crate) fn killed(seed: u64) -> (Faulty, Records) {
 pub(crate) fn long(seed: u64, count: u64) -> (Faulty, Records) {
     let disk = Faulty::new(seed);
     let wal = open(&disk);
-    let append = |number| {
-        let bytes = sized(number, 50_000);
-        (wal.append_wait(&bytes).unwrap(), bytes)
-    };
-    let records = (0..count).map(append).collect();
+    let records = append_sized(&wal, 0..count, 50_000);
     wal.save_cursor().unwrap();
     wal.save_cursor().unwrap();
     (disk.kill(), records)
@@ -172,11 +168,7 @@ fn a_frame_behind_the_promise_is_cut_and_not_lost() {
     let disk = Faulty::new(59);
     let wal = open(&disk);
     append_apart(&wal, 0..5);
-    // A frame each, written and not synced.
-    for number in 5..9 {
-        let ticket = wal.append(&sized(number, 40_000)).unwrap();
-        ticket.wait_for(Durability::Os).unwrap();
-    }
+    write_sized(&wal, 5..9, 40_000);
     let disk = disk.kill();
     lose_cursors(&disk);
     let name = disk.names("segment-").remove(0);

@@ -3,8 +3,9 @@
 use ferrylog::wal::{Class, Durability, Error, SeqNo, Wal};
 
 use crate::common::{
-    BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    drain_past_damage, open, open_still, options, read_all, sized, try_open, view, with_level,
+    BODY, Records, append_all, append_sized, assert_no_engine_thread_panicked, assert_same,
+    describe, drain, drain_past_damage, open, open_still, options, read_all, sized, try_open, view,
+    with_level,
 };
 use crate::damage::{SLOTS, frames, verify};
 use crate::faulty::{Failure, Faulty, Kind, Survivors};
@@ -13,11 +14,7 @@ const PAGE: u64 = 4096;
 
 /// Records of 200 bytes, each synced alone.
 fn append_singly(wal: &Wal<Faulty>, numbers: std::ops::Range<u64>) -> Records {
-    let append = |number| {
-        let bytes = sized(number, 200);
-        (wal.append_wait(&bytes).unwrap(), bytes)
-    };
-    numbers.map(append).collect()
+    append_sized(wal, numbers, 200)
 }
 
 fn segment(disk: &Faulty) -> String {

@@ -1,23 +1,12 @@
 //! Tail slots where a disk does harm: what a slot still holds must neither hide what stands in its
 //! page's place, nor show what no sync covers.
 
-use ferrylog::wal::{Class, Durability, SeqNo, Wal, Worker};
+use ferrylog::wal::{Class, SeqNo, Wal, Worker};
 
-use crate::common::{open, open_still, options, read_all, sized, until};
+use crate::common::{append_sized, open, open_still, options, read_all, sized, until, write_sized};
 use crate::damage::{SLOTS, frames};
 use crate::faulty::{Faulty, Kind, PAGE, Survivors};
 use crate::repair::lose_cursors;
-
-fn write(wal: &Wal<Faulty>, number: u64) {
-    let ticket = wal.append(&sized(number, 100)).unwrap();
-    ticket.wait_for(Durability::Os).unwrap();
-}
-
-fn synced(wal: &Wal<Faulty>, numbers: std::ops::Range<u64>, len: usize) {
-    for number in numbers {
-        wal.append_wait(&sized(number, len)).unwrap();
-    }
-}
 
 fn only_segment(disk: &Faulty) -> String {
     disk.names("segment-").remove(0)
@@ -33,7 +22,7 @@ fn r14_behind_damage_a_slot_that_no_sync_covers_is_not_read() {
     for given_up in [false, true] {
         let disk = Faulty::new(110);
         let wal = open_still(&disk, options()).unwrap();
-        synced(&wal, 0..3, 5000);
+        append_sized(&wal, 0..3, 5000);
         let name = only_segment(&disk);
         disk.overwrite(&name, frames(&disk, &name, 1)[0] + 20, &[0xa5; 3]);
         if given_up {
@@ -41,8 +30,8 @@ fn r14_behind_damage_a_slot_that_no_sync_covers_is_not_read() {
             reader.next().unwrap_err();
             wal.give_up(&mut reader).unwrap().unwrap();
         }
-        synced(&wal, 3..4, 100);
-        write(&wal, 4);
+        append_sized(&wal, 3..4, 100);
+        write_sized(&wal, 4..5, 100);
         let mut reader = wal.reader(SeqNo::new(u64::from(!given_up)));
         for expected in 1..4 {
             let found = reader.next().unwrap().unwrap();
@@ -58,10 +47,10 @@ fn r14_behind_damage_a_slot_that_no_sync_covers_is_not_read() {
 fn with_stale_slot() -> (Faulty, String, Vec<u64>) {
     let disk = Faulty::new(111);
     let wal = open_still(&disk, options()).unwrap();
-    synced(&wal, 0..1, 100);
+    append_sized(&wal, 0..1, 100);
     disk.hold(Kind::Sync);
     std::thread::scope(|scope| {
-        scope.spawn(|| synced(&wal, 1..2, 100));
+        scope.spawn(|| append_sized(&wal, 1..2, 100));
         disk.await_held(1);
         for number in 2..5 {
             wal.define(format!("topic {number}").as_bytes()).unwrap();
@@ -71,7 +60,7 @@ fn with_stale_slot() -> (Faulty, String, Vec<u64>) {
         while wal.step(Worker::Flusher) {}
         disk.release();
     });
-    synced(&wal, 5..6, 100);
+    append_sized(&wal, 5..6, 100);
     wal.save_cursor().unwrap();
     wal.save_cursor().unwrap();
     let name = only_segment(&disk);
@@ -118,7 +107,7 @@ fn an_unreadable_slot_is_told_and_its_file_does_not_live_again() {
     for bad in [vec![SLOTS[0]], vec![SLOTS[1]], SLOTS.to_vec()] {
         let disk = Faulty::new(112);
         let wal = open(&disk);
-        synced(&wal, 0..5, 100);
+        append_sized(&wal, 0..5, 100);
         let name = only_segment(&disk);
         let disk = disk.power_cut(Survivors::None);
         drop(wal);
@@ -141,7 +130,7 @@ fn an_unreadable_slot_is_told_and_its_file_does_not_live_again() {
 fn a_gap_that_stands_in_a_slot_alone_is_kept_without_a_cursor() {
     let disk = Faulty::new(113);
     let wal = open(&disk);
-    synced(&wal, 0..3, 5000);
+    append_sized(&wal, 0..3, 5000);
     let name = only_segment(&disk);
     let place = frames(&disk, &name, 1)[1];
     wal.close().unwrap();

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use ferrylog::wal::{Cause, Class, Durability, Error, FindingKind, SeqNo};
+use ferrylog::wal::{Cause, Class, Error, FindingKind, SeqNo};
 
 use crate::common::{
-    BODY, Records, append_all, assert_no_engine_thread_panicked, assert_same, describe, drain,
-    drain_past_damage, open, read_all, sized, try_open_strictly, until, view,
+    BODY, Records, append_all, append_sized, assert_no_engine_thread_panicked, assert_same,
+    describe, drain, drain_past_damage, open, read_all, sized, try_open_strictly, until, view,
+    write_sized,
 };
 use crate::damage::{CURSORS, frames, u64_at, verify};
 use crate::faulty::{Faulty, Kind, PAGE};
@@ -95,14 +96,8 @@ fn an_unreadable_end_is_told_and_kept_whole_and_is_no_torn_tail() {
 fn frames_behind_an_unreadable_page_are_kept_promised_or_not() {
     let disk = Faulty::new(72);
     let wal = open(&disk);
-    for number in 0..5 {
-        wal.append_wait(&sized(number, 5000)).unwrap();
-    }
-    // A frame each, written and not synced.
-    for number in 5..9 {
-        let ticket = wal.append(&sized(number, 40_000)).unwrap();
-        ticket.wait_for(Durability::Os).unwrap();
-    }
+    append_sized(&wal, 0..5, 5000);
+    write_sized(&wal, 5..9, 40_000);
     let disk = disk.kill();
     lose_cursors(&disk);
     let name = disk.names("segment-").remove(0);
