@@ -162,7 +162,12 @@ pub(super) fn of_store(error: &store::Error, data: &Path) -> Failure {
             "refused",
             "correct the record and send it again".into(),
         ),
-        store::Error::Log(error) => of_log(error),
+        store::Error::Options { .. } => (
+            Exit::Usage,
+            "configuration",
+            "nothing was changed; correct the options of the lane".into(),
+        ),
+        store::Error::Log(error) | store::Error::Lane { source: error, .. } => of_log(error),
     };
     Failure::new(exit, kind, chain(error)).next(next)
 }

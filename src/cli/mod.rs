@@ -113,7 +113,9 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
 fn open_store(global: &Global, options: Options) -> Result<Store, Failure> {
     let store = Store::open(&global.data, options)
         .map_err(|error| failure::of_store(&error, &global.data))?;
-    tell_lost(global, store.lane(), &store.lane().opened().gaps);
+    for lane in store.lanes() {
+        tell_lost(global, lane, &lane.opened().gaps);
+    }
     Ok(store)
 }
 

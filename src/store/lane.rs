@@ -13,15 +13,15 @@ use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duratio
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::Error;
+use super::{Error, LaneOptions, Order};
 use crate::{
     message::{
         Message, MessageRef,
         codec::{self, DecodeError, Topic},
     },
     wal::{
-        self, Class, Encode, Gap, LogId, Marks, Opened, Options, Reader, SegmentInfo, SeqNo,
-        Ticket, Totals, Verified, View, Wal,
+        self, Class, Encode, Gap, LogId, Marks, Opened, Reader, SegmentInfo, SeqNo, Ticket, Totals,
+        Verified, View, Wal,
     },
 };
 
@@ -33,16 +33,29 @@ const DEFINES_TOPIC: u8 = b't';
 pub struct Lane {
     name: String,
     wal: Wal,
+    weight: u32,
+    order: Order,
+    expires_after: Option<Duration>,
+    is_configured: bool,
     /// Numbers of the topics met so far. It holds what the log's dictionary holds, and that is
     /// bounded: a topic that did not fit there is not kept here either.
     topics: RwLock<HashMap<Box<str>, u32>>,
 }
 
 impl Lane {
-    pub(super) fn open(name: &str, dir: &Path, options: Options) -> Result<Self, Error> {
+    pub(super) fn open(
+        name: &str,
+        dir: &Path,
+        options: LaneOptions,
+        is_configured: bool,
+    ) -> Result<Self, Error> {
         Ok(Self {
             name: name.into(),
-            wal: Wal::open(dir, options)?,
+            wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,
+            weight: options.weight,
+            order: options.order,
+            expires_after: options.expires_after,
+            is_configured,
             topics: RwLock::default(),
         })
     }
@@ -56,6 +69,30 @@ impl Lane {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its share of the link beside other lanes that have something to ship; at least 1.
+    #[must_use]
+    pub const fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Which of its records may overtake which.
+    #[must_use]
+    pub const fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Age beyond which a record of it is settled as expired instead of shipped.
+    #[must_use]
+    pub const fn expires_after(&self) -> Option<Duration> {
+        self.expires_after
+    }
+
+    /// Whether the options named it. One that was only found on disk has no topics: it drains.
+    #[must_use]
+    pub const fn is_configured(&self) -> bool {
+        self.is_configured
     }
 
     /// The identity of its log.
@@ -202,7 +239,7 @@ impl LaneView {
     pub(super) fn open(name: &str, dir: &Path) -> Result<Self, Error> {
         Ok(Self {
             name: name.into(),
-            view: View::open(dir)?,
+            view: View::open(dir).map_err(Error::of_lane(name))?,
         })
     }
 

@@ -6,71 +6,133 @@
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
 //!
 //! Invariants: a directory that holds anything but a store is never written to. The names of the
-//! directories are durable before a record in them is acknowledged.
+//! directories are durable before a record in them is acknowledged. A lane that is on disk is open,
+//! whatever the options say: a record is never left in one that nobody looks at.
 
+mod error;
 mod lane;
+mod options;
+mod route;
 
-use std::{
-    error, fmt, fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path};
+
+pub use error::Error;
+pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
+pub use options::{
+    DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
 };
 
-pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
-
-use crate::{message::Invalid, wal};
+use crate::wal;
+use route::Routes;
 
 /// The directory of the lanes.
 const LANES: &str = "lanes";
-/// The lane that every store has.
-const DEFAULT_LANE: &str = "default";
 /// Only the owner may read what a gateway has to say.
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// A data directory, open for appending and settling. Only one at a time exists for a directory.
 #[derive(Debug)]
 pub struct Store {
-    lane: Lane,
+    /// `default` is the first: opened before all others and closed after them, so that its lock is
+    /// the store's.
+    lanes: Vec<Lane>,
+    routes: Routes,
 }
 
 impl Store {
-    /// Opens the store in `dir`, or makes a new one where there is none.
+    /// Opens the store in `dir`, or makes a new one where there is none, with the one lane `default`
+    /// and those that are there already.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAStore`] if `dir` holds something else: nothing was written there.
-    /// [`Error::Io`] if a directory cannot be made, [`Error::Log`] if the log refuses, which names
-    /// its reason; [`wal::Error::Locked`] among them means that another process has it.
+    /// As [`Store::open_with`].
     pub fn open(dir: impl AsRef<Path>, options: wal::Options) -> Result<Self, Error> {
+        Self::open_with(dir, &StoreOptions::new(options))
+    }
+
+    /// Opens the store in `dir`, or makes a new one where there is none, with these lanes.
+    ///
+    /// A lane that is there and not among them is opened, too, so that it drains: see
+    /// [`Lane::is_configured`]. Either all lanes are open after this or none is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] if the options are wrong, [`Error::NotAStore`] if `dir` holds something
+    /// else: nothing was written there. [`Error::Io`] if a directory cannot be made or read,
+    /// [`Error::Lane`] if a log refuses, which names its reason; [`wal::Error::Locked`] among them means
+    /// that another process has the store.
+    pub fn open_with(dir: impl AsRef<Path>, options: &StoreOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        let lanes = dir.join(LANES);
-        if !lanes.is_dir() && holds_something(dir)? {
+        options.check()?;
+        let routes = routes(options)?;
+        let lanes_dir = dir.join(LANES);
+        if !lanes_dir.is_dir() && holds_something(dir)? {
             return Err(Error::NotAStore { path: dir.into() });
         }
-        let lane = lanes.join(DEFAULT_LANE);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(&lane)
-            .map_err(io_error("make the directory", &lane))?;
+        for (name, _) in options.all() {
+            let lane = lanes_dir.join(name);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(DIRECTORY_MODE)
+                .create(&lane)
+                .map_err(io_error("make the directory", &lane))?;
+        }
         // The names must outlive a power loss before anything in them is acknowledged, also when
         // the process that made them was killed before it came to this line.
-        sync_directory(&lanes)?;
+        sync_directory(&lanes_dir)?;
         sync_directory(dir)?;
         match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
             // A parent that may not be read was not written to by us either.
             Some(parent) if fs::read_dir(parent).is_ok() => sync_directory(parent)?,
             Some(_) | None => {}
         }
-        Ok(Self {
-            lane: Lane::open(DEFAULT_LANE, &lane, options)?,
-        })
+        // From here on a failure drops what is open already.
+        let mut store = Self {
+            lanes: Vec::new(),
+            routes,
+        };
+        for (name, lane) in options.all() {
+            store
+                .lanes
+                .push(Lane::open(name, &lanes_dir.join(name), lane.clone(), true)?);
+        }
+        for name in lanes_on_disk(&lanes_dir)? {
+            if store.lane_named(&name).is_none() {
+                let lane = options.of_unnamed();
+                store
+                    .lanes
+                    .push(Lane::open(&name, &lanes_dir.join(&name), lane, false)?);
+            }
+        }
+        Ok(store)
     }
 
     /// The lane `default`.
+    ///
+    /// # Panics
+    ///
+    /// Never: every store has it.
     #[must_use]
-    pub const fn lane(&self) -> &Lane {
-        &self.lane
+    pub fn lane(&self) -> &Lane {
+        &self.lanes[0]
+    }
+
+    /// All lanes: `default`, the others that were asked for by name, then those that were only found.
+    #[must_use]
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The lane of this name, if there is one.
+    #[must_use]
+    pub fn lane_named(&self, name: &str) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| lane.name() == name)
+    }
+
+    /// The lane that a topic's records go to: the one whose pattern fits it best, else `default`.
+    #[must_use]
+    pub fn route(&self, topic: &str) -> &Lane {
+        &self.lanes[self.routes.lane_of(topic).unwrap_or(0)]
     }
 
     /// Writes and syncs everything, and leaves the mark of a clean end. Dropping a store does the
@@ -78,11 +140,34 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Log`] if the last write or sync fails: then what was not acknowledged yet may be
-    /// lost.
-    pub fn close(self) -> Result<(), Error> {
-        self.lane.close()
+    /// [`Error::Log`] if the last write or sync of a lane fails: then what was not acknowledged yet in
+    /// it may be lost. The others are closed all the same.
+    pub fn close(mut self) -> Result<(), Error> {
+        let mut closed = Ok(());
+        while let Some(lane) = self.lanes.pop() {
+            closed = closed.and(lane.close());
+        }
+        closed
     }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Backwards, as `close`: who finds `default` unlocked finds all of them unlocked.
+        while self.lanes.pop().is_some() {}
+    }
+}
+
+/// The routes to the lanes, by their place in [`StoreOptions::all`].
+fn routes(options: &StoreOptions) -> Result<Routes, Error> {
+    let claims = options.all().enumerate().flat_map(|(index, (_, lane))| {
+        let topics = lane.topics.iter();
+        topics.map(move |pattern| (pattern.as_str(), index))
+    });
+    Routes::new(claims).map_err(|(index, reason)| Error::Options {
+        lane: options.all().nth(index).map_or("", |(name, _)| name).into(),
+        reason,
+    })
 }
 
 /// A look into a data directory: takes no lock, writes nothing, and works while another process
@@ -98,19 +183,33 @@ impl StoreView {
     /// # Errors
     ///
     /// [`Error::NoStore`] if there is none, [`Error::NotAStore`] if `dir` holds something else,
-    /// [`Error::Log`] if a log of it cannot be read.
+    /// [`Error::Lane`] if a log of it cannot be read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        let lanes = dir.join(LANES);
-        if !lanes.is_dir() {
+        let lanes_dir = dir.join(LANES);
+        if !lanes_dir.is_dir() {
             return Err(if holds_something(dir)? {
                 Error::NotAStore { path: dir.into() }
             } else {
                 Error::NoStore { path: dir.into() }
             });
         }
-        let lane = LaneView::open(DEFAULT_LANE, &lanes.join(DEFAULT_LANE))?;
-        Ok(Self { lanes: vec![lane] })
+        let mut lanes = Vec::new();
+        for name in lanes_on_disk(&lanes_dir)? {
+            match LaneView::open(&name, &lanes_dir.join(&name)) {
+                Ok(lane) => lanes.push(lane),
+                // It was only just made, or the process that made it died there: nothing is in it.
+                Err(Error::Lane {
+                    source: wal::Error::NotALog { .. },
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if lanes.is_empty() {
+            return Err(Error::NoStore { path: dir.into() });
+        }
+        Ok(Self { lanes })
     }
 
     /// The lanes, by name.
@@ -118,6 +217,21 @@ impl StoreView {
     pub fn lanes(&self) -> &[LaneView] {
         &self.lanes
     }
+}
+
+/// The lanes that have a directory. One of another name is none of ours.
+fn lanes_on_disk(lanes_dir: &Path) -> Result<BTreeSet<String>, Error> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(lanes_dir).map_err(io_error("read the directory", lanes_dir))? {
+        let entry = entry.map_err(io_error("read the directory", lanes_dir))?;
+        if let Ok(name) = entry.file_name().into_string()
+            && is_lane_name(&name)
+            && entry.path().is_dir()
+        {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether `dir` is there and not empty. A new file system comes with `lost+found`: that is empty.
@@ -148,76 +262,5 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
         action,
         path,
         source,
-    }
-}
-
-/// What can go wrong with a store.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The directory holds something that is no store. Nothing was written.
-    NotAStore {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// There is no store to look at.
-    NoStore {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The operating system refused something around the logs.
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The message breaks a limit: it was not appended, and never can be.
-    Invalid(Invalid),
-    /// The log refused.
-    Log(wal::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAStore { path } => {
-                write!(
-                    f,
-                    "{} holds something that is no ferrylog store",
-                    path.display()
-                )
-            }
-            Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
-            Self::Io { action, path, .. } => write!(f, "could not {action} {}", path.display()),
-            // These two add nothing of their own: the cause is the whole message.
-            Self::Invalid(invalid) => invalid.fmt(f),
-            Self::Log(error) => error.fmt(f),
-        }
-    }
-}
-
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::NotAStore { .. } | Self::NoStore { .. } => None,
-            Self::Io { source, .. } => Some(source),
-            Self::Invalid(invalid) => invalid.source(),
-            Self::Log(error) => error.source(),
-        }
-    }
-}
-
-impl From<wal::Error> for Error {
-    fn from(error: wal::Error) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
-        Self::Invalid(invalid)
     }
 }

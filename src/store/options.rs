@@ -1,0 +1,226 @@
+//! What a store is opened with: its lanes, and what each of them is for.
+//!
+//! Owns the shape of the options, their defaults, and what a lane may be called. It must not know
+//! files, nor which topic goes where: that is `route`.
+//!
+//! Invariants: options that pass [`StoreOptions::check`] can be refused by the disk alone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::Error;
+use crate::wal;
+
+/// The lane that every store has.
+pub const DEFAULT_LANE: &str = "default";
+/// Longest name of a lane, in bytes: it is a directory's, and it goes into transactional ids.
+pub const LANE_NAME_LEN_MAX: usize = 64;
+/// Largest weight. Beyond it the lightest lane would wait for gigabytes between two of its turns.
+pub const WEIGHT_MAX: u32 = 1000;
+
+/// Which records of a lane may overtake which, for one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Order {
+    /// None: first copies are in Kafka in the order of their numbers.
+    #[default]
+    Fifo,
+    /// Those of a refused batch may be overtaken: no producer is replaced for the order's sake.
+    Loose,
+    /// After an outage the newest go at once while the backlog drains beside them; the order holds
+    /// inside each of the two streams.
+    LiveFirst,
+}
+
+/// What one lane is opened with.
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// How its log is kept: durability, quota, what happens when it is full. All of it is the
+    /// lane's own, so each lane may hold `memory_budget` bytes of memory.
+    pub wal: wal::Options,
+    /// The topics whose records go here, by name or by pattern: `*` stands for any characters, also
+    /// none. Of the patterns that fit a topic the one with the most other characters wins.
+    pub topics: Vec<String>,
+    /// The lane's share of the link beside other lanes that have something to ship, in bytes:
+    /// 1 to [`WEIGHT_MAX`].
+    pub weight: u32,
+    /// Age beyond which a record is settled as expired instead of shipped; `None`: never.
+    pub expires_after: Option<Duration>,
+    /// Which of its records may overtake which.
+    pub order: Order,
+}
+
+impl LaneOptions {
+    /// A lane on a log with these options, of weight 1, whose records never expire.
+    #[must_use]
+    pub const fn new(wal: wal::Options) -> Self {
+        Self {
+            wal,
+            topics: Vec::new(),
+            weight: 1,
+            expires_after: None,
+            order: Order::Fifo,
+        }
+    }
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self::new(wal::Options::default())
+    }
+}
+
+/// What a store is opened with.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// The lane of every topic that no other lane claims. A lane that is found in the directory but
+    /// not named in [`lanes`](Self::lanes) is opened with these, too.
+    pub default: LaneOptions,
+    /// The other lanes, by name.
+    pub lanes: BTreeMap<String, LaneOptions>,
+}
+
+impl StoreOptions {
+    /// A store with the one lane `default`.
+    #[must_use]
+    pub fn new(wal: wal::Options) -> Self {
+        Self {
+            default: LaneOptions::new(wal),
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    /// Lanes `high`, `normal` and `low` that share the link 8 : 4 : 1, all on logs with these
+    /// options. `default` weighs as much as `normal`.
+    #[must_use]
+    pub fn priorities(wal: &wal::Options) -> Self {
+        let lane = |weight| LaneOptions {
+            weight,
+            ..LaneOptions::new(wal.clone())
+        };
+        let lanes = [("high", 8), ("normal", 4), ("low", 1)];
+        Self {
+            default: lane(4),
+            lanes: lanes
+                .map(|(name, weight)| (name.into(), lane(weight)))
+                .into(),
+        }
+    }
+
+    /// Checks everything that can be told without a disk, but for the patterns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] names the lane and what is wrong with it; [`Error::Lane`] what its log says.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refused = |lane: &str, reason: String| {
+            let lane = lane.chars().take(LANE_NAME_LEN_MAX).collect();
+            Err(Error::Options { lane, reason })
+        };
+        for name in self.lanes.keys() {
+            if !is_lane_name(name) {
+                let reason = format!(
+                    "a name is 1 to {LANE_NAME_LEN_MAX} of a-z, 0-9, '-' and '_', not {} bytes of anything",
+                    name.len()
+                );
+                return refused(name, reason);
+            }
+            if name == DEFAULT_LANE {
+                return refused(name, "its options stand apart from the others'".into());
+            }
+        }
+        for (name, options) in self.all() {
+            if !(1..=WEIGHT_MAX).contains(&options.weight) {
+                let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);
+                return refused(name, reason);
+            }
+            options.wal.check().map_err(Error::of_lane(name))?;
+        }
+        Ok(())
+    }
+
+    /// Every lane that is named here, `default` first, the others by name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &LaneOptions)> {
+        let others = self.lanes.iter().map(|(name, lane)| (name.as_str(), lane));
+        std::iter::once((DEFAULT_LANE, &self.default)).chain(others)
+    }
+
+    /// What a lane is opened with that is on disk and not named here: the log of `default`, and no
+    /// topics, so that it drains and grows no more. Nothing expires that was not told to.
+    pub(super) fn of_unnamed(&self) -> LaneOptions {
+        LaneOptions {
+            weight: self.default.weight,
+            ..LaneOptions::new(self.default.wal.clone())
+        }
+    }
+}
+
+/// Whether a lane may be called so: 1 to [`LANE_NAME_LEN_MAX`] of `a-z 0-9 - _`.
+#[must_use]
+pub fn is_lane_name(name: &str) -> bool {
+    (1..=LANE_NAME_LEN_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_a_directory_and_a_transactional_id_can_hold() {
+        for good in ["a", "high", "x-1_y", "0", &"a".repeat(64)] {
+            assert!(is_lane_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "High",
+            "a b",
+            "ä",
+            "a.b",
+            "\0",
+            &"a".repeat(65),
+        ] {
+            assert!(!is_lane_name(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_preset_passes_and_weighs_8_4_1() {
+        let options = StoreOptions::priorities(&wal::Options::default());
+        options.check().unwrap();
+        let weights: Vec<(&str, u32)> = options.all().map(|(n, lane)| (n, lane.weight)).collect();
+        assert_eq!(
+            weights,
+            [("default", 4), ("high", 8), ("low", 1), ("normal", 4)]
+        );
+    }
+
+    #[test]
+    fn wrong_options_are_refused_with_the_name_of_the_lane() {
+        let with = |name: &str, lane: LaneOptions| {
+            let mut options = StoreOptions::default();
+            options.lanes.insert(name.into(), lane);
+            options.check().unwrap_err().to_string()
+        };
+        let weight = |weight| LaneOptions {
+            weight,
+            ..LaneOptions::default()
+        };
+        let small = LaneOptions::new(wal::Options {
+            segment_size: 1,
+            ..wal::Options::default()
+        });
+        for (text, part) in [
+            (with("A", LaneOptions::default()), "lane A"),
+            (with("default", LaneOptions::default()), "lane default"),
+            (with("x", weight(0)), "weight is 0"),
+            (with("x", weight(1001)), "weight is 1001"),
+            (with("x", small), "lane x: segment_size is 1"),
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

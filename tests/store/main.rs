@@ -1,0 +1,5 @@
+//! The store as its users see it: one module a subject.
+
+#![allow(clippy::unwrap_used, reason = "what cannot go on here panics")]
+
+mod lanes;
