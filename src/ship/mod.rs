@@ -25,6 +25,8 @@ mod error;
 mod link;
 mod partition;
 mod settle;
+#[doc(hidden)]
+pub mod share;
 mod shipper;
 mod sink;
 mod tend;

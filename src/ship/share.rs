@@ -1,0 +1,233 @@
+//! Sharing the link between lanes, by weight and in bytes.
+//!
+//! Owns whose turn it is. Pure; it must not know what a lane is, nor what makes it ready.
+//!
+//! Each lane has a *tag*: the bytes it was charged, divided by its weight. The ready lane with the
+//! lowest tag is next; the clock of all this, the *present*, is the tag of the lane that was served last.
+//!
+//! Invariants: of two lanes that stay ready, the charges divided by the weights never differ by more
+//! than one charge of each, divided alike; so a lane that stays ready waits for a bounded number of
+//! bytes, and none starves. A lane that was idle starts at the present: it gathers no credit, and its
+//! debt is worked off while others are served.
+
+use std::cmp::Reverse;
+
+/// One byte of a lane of weight 1: large enough that rounding a charge is never seen.
+const BYTE: u128 = 1 << 32;
+
+/// Whose turn it is.
+#[derive(Clone, Debug)]
+pub struct Share {
+    lanes: Vec<Account>,
+    present: u128,
+}
+
+#[derive(Clone, Debug)]
+struct Account {
+    weight: u32,
+    tag: u128,
+}
+
+impl Share {
+    /// Lanes of these weights, named by their index. A weight of 0 counts as 1.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let account = |weight: u32| Account {
+            weight: weight.max(1),
+            tag: 0,
+        };
+        Self {
+            lanes: weights.into_iter().map(account).collect(),
+            present: 0,
+        }
+    }
+
+    /// The lane that is to be served next, of those that are ready: that have a record which may be
+    /// handed over now. `None`: none is. Looks at each lane once.
+    ///
+    /// Ask only while there is room for a record: a lane that is not ready counts as idle. The answer
+    /// stays the same until something is charged or a lane becomes ready.
+    pub fn next(&mut self, ready: impl Fn(usize) -> bool) -> Option<usize> {
+        let tag = |account: &Account| account.tag.max(self.present);
+        let turn = (0..self.lanes.len())
+            .filter(|lane| ready(*lane))
+            // Of equals the heaviest: what is urgent waits for nobody.
+            .min_by_key(|lane| {
+                let account = &self.lanes[*lane];
+                (tag(account), Reverse(account.weight))
+            });
+        self.present = match turn {
+            Some(lane) => tag(&self.lanes[lane]),
+            // All are idle: no debt outlives that.
+            None => self.lanes.iter().map(tag).max().unwrap_or(self.present),
+        };
+        turn
+    }
+
+    /// Counts what a lane has just handed over. Nothing is free: 0 bytes count as one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such lane.
+    pub fn charge(&mut self, lane: usize, bytes: usize) {
+        let account = &mut self.lanes[lane];
+        let cost = BYTE * (bytes.max(1) as u128) / u128::from(account.weight);
+        account.tag = account.tag.max(self.present) + cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SplitMix64: small, and the same everywhere.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from((z ^ (z >> 31)) >> 33).unwrap() % end
+        }
+    }
+
+    /// Serves `count` turns with all lanes ready and records of these sizes; the bytes of each lane.
+    fn serve(share: &mut Share, count: usize, mut size: impl FnMut(usize) -> usize) -> Vec<usize> {
+        let mut bytes = vec![0; share.lanes.len()];
+        for _ in 0..count {
+            let lane = share.next(|_| true).unwrap();
+            let size = size(lane);
+            share.charge(lane, size);
+            bytes[lane] += size;
+        }
+        bytes
+    }
+
+    #[test]
+    fn ten_lanes_get_what_their_weights_say_whatever_the_sizes() {
+        let weights = [8, 8, 8, 4, 4, 4, 4, 1, 1, 1];
+        let total: u32 = weights.iter().sum();
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            // Each lane has its own sizes, from tiny to large.
+            let largest: Vec<usize> = (0..10).map(|_| 1 << random.below(15)).collect();
+            let mut share = Share::new(weights);
+            let bytes = serve(&mut share, 200_000, |lane| 1 + random.below(largest[lane]));
+            let sum: usize = bytes.iter().sum();
+            for (lane, weight) in weights.into_iter().enumerate() {
+                let fair = sum as f64 * f64::from(weight) / f64::from(total);
+                let off = (bytes[lane] as f64 - fair).abs();
+                // Two records of the largest size, from the invariant; a small run is all edge.
+                let edge = 2.0 * f64::from(weight) * 16_384.0;
+                assert!(off <= edge, "seed {seed}, lane {lane}: {off} of {fair}");
+                if fair > 10.0 * edge {
+                    assert!(
+                        off <= fair / 10.0,
+                        "seed {seed}, lane {lane}: {off} of {fair}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Every history of five turns of three lanes that come and go, with two sizes each.
+    #[test]
+    fn of_two_lanes_that_stay_ready_none_is_ahead_by_more_than_a_record_each() {
+        const TURNS: u32 = 5;
+        let weights = [1_u32, 2, 4];
+        for (small, large) in [(1, 1), (1, 9), (5, 7)] {
+            let sizes = [small, large, small];
+            for history in 0..8_usize.pow(TURNS) {
+                let mut share = Share::new(weights);
+                let mut since = [[0_i64; 3]; 3];
+                for turn in 0..TURNS {
+                    let mask = history >> (3 * turn) & 7;
+                    let ready = |lane: usize| mask >> lane & 1 == 1;
+                    let next = share.next(ready);
+                    assert_eq!(next.is_some(), mask != 0);
+                    let Some(next) = next else {
+                        since = [[0; 3]; 3];
+                        continue;
+                    };
+                    assert!(ready(next));
+                    share.charge(next, sizes[next]);
+                    for a in 0..3 {
+                        for b in 0..3 {
+                            // Twelfths of a byte: every weight divides them.
+                            let cost = |lane: usize| {
+                                i64::try_from(sizes[lane]).unwrap() * 12 / i64::from(weights[lane])
+                            };
+                            if !(ready(a) && ready(b)) {
+                                since[a][b] = 0;
+                            } else if a != b {
+                                since[a][b] += if next == a { cost(a) } else { 0 };
+                                since[a][b] -= if next == b { cost(b) } else { 0 };
+                            }
+                            let ahead = since[a][b].abs();
+                            assert!(
+                                ahead <= cost(a) + cost(b),
+                                "history {history:o}: lanes {a} and {b} are {ahead} apart"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_lane_that_comes_back_is_served_at_once_and_does_not_burst() {
+        let mut share = Share::new([1, 8]);
+        for _ in 0..100_000 {
+            assert_eq!(share.next(|lane| lane == 0), Some(0));
+            share.charge(0, 1000);
+        }
+        assert_eq!(
+            share.next(|_| true),
+            Some(1),
+            "what is urgent waits for nobody"
+        );
+        let bytes = serve(&mut share, 900, |_| 1000);
+        assert!((95..=105).contains(&(bytes[0] / 1000)), "{bytes:?}");
+    }
+
+    #[test]
+    fn one_huge_record_is_paid_for_and_then_forgotten() {
+        let mut share = Share::new([1, 1]);
+        share.charge(0, 16_000_000);
+        let bytes = serve(&mut share, 32_000, |_| 1000);
+        assert_eq!(bytes[1] - bytes[0], 16_000_000);
+
+        // While it is idle, others work its debt off.
+        share.charge(0, 16_000_000);
+        for _ in 0..16_001 {
+            assert_eq!(share.next(|lane| lane == 1), Some(1));
+            share.charge(1, 1000);
+        }
+        assert_eq!(share.next(|_| true), Some(0));
+
+        // And when all are idle nothing is left of it.
+        share.charge(0, 16_000_000);
+        assert_eq!(share.next(|_| false), None);
+        let bytes = serve(&mut share, 100, |_| 1000);
+        assert_eq!(bytes, [50_000, 50_000]);
+    }
+
+    #[test]
+    fn no_record_is_free_and_no_weight_is_nothing() {
+        let mut share = Share::new([0, 1]);
+        let mut turns = [0; 2];
+        for _ in 0..100 {
+            let lane = share.next(|_| true).unwrap();
+            share.charge(lane, 0);
+            turns[lane] += 1;
+        }
+        assert_eq!(turns, [50, 50]);
+    }
+
+    #[test]
+    fn without_lanes_it_is_nobodys_turn() {
+        assert_eq!(Share::new([]).next(|_| true), None);
+    }
+}
