@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::classify::{ErrorClass, classify};
+use super::classify::{ErrorClass, Persistence, classify};
 use super::client::{Settings, configuration_error};
 use super::{Error, code_of};
 
@@ -111,7 +111,7 @@ impl Consumer {
                     count += 1;
                     wait = Duration::ZERO;
                 }
-                Some(Err(error)) if classify(code_of(&error)) == ErrorClass::Network => break,
+                Some(Err(error)) if is_away(&error) => break,
                 Some(Err(error)) => {
                     return Err(Error::of("reading", "", timeout, code_of(&error)));
                 }
@@ -170,3 +170,9 @@ impl ClientContext for Silent {
 }
 
 impl ConsumerContext for Silent {}
+
+/// Whether an error only says that nobody is there now, which polling again may mend.
+fn is_away(error: &KafkaError) -> bool {
+    let class = classify(code_of(error), Persistence::No);
+    matches!(class, ErrorClass::Network | ErrorClass::Transient)
+}

@@ -12,7 +12,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::{Error, code_of, number_and_name};
+use super::{Error, ErrorClass, code_of, number_and_name};
 
 /// All brokers of the cluster, in librdkafka's numbering.
 const ALL_BROKERS: i32 = -1;
@@ -115,6 +115,7 @@ fn of(action: &'static str, topic: &str) -> impl FnOnce(KafkaError) -> Error {
         Error::Refused {
             action,
             topic: topic.to_owned(),
+            class: ErrorClass::Fatal,
             code,
             name,
         }

@@ -17,7 +17,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-pub use classify::ErrorClass;
+pub use classify::{ErrorClass, Persistence};
 pub use client::Settings;
 pub use consumer::{Consumed, Consumer};
 pub use mock::MockKafka;
@@ -64,6 +64,8 @@ pub enum Error {
         action: &'static str,
         /// The topic it was about.
         topic: String,
+        /// What it means.
+        class: ErrorClass,
         /// librdkafka's or Kafka's code.
         code: i32,
         /// The code's name and text.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
                 topic,
                 code,
                 name,
+                ..
             } => write!(
                 f,
                 "{action} was refused for topic `{topic}`: {name}, code {code}"
@@ -111,21 +114,20 @@ impl Error {
     /// An error of `action` on `topic`, by the class of its code.
     fn of(action: &'static str, topic: &str, timeout: Duration, code: RDKafkaErrorCode) -> Error {
         let (number, name) = number_and_name(code);
-        match classify::classify(code) {
-            ErrorClass::Network => Error::Unreachable {
+        match classify::classify(code, Persistence::No) {
+            ErrorClass::Network | ErrorClass::Transient => Error::Unreachable {
                 action,
                 timeout,
                 code: number,
                 name,
             },
-            ErrorClass::Fatal | ErrorClass::Refused if is_unknown_topic(code) => {
-                Error::UnknownTopic {
-                    topic: topic.to_owned(),
-                }
-            }
-            ErrorClass::Fatal | ErrorClass::Refused => Error::Refused {
+            _ if is_unknown_topic(code) => Error::UnknownTopic {
+                topic: topic.to_owned(),
+            },
+            class => Error::Refused {
                 action,
                 topic: topic.to_owned(),
+                class,
                 code: number,
                 name,
             },

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::classify::{ErrorClass, classify};
+use super::classify::{ErrorClass, Persistence, classify};
 use super::client::{Settings, configuration_error};
 use super::{Error, code_of, number_and_name};
 
@@ -75,6 +75,8 @@ pub struct Failure {
     pub code: i32,
     /// The code's name and text.
     pub name: String,
+    /// Whether the cluster may have it all the same.
+    pub persistence: Persistence,
 }
 
 impl fmt::Display for Failure {
@@ -162,7 +164,7 @@ impl Producer {
             self.slab.take(slot);
             match code_of(&error) {
                 RDKafkaErrorCode::QueueFull => SendError::QueueFull,
-                code => SendError::Failed(failure(code)),
+                code => SendError::Failed(failure(code, Persistence::No)),
             }
         })
     }
@@ -246,12 +248,27 @@ impl Producer {
     }
 }
 
-fn failure(code: RDKafkaErrorCode) -> Failure {
+fn failure(code: RDKafkaErrorCode, persistence: Persistence) -> Failure {
     let (number, name) = number_and_name(code);
     Failure {
-        class: classify(code),
+        class: classify(code, persistence),
         code: number,
         name,
+        persistence,
+    }
+}
+
+/// What librdkafka knows about where a record that came back is.
+fn persistence(message: &BorrowedMessage<'_>) -> Persistence {
+    use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t as Status};
+    // SAFETY: the pointer is the borrowed message's own, which outlives the call; the function
+    // only reads.
+    #[expect(unsafe_code, reason = "the binding has no safe way to ask")]
+    let status = unsafe { rd_kafka_message_status(message.ptr()) };
+    match status {
+        Status::RD_KAFKA_MSG_STATUS_NOT_PERSISTED => Persistence::No,
+        Status::RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED => Persistence::Possibly,
+        Status::RD_KAFKA_MSG_STATUS_PERSISTED => Persistence::Yes,
     }
 }
 
@@ -275,7 +292,7 @@ impl ClientContext for Inbox {
             .is_none_or(|t| t.class != ErrorClass::Fatal)
         {
             *trouble = Some(Trouble {
-                class: classify(code),
+                class: classify(code, Persistence::No),
                 timed_out: matches!(
                     code,
                     RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut
@@ -295,7 +312,7 @@ impl ProducerContext for Inbox {
                 partition: message.partition(),
                 partition_offset: message.offset(),
             },
-            Err((error, _)) => Outcome::Failed(failure(code_of(error))),
+            Err((error, message)) => Outcome::Failed(failure(code_of(error), persistence(message))),
         };
         self.reports.lock().push((slot, outcome));
     }

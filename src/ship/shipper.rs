@@ -384,7 +384,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// Remembers a failure by what it means; what is done about it is decided by the loop.
     fn failed(&mut self, flown: Flown, failure: Failure) {
         match failure.class {
-            ErrorClass::Refused => {
+            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held | ErrorClass::Blocked => {
                 let is_older = |(oldest, _): &(Flown, Failure)| flown.seq < oldest.seq;
                 if self.refused.as_ref().is_none_or(is_older) {
                     self.refused = Some((flown, failure));
@@ -392,7 +392,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             }
             // librdkafka gave the record back although it may try for ever: only a new producer
             // takes it again in order.
-            ErrorClass::Fatal | ErrorClass::Network => {
+            _ => {
                 self.spent.get_or_insert_with(|| failure.to_string());
             }
         }

@@ -45,7 +45,7 @@ impl<S: Sink> Shipper<'_, S> {
             }
             match trouble.class {
                 ErrorClass::Fatal => self.spent = Some(trouble.reason),
-                ErrorClass::Network | ErrorClass::Refused => {
+                _ => {
                     self.doubt.get_or_insert(trouble.reason);
                 }
             }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ferrylog::kafka::{self, ErrorClass, Failure, Outcome, Outgoing, Report, SendError, Trouble};
+use ferrylog::kafka::{
+    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Report, SendError, Trouble,
+};
 use ferrylog::ship::Sink;
 
 use crate::random::Random;
@@ -149,7 +151,7 @@ impl Scripted {
                     .unwrap()
                     .pop_front()
                     .unwrap();
-                self.fail(token, ErrorClass::Refused, 10);
+                self.fail(token, ErrorClass::Poison, 10);
                 for (_, queue) in std::mem::take(&mut self.queued) {
                     for (token, _) in queue {
                         self.fail(token, ErrorClass::Fatal, -152);
@@ -162,7 +164,12 @@ impl Scripted {
 
     fn fail(&mut self, token: u64, class: ErrorClass, code: i32) {
         let name = "scripted".to_owned();
-        let failure = Failure { class, code, name };
+        let failure = Failure {
+            class,
+            code,
+            name,
+            persistence: Persistence::No,
+        };
         let outcome = Outcome::Failed(failure);
         self.reports.push(Report { token, outcome });
     }
