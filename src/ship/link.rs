@@ -171,7 +171,7 @@ impl Link {
 }
 
 /// A wait between nothing and `longest`, so that a fleet does not try in step.
-fn jittered(longest: Duration, random: u64) -> Duration {
+pub(super) fn jittered(longest: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
     // The high half of the product is `random` scaled to `nanos`, below it.
     let scaled = (u128::from(nanos) * u128::from(random)) >> 64;

@@ -20,10 +20,14 @@
 //! own report and nothing else; what is in doubt when a producer is replaced is sent again, from
 //! the oldest unsettled record on.
 
+#[allow(dead_code, reason = "what meets a refusal follows")]
+mod bisect;
 mod budget;
 mod error;
 mod link;
 mod partition;
+#[allow(dead_code, reason = "what meets a refusal follows")]
+mod retry;
 mod settle;
 #[doc(hidden)]
 pub mod share;

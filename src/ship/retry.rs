@@ -1,0 +1,185 @@
+//! How often and when a refused record is tried again, and what becomes of it then.
+//!
+//! Pure; randomness is passed in. Must not know Kafka or the log. Invariant: the wait between two
+//! tries is never longer than [`RetryPolicy::max_backoff`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::jittered;
+use crate::kafka::Failure;
+use crate::message::Message;
+use crate::wal::SeqNo;
+
+/// What is done about a record that Kafka refuses, and about a partition that takes nothing.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// Attempts after which a record is exhausted. An attempt counts only when a broker refused
+    /// this record alone and took another one of its partition since the attempt before.
+    pub max_attempts: u32,
+    /// Wait after the first failure in a row.
+    pub initial_backoff: Duration,
+    /// Each further wait is this many times as long.
+    pub multiplier: f64,
+    /// The longest wait.
+    pub max_backoff: Duration,
+    /// Whether a wait is drawn evenly from nothing to its length, so that a fleet does not try in
+    /// step.
+    pub jitter: bool,
+    /// What becomes of a record whose attempts are exhausted.
+    pub on_exhausted: OnExhausted,
+    /// What becomes of a record that is refused for what it is.
+    pub on_poison: OnPoison,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 10,
+            initial_backoff: Duration::from_millis(200),
+            multiplier: 2.0,
+            max_backoff: Duration::from_secs(30),
+            jitter: true,
+            on_exhausted: OnExhausted::DeadLetter,
+            on_poison: OnPoison::DeadLetter,
+        }
+    }
+}
+
+impl fmt::Debug for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryPolicy")
+            .field("max_attempts", &self.max_attempts)
+            .field("initial_backoff", &self.initial_backoff)
+            .field("multiplier", &self.multiplier)
+            .field("max_backoff", &self.max_backoff)
+            .field("jitter", &self.jitter)
+            .field("on_exhausted", &self.on_exhausted)
+            .field("on_poison", &self.on_poison)
+            .finish()
+    }
+}
+
+impl RetryPolicy {
+    /// The wait before the next try, after so many failures in a row. `random` is evenly spread
+    /// over all of `u64`.
+    pub(super) fn wait(&self, failures: u32, random: u64) -> Duration {
+        let factor = self
+            .multiplier
+            .max(1.0)
+            .powi(i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX));
+        let seconds = self.initial_backoff.as_secs_f64() * factor;
+        let longest = Duration::try_from_secs_f64(seconds)
+            .unwrap_or(self.max_backoff)
+            .min(self.max_backoff);
+        if self.jitter {
+            jittered(longest, random)
+        } else {
+            longest
+        }
+    }
+}
+
+/// What becomes of a record that is refused for what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnPoison {
+    /// It goes to the dead letters, and its partition goes on.
+    #[default]
+    DeadLetter,
+    /// Its partition is held in front of it.
+    Halt,
+}
+
+/// What becomes of a record whose attempts are exhausted.
+#[derive(Clone, Default)]
+pub enum OnExhausted {
+    /// It goes to the dead letters, and its partition goes on.
+    #[default]
+    DeadLetter,
+    /// Its partition is held in front of it.
+    Halt,
+    /// It is given up, as a gap that is counted.
+    Drop,
+    /// A function of the program decides, on the shipping thread: it must not block for long.
+    Callback(Arc<dyn Fn(&FailedRecord<'_>) -> Recovery + Send + Sync>),
+}
+
+impl fmt::Debug for OnExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnExhausted::DeadLetter => "DeadLetter",
+            OnExhausted::Halt => "Halt",
+            OnExhausted::Drop => "Drop",
+            OnExhausted::Callback(_) => "Callback",
+        })
+    }
+}
+
+/// A record that Kafka refused for good: what a recovery callback is shown.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FailedRecord<'a> {
+    /// Its number in its lane.
+    pub seq: SeqNo,
+    /// What it holds.
+    pub message: &'a Message,
+    /// How often it was refused alone.
+    pub attempts: u32,
+    /// What the cluster said last.
+    pub failure: &'a Failure,
+}
+
+/// What a recovery callback answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// It goes to the dead letters.
+    DeadLetter,
+    /// It is tried again after this time, its partition held meanwhile.
+    Retry(Duration),
+    /// It is given up, as a gap that is counted.
+    Drop,
+    /// This goes in its place, under its identity. The topic and partition stay.
+    Replace(Replacement),
+}
+
+/// What goes in the place of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Replacement {
+    /// The key; `None` is Kafka's null.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is Kafka's null, a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_by_the_multiplier_to_the_maximum() {
+        let policy = RetryPolicy {
+            jitter: false,
+            ..RetryPolicy::default()
+        };
+        let waits: Vec<u128> = (1..12)
+            .map(|failures| policy.wait(failures, 0).as_millis())
+            .collect();
+        assert_eq!(
+            waits,
+            [
+                200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000, 30_000
+            ]
+        );
+        assert_eq!(policy.wait(u32::MAX, 0), policy.max_backoff);
+    }
+
+    #[test]
+    fn a_wait_with_jitter_lies_between_nothing_and_its_length() {
+        let policy = RetryPolicy::default();
+        assert_eq!(policy.wait(3, 0), Duration::ZERO);
+        assert_eq!(policy.wait(3, u64::MAX / 2 + 1), Duration::from_millis(400));
+        assert!(policy.wait(3, u64::MAX) <= Duration::from_millis(800));
+    }
+}
