@@ -41,6 +41,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use link::{Backoff, LinkState};
+pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
 
 use crate::kafka::Settings;
