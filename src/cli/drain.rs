@@ -154,6 +154,11 @@ pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
             "undecodable",
             "a newer ferrylog may know it; `ferrylog export` shows its bytes",
         ),
+        ship::Error::Option { .. } => (
+            Exit::Usage,
+            "configuration",
+            "correct the option, then run it again",
+        ),
         ship::Error::Kafka(error) => return of_kafka(error),
         ship::Error::Store(error) => return failure::of_store(error, &global.data),
     };

@@ -9,7 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::Error;
-use super::probe::bad_server;
+use super::bad_server;
 
 /// Where the cluster is, and any librdkafka property on top of our defaults.
 #[derive(Clone)]
@@ -113,6 +113,13 @@ impl Settings {
             .create_native_config()
             .map(drop)
             .map_err(|error| configuration_error(&error))
+    }
+
+    /// What is spoken to brokers, as `security.protocol` says; the last of several counts.
+    pub(super) fn security_protocol(&self) -> &str {
+        let mut given = self.properties.iter().rev();
+        let found = given.find(|(name, _)| name == "security.protocol");
+        found.map_or("plaintext", |(_, value)| value.as_str())
     }
 
     /// The configuration of a producer.

@@ -21,7 +21,8 @@ pub use classify::{ErrorClass, Persistence};
 pub use client::Settings;
 pub use consumer::{Consumed, Consumer};
 pub use mock::MockKafka;
-pub use probe::Probe;
+pub(crate) use probe::bad_server;
+pub use probe::{Ping, Plan, Probed, Prober, Require, Rung, TARGETS_MAX};
 pub use producer::{Failure, Outcome, Outgoing, Producer, Report, SendError, Trouble};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

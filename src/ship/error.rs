@@ -76,6 +76,13 @@ pub enum Error {
         /// Why the last one failed.
         reason: String,
     },
+    /// An option makes no sense. Correct it.
+    Option {
+        /// Its key in a configuration.
+        key: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
     /// The configuration of the client is not accepted. Correct it.
     Kafka(kafka::Error),
     /// The log could not be read or the cursor not be written.
@@ -132,6 +139,7 @@ impl fmt::Display for Error {
                 f,
                 "{rebuilds} producers failed one after the other and delivered nothing: {reason}"
             ),
+            Error::Option { key, reason } => write!(f, "{key}: {reason}"),
             Error::Kafka(_) => f.write_str("the Kafka client could not be used"),
             Error::Store(_) => f.write_str("the log could not be shipped from"),
         }
@@ -148,7 +156,8 @@ impl error::Error for Error {
             | Error::NoPartition { .. }
             | Error::Refused { .. }
             | Error::Undecodable { .. }
-            | Error::Spent { .. } => None,
+            | Error::Spent { .. }
+            | Error::Option { .. } => None,
         }
     }
 }

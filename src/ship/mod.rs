@@ -40,7 +40,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use error::Error;
-pub use link::{Backoff, LinkState};
+pub use link::{Backoff, Block, Ladder, LinkOptions, LinkState, Profile, RungState};
 pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
 
@@ -61,7 +61,7 @@ pub enum Until {
 }
 
 /// How to ship.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ShipOptions {
     /// When it is done.
@@ -73,10 +73,8 @@ pub struct ShipOptions {
     pub id_header: bool,
     /// Memory that records in flight may take.
     pub max_in_flight_bytes: u64,
-    /// When to try a lost link again.
-    pub backoff: Backoff,
-    /// How long a probe waits for a connection.
-    pub probe_timeout: Duration,
+    /// How the link is watched, and when a lost one is tried again.
+    pub link: LinkOptions,
     /// How long a stop waits for what is in flight. The rest is sent again by the next run.
     pub stop_grace: Duration,
 }
@@ -90,8 +88,7 @@ impl Default for ShipOptions {
             id_header: true,
             // 100,000 records of 256 bytes: seconds of work for a fast link.
             max_in_flight_bytes: 64 * 1024 * 1024,
-            backoff: Backoff::default(),
-            probe_timeout: Duration::from_secs(5),
+            link: LinkOptions::default(),
             stop_grace: Duration::from_secs(5),
         }
     }
@@ -114,6 +111,12 @@ pub struct Progress {
     pub link_state: LinkState,
     /// The state of the link in one sentence, with since when and why.
     pub link: String,
+    /// How often the state of the link changed; tries that change nothing do not count.
+    pub link_changes: u64,
+    /// How often a link that was not up was tried.
+    pub link_tries: u64,
+    /// What each rung of the probe said last.
+    pub ladder: Ladder,
     /// What could not be read any more since the last call: given up, settled as lost.
     pub lost: Vec<Gap>,
 }
@@ -164,5 +167,6 @@ pub fn drain_into<S: Sink>(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Drained, Error> {
+    options.link.check()?;
     shipper::Shipper::new(lane, sink, options, stop, progress).run()
 }

@@ -123,7 +123,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             topics: Topics::default(),
             budget: Budget::new(options.max_in_flight_bytes),
             flight: Flight::default(),
-            link: Link::new(options.backoff, now),
+            link: Link::new(options.link.backoff(), now),
             progressed: now,
             doubt: None,
             spent: None,
@@ -361,7 +361,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if self.shipped > shipped_before {
             self.rebuilds_in_vain = 0;
             self.progressed = now;
-            self.link_answered(now);
+            self.link_acknowledged(now);
             self.budget.measure(now);
             let lane = self.lane;
             self.flight
@@ -430,6 +430,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
             records_per_second: (self.shipped - self.shown_shipped).saturating_mul(1000) / millis,
             link_state: self.link.state(),
             link: self.link.sentence(now),
+            link_changes: self.link.changes(),
+            link_tries: self.link.tries(),
+            ladder: self.link.ladder().clone(),
             lost: mem::take(&mut self.lost),
         });
         self.shown = now;

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use crate::kafka::{self, Outgoing, Probe, Producer, Report, SendError, Settings, Trouble};
+use super::LinkOptions;
+use crate::kafka::{
+    self, Outgoing, Probed, Prober, Producer, Report, SendError, Settings, Trouble,
+};
 
 /// Where records go.
 pub trait Sink {
@@ -35,8 +38,8 @@ pub trait Sink {
     fn trouble(&mut self) -> Option<Trouble>;
 
     /// Looks whether anybody is there, cheaply: starts a probe unless one is under way, and gives
-    /// its verdict once there is one. Never blocks.
-    fn probe(&mut self, timeout: Duration) -> Option<Result<(), String>>;
+    /// its verdicts once they are in. Never blocks.
+    fn probe(&mut self, link: &LinkOptions) -> Option<Probed>;
 
     /// Starts anew. What was taken and not reported is in doubt.
     ///
@@ -54,7 +57,7 @@ pub trait Sink {
 pub struct KafkaSink {
     settings: Settings,
     producer: Producer,
-    probe: Option<Probe>,
+    prober: Prober,
 }
 
 impl KafkaSink {
@@ -68,7 +71,7 @@ impl KafkaSink {
         Ok(KafkaSink {
             settings,
             producer,
-            probe: None,
+            prober: Prober::default(),
         })
     }
 }
@@ -94,14 +97,11 @@ impl Sink for KafkaSink {
         self.producer.trouble()
     }
 
-    fn probe(&mut self, timeout: Duration) -> Option<Result<(), String>> {
-        let servers = &self.settings.bootstrap_servers;
-        let probe = self
-            .probe
-            .get_or_insert_with(|| Probe::start(servers, timeout));
-        let verdict = probe.poll()?;
-        self.probe = None;
-        Some(verdict)
+    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
+        if !link.enabled {
+            return Some(Probed::default());
+        }
+        self.prober.poll(|| link.plan(&self.settings))
     }
 
     fn rebuild(&mut self) -> Result<(), kafka::Error> {

@@ -65,6 +65,9 @@ impl<S: Sink> Shipper<'_, S> {
         {
             return Err(self.unreachable(waited));
         }
+        if let Some(why) = self.link.rebuild_due(!self.flight.is_empty(), now) {
+            return self.rebuild(why);
+        }
         if self.link.is_up() && self.link.silent_for(now) >= SILENCE_MAX {
             self.doubt
                 .get_or_insert_with(|| "nothing was acknowledged".to_owned());
@@ -76,7 +79,9 @@ impl<S: Sink> Shipper<'_, S> {
         match self.link.state() {
             LinkState::Up => {}
             LinkState::Probing => thread::sleep(PROBING_PAUSE),
-            LinkState::Unknown | LinkState::Down => thread::sleep(DOWN_PAUSE),
+            LinkState::Disabled | LinkState::Unknown | LinkState::Down | LinkState::Blocked(_) => {
+                thread::sleep(DOWN_PAUSE);
+            }
         }
         Ok(())
     }
@@ -88,20 +93,21 @@ impl<S: Sink> Shipper<'_, S> {
         if !is_doubted && self.link.state() != LinkState::Probing {
             return Ok(());
         }
-        let Some(verdict) = self.sink.probe(self.options.probe_timeout) else {
+        let Some(probed) = self.sink.probe(&self.options.link) else {
             return Ok(());
         };
         let doubt = self.doubt.take();
-        match verdict {
-            Err(why) if !self.link.is_at_maximum() => self.link_lost(&why),
-            Ok(()) | Err(_) => {
-                if let Some((topic, seq)) = self.wanted() {
-                    self.ask(&topic, seq, now)?;
-                }
-            }
+        if self.link.climbed(&probed, Instant::now(), random())
+            && let Some((topic, seq)) = self.wanted()
+        {
+            self.ask(&topic, seq, now)?;
         }
-        if let Some(doubt) = doubt.filter(|_| !self.link.is_up()) {
-            self.link.explain(&doubt);
+        if let Some(doubt) = doubt {
+            if self.link.is_doubted() {
+                self.doubt = Some(doubt);
+            } else if !self.link.is_up() {
+                self.link.explain(&doubt);
+            }
         }
         Ok(())
     }
@@ -128,7 +134,8 @@ impl<S: Sink> Shipper<'_, S> {
                 Ok(())
             }
             Err(kafka::Error::Unreachable { name, code, .. }) => {
-                self.link_lost(&format!("{name}, code {code}"));
+                let why = format!("{name}, code {code}");
+                self.link.unanswered(&why, Instant::now(), random());
                 Ok(())
             }
             Err(kafka::Error::UnknownTopic { topic }) => {
@@ -171,20 +178,25 @@ impl<S: Sink> Shipper<'_, S> {
         self.flight.clear();
         self.budget.cleared();
         self.sink.rebuild()?;
-        self.link_lost(why);
+        self.link.rebuilt(why, Instant::now(), random());
         Ok(())
     }
 
-    pub(super) fn link_answered(&mut self, now: Instant) {
+    fn link_answered(&mut self, now: Instant) {
+        self.link_alive(now);
+        self.link.answered(now);
+    }
+
+    pub(super) fn link_acknowledged(&mut self, now: Instant) {
+        self.link_alive(now);
+        self.link.acknowledged(now);
+    }
+
+    fn link_alive(&mut self, now: Instant) {
         if !self.link.is_up() {
             self.budget.reconnected(now);
             self.progressed = now;
         }
-        self.link.answered(now);
-    }
-
-    fn link_lost(&mut self, why: &str) {
-        self.link.lost(why, Instant::now(), random());
     }
 
     fn unreachable(&self, waited: Duration) -> Error {

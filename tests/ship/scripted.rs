@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ferrylog::kafka::{self, ErrorClass, Outgoing, Report, SendError, Trouble};
+use ferrylog::kafka::{self, ErrorClass, Outgoing, Probed, Report, SendError, Trouble};
 use ferrylog::message::{Header, MessageRef};
-use ferrylog::ship::{self, Error, LinkState, Sink, Until};
+use ferrylog::ship::{self, Error, LinkOptions, LinkState, Sink, Until};
 use ferrylog::store;
 use ferrylog::wal::{self, Class, OnCorruption, OnFull, Options, SeqNo};
 
@@ -318,8 +318,8 @@ impl Sink for Mute {
         })
     }
 
-    fn probe(&mut self, _: Duration) -> Option<Result<(), String>> {
-        Some(Ok(()))
+    fn probe(&mut self, _: &LinkOptions) -> Option<Probed> {
+        Some(Probed::default())
     }
 
     fn rebuild(&mut self) -> Result<(), kafka::Error> {
@@ -535,8 +535,8 @@ impl Sink for Flood<'_> {
         self.sink.trouble()
     }
 
-    fn probe(&mut self, timeout: Duration) -> Option<Result<(), String>> {
-        self.sink.probe(timeout)
+    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
+        self.sink.probe(link)
     }
 
     fn rebuild(&mut self) -> Result<(), kafka::Error> {

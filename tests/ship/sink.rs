@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ferrylog::kafka::{
-    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Report, SendError, Trouble,
+    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Report, SendError, Trouble,
 };
-use ferrylog::ship::Sink;
+use ferrylog::ship::{LinkOptions, Sink};
 
 use crate::random::Random;
 
@@ -261,13 +261,14 @@ impl Sink for Scripted {
         self.trouble.take()
     }
 
-    fn probe(&mut self, _: Duration) -> Option<Result<(), String>> {
+    fn probe(&mut self, _: &LinkOptions) -> Option<Probed> {
         // A verdict takes a while.
         if self.random.below(3) > 0 {
             return None;
         }
         let is_there = self.is_reachable && self.away_polls == 0;
-        Some(is_there.then_some(()).ok_or("refused".to_owned()))
+        let verdict = is_there.then_some(()).ok_or("refused".to_owned());
+        Some(verdict.into())
     }
 
     fn rebuild(&mut self) -> Result<(), kafka::Error> {

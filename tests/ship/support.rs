@@ -77,11 +77,11 @@ impl Scratch {
 pub(crate) fn options() -> ShipOptions {
     let mut options = ShipOptions::default();
     options.timeout = Some(Duration::from_secs(60));
-    options.backoff = Backoff {
+    options.link.backoff = Some(Backoff {
         initial: Duration::from_millis(1),
         max: Duration::from_millis(20),
-        stable: Duration::from_secs(10),
-    };
-    options.probe_timeout = Duration::from_secs(1);
+        ..Backoff::default()
+    });
+    options.link.timeout = Duration::from_secs(1);
     options
 }
