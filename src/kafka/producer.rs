@@ -97,8 +97,11 @@ pub enum SendError {
 /// What librdkafka reported about the client as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// [`ErrorClass::Fatal`]: this producer is spent. Else the connection, and it tries by itself.
+    /// [`ErrorClass::Fatal`]: this producer is spent. [`ErrorClass::Blocked`]: it was turned away.
+    /// Else the connection, and it tries by itself.
     pub class: ErrorClass,
+    /// Kafka's or librdkafka's code.
+    pub code: i32,
     /// Whether requests went without an answer for too long.
     pub timed_out: bool,
     /// librdkafka's words.
@@ -283,16 +286,22 @@ impl ClientContext for Inbox {
     /// Errors come as events too; there is nothing in the lines that a caller could act on.
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
-    /// Called twice for each event, so it only remembers the gravest.
+    /// Called twice for each event, so it only remembers the gravest: a connection that is turned
+    /// away is reported as such first, and then as one that is lost.
     fn error(&self, error: KafkaError, reason: &str) {
         let code = code_of(&error);
+        let class = classify(code, Persistence::No);
+        let gravity = |class| match class {
+            ErrorClass::Fatal => 2,
+            ErrorClass::Blocked => 1,
+            _ => 0,
+        };
         let mut trouble = self.trouble.lock();
-        if trouble
-            .as_ref()
-            .is_none_or(|t| t.class != ErrorClass::Fatal)
-        {
+        let known = trouble.as_ref().map_or(0, |known| gravity(known.class));
+        if gravity(class) >= known {
             *trouble = Some(Trouble {
-                class: classify(code, Persistence::No),
+                class,
+                code: number_and_name(code).0,
                 timed_out: matches!(
                     code,
                     RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut

@@ -36,11 +36,14 @@ mod sink;
 mod tend;
 mod topics;
 
+use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use error::Error;
-pub use link::{Backoff, Block, Ladder, LinkOptions, LinkState, Profile, RungState};
+pub use link::{
+    Backoff, BadWindow, Block, DrainWindow, Ladder, LinkOptions, LinkState, Profile, RungState,
+};
 pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
 
@@ -75,6 +78,11 @@ pub struct ShipOptions {
     pub max_in_flight_bytes: u64,
     /// How the link is watched, and when a lost one is tried again.
     pub link: LinkOptions,
+    /// The most bytes of keys and values that are handed over in a second, before compression; no
+    /// limit, if `None`.
+    pub drain_rate: Option<NonZeroU64>,
+    /// The hours of the day in which records are shipped.
+    pub drain_window: DrainWindow,
     /// How long a stop waits for what is in flight. The rest is sent again by the next run.
     pub stop_grace: Duration,
 }
@@ -89,6 +97,8 @@ impl Default for ShipOptions {
             // 100,000 records of 256 bytes: seconds of work for a fast link.
             max_in_flight_bytes: 64 * 1024 * 1024,
             link: LinkOptions::default(),
+            drain_rate: None,
+            drain_window: DrainWindow::default(),
             stop_grace: Duration::from_secs(5),
         }
     }

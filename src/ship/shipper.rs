@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::{self, Budget};
-use super::link::Link;
+use super::link::{DrainRate, Link, WindowClock};
 use super::settle::{Flight, Flown};
 use super::topics::{Topic, Topics};
 use super::{Drained, Error, ID_HEADER, Progress, ShipOptions, Sink, Until, partition};
@@ -73,6 +73,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) budget: Budget,
     pub(super) flight: Flight,
     pub(super) link: Link,
+    rate: DrainRate,
+    pub(super) window: WindowClock,
     /// When something was last acknowledged, the link came up, or there was nothing to ship.
     pub(super) progressed: Instant,
     /// Why a link that counts as up is doubted.
@@ -124,6 +126,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             budget: Budget::new(options.max_in_flight_bytes),
             flight: Flight::default(),
             link: Link::new(options.link.backoff(), now),
+            rate: DrainRate::new(options.drain_rate, now),
+            window: WindowClock::new(),
             progressed: now,
             doubt: None,
             spent: None,
@@ -288,6 +292,12 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if !self.flight.has_room() || !self.budget.has_room(index, cost) {
             return Ok(false);
         }
+        if !self.rate.has_room(now) {
+            if self.flight.is_empty() {
+                self.nothing_asked(now);
+            }
+            return Ok(false);
+        }
         let flown = Flown {
             seq: *seq,
             partition: u32::try_from(index).unwrap_or(u32::MAX),
@@ -307,6 +317,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             Ok(()) => {
                 self.flight.push(flown);
                 self.budget.take(index, u64::from(flown.cost), now);
+                self.rate.take(u64::from(flown.len));
             }
             Err(SendError::QueueFull) => return Ok(false),
             Err(SendError::Failed(failure)) => {

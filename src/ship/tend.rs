@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::link::LinkState;
+use super::link::{Block, LinkState, local_minute};
 use super::shipper::Shipper;
 use super::{Error, Sink};
 use crate::kafka::{self, ErrorClass};
@@ -45,6 +45,10 @@ impl<S: Sink> Shipper<'_, S> {
             }
             match trouble.class {
                 ErrorClass::Fatal => self.spent = Some(trouble.reason),
+                ErrorClass::Blocked => {
+                    let block = Block::of(trouble.code);
+                    self.link.blocked(block, &trouble.reason, now, random());
+                }
                 _ => {
                     self.doubt.get_or_insert(trouble.reason);
                 }
@@ -53,9 +57,9 @@ impl<S: Sink> Shipper<'_, S> {
         if let Some(why) = self.spent.take() {
             return self.rebuild(&why);
         }
+        self.keep_to_the_window(now);
         if self.pending.is_none() && self.flight.is_empty() {
-            self.link.idle(now);
-            self.progressed = now;
+            self.nothing_asked(now);
             return Ok(());
         }
         // A cluster that answers and acknowledges nothing is of no use either.
@@ -84,6 +88,25 @@ impl<S: Sink> Shipper<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Outside of the drain window the link is not used, and no time runs out.
+    fn keep_to_the_window(&mut self, now: Instant) {
+        let window = &self.options.drain_window;
+        match self.window.look(window, now, local_minute) {
+            Some(Some(why)) => self.link.disabled(&why, now),
+            Some(None) => self.link.enabled(now),
+            None => {}
+        }
+        if self.link.state() == LinkState::Disabled {
+            self.nothing_asked(now);
+        }
+    }
+
+    /// Nothing is wanted of the cluster: no time runs out.
+    pub(super) fn nothing_asked(&mut self, now: Instant) {
+        self.link.idle(now);
+        self.progressed = now;
     }
 
     /// Goes on with a try of a link that is not up, or doubted. A probe only says when it is

@@ -313,6 +313,7 @@ impl Sink for Mute {
     fn trouble(&mut self) -> Option<Trouble> {
         Some(Trouble {
             class: ErrorClass::Network,
+            code: -195,
             timed_out: false,
             reason: "a doubt".to_owned(),
         })
@@ -570,4 +571,69 @@ fn what_is_dropped_for_space_while_shipping_goes_on_is_passed() {
     assert_eq!(totals.shipped + totals.dropped, 13_000, "{totals:?}");
     let newest = sink.sink.seqs().into_iter().flatten().max();
     assert_eq!(newest, Some(12_999));
+}
+
+#[test]
+fn no_more_is_handed_over_than_the_drain_rate_allows() {
+    let scratch = Scratch::new();
+    scratch.fill_with("t", 300, &[7; 1000]);
+    let mut options = options();
+    options.drain_rate = std::num::NonZeroU64::new(200_000);
+    // Shorter than the whole takes: being held back by the rate is no silence of the cluster.
+    options.timeout = Some(Duration::from_millis(300));
+    let stop = AtomicBool::new(false);
+    let mut sink = Scripted::new(3, 2);
+    let lane = scratch.store.lane();
+    let drained = ship::drain_into(lane, &mut sink, &options, &stop, &mut |_| {}).unwrap();
+    assert_eq!((drained.shipped, drained.is_empty), (300, true));
+    // One second's worth passes at once, then 100 kB in half a second.
+    assert!(drained.elapsed >= Duration::from_millis(490), "{drained:?}");
+    check_first_copies(&sink, 0..300);
+}
+
+/// Ships within a window of hours; whether it was open.
+fn ships_within(window: &str) -> bool {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..100);
+    let mut options = options();
+    options.drain_window = window.parse().unwrap();
+    options.timeout = Some(Duration::from_millis(300));
+    let stop = AtomicBool::new(false);
+    let mut sink = Scripted::new(4, 2);
+    let mut closed = 0;
+    let lane = scratch.store.lane();
+    let drained = ship::drain_into(lane, &mut sink, &options, &stop, &mut |progress| {
+        if progress.link_state == LinkState::Disabled {
+            let why = format!("outside of the drain window {window}, which opens at");
+            assert!(progress.link.contains(&why), "{}", progress.link);
+            closed += 1;
+            // Longer than the timeout, which does not run while nothing may be sent.
+            stop.store(closed == 3, Ordering::Relaxed);
+        }
+    });
+    let drained = drained.unwrap();
+    assert_eq!(drained.is_empty, closed == 0);
+    assert_eq!(scratch.queued(), if closed == 0 { 0 } else { 100 });
+    drained.is_empty
+}
+
+#[test]
+fn outside_of_the_drain_window_nothing_is_sent_and_no_time_runs_out() {
+    // Again if the first pair saw noon or midnight pass.
+    let is_one_open = || ships_within("00:00-12:00") != ships_within("12:00-24:00");
+    assert!(is_one_open() || is_one_open());
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_before_anything_is_sent() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..10);
+    let mut options = options();
+    options.link.ping_url = Some("https://example.org/".to_owned());
+    let stop = AtomicBool::new(false);
+    let mut sink = Scripted::new(5, 1);
+    let lane = scratch.store.lane();
+    let error = ship::drain_into(lane, &mut sink, &options, &stop, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().starts_with("link.ping_url: "), "{error}");
+    assert_eq!((sink.sent_count, scratch.queued()), (0, 10));
 }

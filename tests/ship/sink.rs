@@ -118,6 +118,7 @@ impl Scripted {
         self.is_spent = true;
         self.trouble = Some(Trouble {
             class: ErrorClass::Fatal,
+            code: -195,
             timed_out: false,
             reason: reason.to_owned(),
         });
@@ -129,6 +130,7 @@ impl Scripted {
                 self.away_polls = polls;
                 self.trouble = Some(Trouble {
                     class: ErrorClass::Network,
+                    code: -195,
                     timed_out: true,
                     reason: "connection reset".to_owned(),
                 });

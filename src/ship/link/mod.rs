@@ -8,7 +8,9 @@
 mod backoff;
 mod ladder;
 mod options;
+mod rate;
 mod rebuild;
+mod window;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -21,6 +23,9 @@ pub(super) use backoff::jittered;
 pub use backoff::{Backoff, Profile};
 pub use ladder::{Ladder, RungState};
 pub use options::LinkOptions;
+pub(super) use rate::DrainRate;
+pub use window::{BadWindow, DrainWindow};
+pub(super) use window::{WindowClock, local_minute};
 
 /// A link that acknowledged something within this time is up, unless its own producer is silent.
 const FRESH: Duration = Duration::from_secs(30);
@@ -41,6 +46,18 @@ pub enum Block {
     Authorization,
     /// It does not speak a version of the protocol that we do.
     Version,
+}
+
+impl Block {
+    /// By the code with which the cluster, or librdkafka for it, turned us away.
+    pub(super) fn of(code: i32) -> Block {
+        match code {
+            // Kafka's protocol guide, "Error Codes"; below zero librdkafka's own.
+            -169 | 33 | 34 | 54 | 58 | 61 | 62 | 66 | 93 => Block::Authentication,
+            -171 | -170 | -165 | 35 | 42 => Block::Version,
+            _ => Block::Authorization,
+        }
+    }
 }
 
 impl fmt::Display for Block {
@@ -222,6 +239,50 @@ impl Link {
         if !matches!(self.settled, Settled::Disabled | Settled::Up) {
             self.is_trying = true;
             self.tries += 1;
+        }
+    }
+
+    /// Sets when to try again. The next try is made at once, and asks the cluster itself.
+    #[allow(dead_code, reason = "a single drain changes no option while it runs")]
+    pub(super) fn set_backoff(&mut self, backoff: Backoff, now: Instant) {
+        self.backoff = backoff;
+        self.next_try = now;
+        self.is_changed = true;
+    }
+
+    /// Not to be used from now on.
+    pub(super) fn disabled(&mut self, why: &str, now: Instant) {
+        self.happened(Event::Disabled, now);
+        self.is_trying = false;
+        self.explain_anew(why);
+    }
+
+    /// To be used again; the first try is made at once.
+    pub(super) fn enabled(&mut self, now: Instant) {
+        if self.settled == Settled::Disabled {
+            self.happened(Event::Enabled, now);
+            self.explain_anew("not tried yet");
+            self.losses = 0;
+            self.next_try = now;
+        }
+    }
+
+    /// The cluster turned the producer away. While something is acknowledged it did so to a
+    /// connection too many, and that is a doubt only.
+    pub(super) fn blocked(&mut self, block: Block, why: &str, now: Instant, random: u64) {
+        if self.is_up() && self.is_up_by_definition(now) {
+            self.explain_anew(why);
+            return;
+        }
+        self.forgive_if_stable(now);
+        let is_news = self.is_trying || next(self.settled, Event::Blocked(block)) != self.settled;
+        self.happened(Event::Blocked(block), now);
+        if self.settled == Settled::Disabled {
+            return;
+        }
+        self.explain_anew(why);
+        if is_news {
+            self.schedule(now, random);
         }
     }
 
@@ -439,56 +500,6 @@ impl Link {
             let _ = write!(text, ": {}", self.why);
         }
         text
-    }
-}
-
-/// What comes from outside of a single drain: an operator's choice, a judgement of error codes.
-#[allow(
-    dead_code,
-    reason = "a drain that runs once changes no option and judges no code yet"
-)]
-impl Link {
-    /// Sets when to try again. The next try is made at once, and asks the cluster itself.
-    pub(super) fn set_backoff(&mut self, backoff: Backoff, now: Instant) {
-        self.backoff = backoff;
-        self.next_try = now;
-        self.is_changed = true;
-    }
-
-    /// Not to be used from now on.
-    pub(super) fn disabled(&mut self, why: &str, now: Instant) {
-        self.happened(Event::Disabled, now);
-        self.is_trying = false;
-        self.explain_anew(why);
-    }
-
-    /// To be used again; the first try is made at once.
-    pub(super) fn enabled(&mut self, now: Instant) {
-        if self.settled == Settled::Disabled {
-            self.happened(Event::Enabled, now);
-            self.explain_anew("not tried yet");
-            self.losses = 0;
-            self.next_try = now;
-        }
-    }
-
-    /// The cluster turned the producer away. While something is acknowledged it did so to a
-    /// connection too many, and that is a doubt only.
-    pub(super) fn blocked(&mut self, block: Block, why: &str, now: Instant, random: u64) {
-        if self.is_up() && self.is_up_by_definition(now) {
-            self.explain_anew(why);
-            return;
-        }
-        self.forgive_if_stable(now);
-        let is_news = self.is_trying || next(self.settled, Event::Blocked(block)) != self.settled;
-        self.happened(Event::Blocked(block), now);
-        if self.settled == Settled::Disabled {
-            return;
-        }
-        self.explain_anew(why);
-        if is_news {
-            self.schedule(now, random);
-        }
     }
 }
 
