@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     kafka::{self, Settings},
-    ship::{self, Drained, ShipOptions},
+    ship::{self, Drained, Held, ShipOptions},
     store::StoreView,
     wal::Options,
 };
@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         ..ShipOptions::default()
     };
     let mut progress = Progress::new("shipping");
-    let drained = ship::drain(store.lane(), &settings, &options, &stop, &mut |now| {
+    let drained = ship::drain(&store, &settings, &options, &stop, &mut |now| {
         is_whole &= now.lost.is_empty();
         super::tell_lost(global, store.lane(), &now.lost);
         progress.records(now.shipped, Some(now.shipped + now.queued));
@@ -87,6 +87,14 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
             "bytes": drained.shipped_bytes,
             "seconds": drained.elapsed.as_secs_f64(),
             "empty": drained.is_empty,
+            "dead_lettered": drained.counters.dead_lettered,
+            "held": drained.held.iter().map(|held| json!({
+                "topic": &*held.topic,
+                "partition": held.partition,
+                "kind": held.why.kind(),
+                "why": held.why.to_string(),
+                "seconds": held.lasted.as_secs(),
+            })).collect::<Vec<_>>(),
             "records": records,
         }))?;
     } else {
@@ -104,8 +112,15 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
         ];
         output::table(&mut output::stdout(), &rows)?;
     }
+    if !drained.held.is_empty() {
+        return Err(held(&drained.held, records).into());
+    }
     if drained.is_empty {
-        return Ok(Exit::Done);
+        return Ok(if drained.counters.dead_lettered > 0 {
+            Exit::Wrong
+        } else {
+            Exit::Done
+        });
     }
     Err(Failure::new(
         Exit::Wrong,
@@ -116,6 +131,18 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
     .into())
 }
 
+/// Names what Kafka does not take, each with its reason.
+fn held(held: &[Held], records: &Records) -> Failure {
+    let told: Vec<String> = held.iter().map(ToString::to_string).collect();
+    let message = format!("{}; {} in the store", told.join("; "), records.waiting());
+    let kind = match held {
+        [only] => only.why.kind(),
+        _ => "held",
+    };
+    Failure::new(Exit::Wrong, kind, message)
+        .next("correct what the cluster complains about, then run it again")
+}
+
 /// Tells why shipping ended; the error says itself what to do where Kafka is the cause.
 pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
     let (exit, kind, next) = match error {
@@ -124,41 +151,12 @@ pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
             "unreachable",
             "look at the address and the network, or give it more time with --timeout",
         ),
-        ship::Error::Spent { .. } => (
-            Exit::Unreachable,
-            "unreachable",
-            "look at the brokers' logs",
-        ),
-        ship::Error::UnknownTopic { .. } => (
+        ship::Error::Held { .. } => (
             Exit::Wrong,
-            "unknown_topic",
-            "create the topic, then run it again",
-        ),
-        ship::Error::Topic { .. } => (
-            Exit::Wrong,
-            "topic",
-            "let this client describe the topic and write to it, then run it again",
-        ),
-        ship::Error::NoPartition { .. } => (
-            Exit::Wrong,
-            "no_partition",
-            "add partitions to the topic, then run it again",
-        ),
-        ship::Error::Refused { .. } => (
-            Exit::Wrong,
-            "refused",
+            "held",
             "correct what the cluster complains about, then run it again",
         ),
-        ship::Error::Undecodable { .. } => (
-            Exit::Wrong,
-            "undecodable",
-            "a newer ferrylog may know it; `ferrylog export` shows its bytes",
-        ),
-        ship::Error::Option { .. } => (
-            Exit::Usage,
-            "configuration",
-            "correct the option, then run it again",
-        ),
+        ship::Error::Option { .. } => (Exit::Usage, "usage", "correct the option"),
         ship::Error::Kafka(error) => return of_kafka(error),
         ship::Error::Store(error) => return failure::of_store(error, &global.data),
     };

@@ -200,6 +200,9 @@ mod tests {
         let payload = Bytes::from(payload);
         let entry = Entry {
             seq: SeqNo::new(7),
+            origin: SeqNo::new(7),
+            time_micros: 1_000_000,
+            raw: payload.clone(),
             message: codec::decode(&payload, 1_000, |_| None).map_err(|reason| Undecodable {
                 raw: payload.clone(),
                 reason,
@@ -259,6 +262,9 @@ mod tests {
     fn a_record_that_is_no_message_keeps_its_bytes() {
         let entry = Entry {
             seq: SeqNo::new(9),
+            origin: SeqNo::new(9),
+            time_micros: 0,
+            raw: Bytes::from_static(b"\x02"),
             message: Err(Undecodable {
                 raw: Bytes::from_static(b"\x02"),
                 reason: codec::DecodeError::Version { found: 2 },

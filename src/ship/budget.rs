@@ -75,7 +75,7 @@ impl Budget {
 
     /// Whether a record of this cost may follow into this partition.
     pub(super) fn has_room(&self, partition: usize, cost: u64) -> bool {
-        let held = self.partitions.get(partition).copied().unwrap_or(0);
+        let held = self.of(partition);
         let limit = self.limit();
         if self.in_flight == 0 {
             return true;
@@ -104,6 +104,18 @@ impl Budget {
         self.partitions[partition] -= cost;
         self.sample_bytes += cost;
         self.ramp_acknowledged += cost;
+    }
+
+    /// A record came back: it takes nothing any more, and says nothing about the link.
+    pub(super) fn give_back(&mut self, partition: usize, cost: u64) {
+        assert!(self.in_flight >= cost, "more came back than was taken");
+        self.in_flight -= cost;
+        self.partitions[partition] -= cost;
+    }
+
+    /// What a partition has in flight.
+    pub(super) fn of(&self, partition: usize) -> u64 {
+        self.partitions.get(partition).copied().unwrap_or(0)
     }
 
     /// Draws the conclusions from what was acknowledged since; to be called once after each poll.

@@ -7,9 +7,9 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::kafka::{self, Failure};
+use super::progress::Held;
+use crate::kafka;
 use crate::store;
-use crate::wal::SeqNo;
 
 /// Why shipping ended before it was done. Nothing is lost: the next run goes on where it ended.
 #[derive(Debug)]
@@ -24,68 +24,22 @@ pub enum Error {
         /// The last reason.
         why: String,
     },
-    /// The cluster does not have the topic. Create it.
-    UnknownTopic {
-        /// The topic.
-        topic: String,
-        /// The first record for it.
-        seq: SeqNo,
+    /// Nothing was acknowledged for too long, and what is left is held. Correct what the cluster
+    /// complains about.
+    Held {
+        /// The partitions that take nothing, each with its reason.
+        held: Vec<Held>,
     },
-    /// The cluster does not tell about the topic. Correct its permissions.
-    Topic {
-        /// The topic.
-        topic: String,
-        /// The first record for it.
-        seq: SeqNo,
-        /// The cluster's answer.
-        source: kafka::Error,
-    },
-    /// The record names a partition its topic does not have. Add partitions to the topic.
-    NoPartition {
-        /// The topic.
-        topic: String,
-        /// The partition the record names.
-        partition: i32,
-        /// How many there are.
-        count: u32,
-        /// The record.
-        seq: SeqNo,
-    },
-    /// The cluster refused a record, or the batch it was in. Correct what it complains about.
-    Refused {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
-        /// The first record that came back.
-        seq: SeqNo,
-        /// The cluster's reason.
-        failure: Failure,
-    },
-    /// The bytes of a record are no message this version knows. A newer version may read it.
-    Undecodable {
-        /// The record.
-        seq: SeqNo,
-        /// What is wrong with the bytes.
-        reason: String,
-    },
-    /// Producers failed one after the other and delivered nothing. Look at the brokers' logs.
-    Spent {
-        /// How many were built.
-        rebuilds: u32,
-        /// Why the last one failed.
-        reason: String,
-    },
-    /// An option makes no sense. Correct it.
+    /// An option makes no sense: it says which. Correct it.
     Option {
-        /// Its key in a configuration.
+        /// Its name.
         key: &'static str,
-        /// What is wrong with its value.
+        /// What is wrong with it.
         reason: String,
     },
     /// The configuration of the client is not accepted. Correct it.
     Kafka(kafka::Error),
-    /// The log could not be read or the cursor not be written.
+    /// A log could not be read, written or its cursor be saved.
     Store(store::Error),
 }
 
@@ -101,44 +55,13 @@ impl fmt::Display for Error {
                 "no usable link to {servers} for {} s: {why}; nothing is lost, try again when there is one",
                 waited.as_secs()
             ),
-            Error::UnknownTopic { topic, seq } => write!(
-                f,
-                "topic `{topic}` does not exist on the cluster (first needed by record {seq}); \
-                 create it and run this again, nothing is lost"
-            ),
-            Error::Topic { topic, seq, .. } => write!(
-                f,
-                "the cluster does not tell about topic `{topic}` (first needed by record {seq})"
-            ),
-            Error::NoPartition {
-                topic,
-                partition,
-                count,
-                seq,
-            } => write!(
-                f,
-                "record {seq} is for partition {partition} of topic `{topic}`, which has {count} \
-                 (0 to {}); add partitions to the topic and run this again, nothing is lost",
-                count.saturating_sub(1)
-            ),
-            Error::Refused {
-                topic,
-                partition,
-                seq,
-                failure,
-            } => write!(
-                f,
-                "topic `{topic}` partition {partition} refuses record {seq} or one sent with it: {failure}; \
-                 correct that and run this again, nothing is lost"
-            ),
-            Error::Undecodable { seq, reason } => write!(
-                f,
-                "record {seq} is no message this version can read: {reason}; it is kept, and so is all behind it"
-            ),
-            Error::Spent { rebuilds, reason } => write!(
-                f,
-                "{rebuilds} producers failed one after the other and delivered nothing: {reason}"
-            ),
+            Error::Held { held } => {
+                f.write_str("what is left is held")?;
+                for held in held {
+                    write!(f, "; {held}")?;
+                }
+                Ok(())
+            }
             Error::Option { key, reason } => write!(f, "{key}: {reason}"),
             Error::Kafka(_) => f.write_str("the Kafka client could not be used"),
             Error::Store(_) => f.write_str("the log could not be shipped from"),
@@ -149,15 +72,9 @@ impl fmt::Display for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Error::Topic { source, .. } | Error::Kafka(source) => Some(source),
+            Error::Kafka(source) => Some(source),
             Error::Store(source) => Some(source),
-            Error::Unreachable { .. }
-            | Error::UnknownTopic { .. }
-            | Error::NoPartition { .. }
-            | Error::Refused { .. }
-            | Error::Undecodable { .. }
-            | Error::Spent { .. }
-            | Error::Option { .. } => None,
+            Error::Unreachable { .. } | Error::Held { .. } | Error::Option { .. } => None,
         }
     }
 }

@@ -1,22 +1,22 @@
-//! What is in flight, in the order in which it was handed over; and what of it is settled.
+//! What of a log is under way: handed over, or left behind for later; and what of it is settled.
 //!
-//! Pure. Must not know Kafka or the log. A token is the place of a record in that order, so that
-//! numbers missing in between (settled before, or void) cost nothing.
+//! Pure. Must not know Kafka or the log. A token is the place of a record in the order in which
+//! they were read, so that numbers missing in between (settled before, or void) cost nothing.
 //!
-//! Invariants: numbers increase along the window; a report counts once, and a token from before a
-//! [`Flight::clear`] counts nothing; the front of the window is never settled, so memory is bounded
-//! by [`WINDOW_MAX`] and the low mark is never behind.
+//! Invariants: numbers increase along the window; a report counts once, and a token that left the
+//! window counts nothing; the front of the window is never settled, so memory is bounded by
+//! [`WINDOW_MAX`] and the low mark is never behind.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::wal::SeqNo;
+use crate::wal::{Class, SeqNo};
 
-/// Most records from the oldest unsettled one to the newest handed over. It bounds memory, and
-/// what may be sent twice after a crash, when one partition lags behind the others.
-pub(super) const WINDOW_MAX: usize = 1 << 20;
+/// Most records from the oldest unsettled one to the newest read. It bounds memory, and what may
+/// be sent twice after a crash, when one partition lags behind the others.
+pub(super) const WINDOW_MAX: usize = 1 << 19;
 
-/// A record that was handed over.
+/// A record that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flown {
     pub(super) seq: SeqNo,
@@ -26,67 +26,133 @@ pub(super) struct Flown {
     pub(super) cost: u32,
     /// Bytes of its key and value.
     pub(super) len: u32,
+    /// When it was handed over, in milliseconds since the shipper began.
+    pub(super) at_millis: u32,
 }
 
+/// Where a record of the window stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
+    /// Read, and left behind: its partition takes nothing now.
+    Waiting,
+    /// Handed over, and not reported.
     InFlight,
-    Settled,
+    /// Settled, and the log does not know it yet.
+    Settled(Class),
     /// Settled, and the log was told.
     Told,
 }
 
-/// Everything in flight.
+/// Everything of one log that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
     /// Token of the front of the window.
     base: u64,
     window: VecDeque<(Flown, State)>,
+    in_flight: usize,
 }
 
 impl Flight {
-    /// Whether one more may be handed over.
-    pub(super) fn has_room(&self) -> bool {
-        self.window.len() < WINDOW_MAX
+    /// How many records the window holds.
+    pub(super) fn len(&self) -> usize {
+        self.window.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.window.is_empty()
+    }
+
+    /// How many were handed over and not reported.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The token and state of a record that was read before.
+    pub(super) fn find(&self, seq: SeqNo) -> Option<(u64, State)> {
+        if self
+            .window
+            .back()
+            .is_none_or(|(newest, _)| newest.seq < seq)
+        {
+            return None;
+        }
+        let index = self.window.partition_point(|(flown, _)| flown.seq < seq);
+        let (flown, state) = self.window.get(index)?;
+        (flown.seq == seq).then_some((self.base + length(index), *state))
     }
 
     /// The token of the record that is pushed next.
     pub(super) fn next_token(&self) -> u64 {
-        self.base + length(&self.window)
+        self.base + length(self.window.len())
     }
 
-    /// A record was handed over with [`Flight::next_token`].
-    pub(super) fn push(&mut self, flown: Flown) {
+    /// A record was read for the first time.
+    pub(super) fn push(&mut self, flown: Flown, state: State) {
         if let Some((newest, _)) = self.window.back() {
-            assert!(newest.seq < flown.seq, "handed over out of order");
+            assert!(newest.seq < flown.seq, "read out of order");
         }
-        self.window.push_back((flown, State::InFlight));
+        self.in_flight += usize::from(state == State::InFlight);
+        self.window.push_back((flown, state));
     }
 
-    /// Looks up what a token stands for.
-    pub(super) fn get(&self, token: u64) -> Option<Flown> {
-        let index = usize::try_from(token.checked_sub(self.base)?).ok()?;
-        self.window.get(index).map(|(flown, _)| *flown)
+    /// A record that was left behind is handed over.
+    pub(super) fn hand_over(&mut self, token: u64, flown: Flown) {
+        if let Some((place, state)) = self.at(token)
+            && *state == State::Waiting
+        {
+            (*place, *state) = (flown, State::InFlight);
+            self.in_flight += 1;
+        }
     }
 
-    /// A record reached its final outcome. `None` if that was known, or it is not in flight.
-    pub(super) fn settle(&mut self, token: u64) -> Option<Flown> {
+    fn at(&mut self, token: u64) -> Option<&mut (Flown, State)> {
         let index = usize::try_from(token.checked_sub(self.base)?).ok()?;
-        let (flown, state) = self.window.get_mut(index)?;
+        self.window.get_mut(index)
+    }
+
+    /// A record that was handed over came back without an outcome.
+    pub(super) fn give_back(&mut self, token: u64) -> Option<Flown> {
+        let (flown, state) = self.at(token)?;
         if *state != State::InFlight {
             return None;
         }
-        *state = State::Settled;
-        Some(*flown)
+        *state = State::Waiting;
+        let flown = *flown;
+        self.in_flight -= 1;
+        Some(flown)
+    }
+
+    /// A record reached its final outcome. `None` if that was known, or it left the window.
+    pub(super) fn settle(&mut self, token: u64, class: Class) -> Option<Flown> {
+        let (flown, state) = self.at(token)?;
+        let before = *state;
+        if matches!(before, State::Settled(_) | State::Told) {
+            return None;
+        }
+        *state = State::Settled(class);
+        let flown = *flown;
+        self.in_flight -= usize::from(before == State::InFlight);
+        Some(flown)
+    }
+
+    /// Everything that was handed over is in doubt: it waits to be handed over again.
+    pub(super) fn recall(&mut self, mut recalled: impl FnMut(Flown)) {
+        for (flown, state) in &mut self.window {
+            if *state == State::InFlight {
+                *state = State::Waiting;
+                recalled(*flown);
+            }
+        }
+        self.in_flight = 0;
     }
 
     /// Hands over runs of settled numbers at the front: the low mark moves past them.
-    pub(super) fn tell_front(&mut self, told: impl FnMut(Range<SeqNo>)) {
+    pub(super) fn tell_front(&mut self, told: impl FnMut(Range<SeqNo>, Class)) {
         let mut runs = Runs::new(told);
         while let Some(&(flown, state)) = self.window.front() {
             match state {
-                State::InFlight => break,
-                State::Settled => runs.add(flown.seq),
+                State::Waiting | State::InFlight => break,
+                State::Settled(class) => runs.add(flown.seq, class),
                 State::Told => {}
             }
             self.window.pop_front();
@@ -95,11 +161,11 @@ impl Flight {
     }
 
     /// Hands over runs of settled numbers behind the front. Walks the whole window: do it seldom.
-    pub(super) fn tell_all(&mut self, told: impl FnMut(Range<SeqNo>)) {
+    pub(super) fn tell_all(&mut self, told: impl FnMut(Range<SeqNo>, Class)) {
         let mut runs = Runs::new(told);
         for (flown, state) in &mut self.window {
-            if *state == State::Settled {
-                runs.add(flown.seq);
+            if let State::Settled(class) = *state {
+                runs.add(flown.seq, class);
                 *state = State::Told;
             }
         }
@@ -110,48 +176,48 @@ impl Flight {
         self.window.front().map(|(flown, _)| *flown)
     }
 
-    /// Forgets what is in flight: its outcome is in doubt. Tell all that is settled before.
-    pub(super) fn clear(&mut self) {
-        let untold = self.window.iter().any(|(_, s)| *s == State::Settled);
-        assert!(!untold, "the log was not told of all that is settled");
-        self.base += length(&self.window);
-        self.window.clear();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.window.is_empty()
+    /// The records that wait, from this number on, oldest first.
+    pub(super) fn waiting_from(&self, seq: SeqNo) -> impl Iterator<Item = Flown> {
+        let from = self.window.partition_point(|(flown, _)| flown.seq < seq);
+        let waits = |&&(_, state): &&(Flown, State)| state == State::Waiting;
+        let found = self.window.range(from..).filter(waits);
+        found.map(|(flown, _)| *flown)
     }
 }
 
-fn length(window: &VecDeque<(Flown, State)>) -> u64 {
-    u64::try_from(window.len()).unwrap_or(u64::MAX)
+fn length(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-/// Joins neighbouring numbers into half-open ranges; the last one is handed over on drop.
-struct Runs<F: FnMut(Range<SeqNo>)> {
+/// Joins neighbouring numbers of one class into half-open ranges; the last one is handed over on
+/// drop.
+struct Runs<F: FnMut(Range<SeqNo>, Class)> {
     told: F,
-    run: Option<Range<SeqNo>>,
+    run: Option<(Range<SeqNo>, Class)>,
 }
 
-impl<F: FnMut(Range<SeqNo>)> Runs<F> {
+impl<F: FnMut(Range<SeqNo>, Class)> Runs<F> {
     fn new(told: F) -> Runs<F> {
         Runs { told, run: None }
     }
 
-    fn add(&mut self, seq: SeqNo) {
+    fn add(&mut self, seq: SeqNo, class: Class) {
         match &mut self.run {
-            Some(run) if run.end == seq => run.end = seq + 1,
+            Some((run, of)) if run.end == seq && *of == class => run.end = seq + 1,
             _ => {
-                let begun = self.run.replace(seq..seq + 1);
-                begun.into_iter().for_each(&mut self.told);
+                if let Some((run, class)) = self.run.replace((seq..seq + 1, class)) {
+                    (self.told)(run, class);
+                }
             }
         }
     }
 }
 
-impl<F: FnMut(Range<SeqNo>)> Drop for Runs<F> {
+impl<F: FnMut(Range<SeqNo>, Class)> Drop for Runs<F> {
     fn drop(&mut self) {
-        self.run.take().into_iter().for_each(&mut self.told);
+        if let Some((run, class)) = self.run.take() {
+            (self.told)(run, class);
+        }
     }
 }
 
@@ -159,26 +225,35 @@ impl<F: FnMut(Range<SeqNo>)> Drop for Runs<F> {
 mod tests {
     use super::*;
 
-    fn push(flight: &mut Flight, seq: u64) -> u64 {
-        let token = flight.next_token();
-        flight.push(Flown {
+    fn flown(seq: u64) -> Flown {
+        Flown {
             seq: SeqNo::new(seq),
             partition: 0,
             cost: 1,
             len: 1,
-        });
+            at_millis: 0,
+        }
+    }
+
+    fn push(flight: &mut Flight, seq: u64) -> u64 {
+        let token = flight.next_token();
+        flight.push(flown(seq), State::InFlight);
         token
+    }
+
+    fn ship(flight: &mut Flight, token: u64) -> Option<Flown> {
+        flight.settle(token, Class::Shipped)
     }
 
     fn front(flight: &mut Flight) -> Vec<Range<u64>> {
         let mut told = Vec::new();
-        flight.tell_front(|run| told.push(run.start.get()..run.end.get()));
+        flight.tell_front(|run, _| told.push(run.start.get()..run.end.get()));
         told
     }
 
     fn all(flight: &mut Flight) -> Vec<Range<u64>> {
         let mut told = Vec::new();
-        flight.tell_all(|run| told.push(run.start.get()..run.end.get()));
+        flight.tell_all(|run, _| told.push(run.start.get()..run.end.get()));
         told
     }
 
@@ -188,16 +263,16 @@ mod tests {
         let mut flight = Flight::default();
         let tokens: Vec<u64> = (10..20).map(|seq| push(&mut flight, seq)).collect();
         for &i in &[3, 1, 2, 5, 8] {
-            assert!(flight.settle(tokens[i]).is_some());
+            assert!(ship(&mut flight, tokens[i]).is_some());
         }
         assert_eq!(front(&mut flight), []);
         assert_eq!(flight.front().map(|f| f.seq), Some(SeqNo::new(10)));
-        flight.settle(tokens[0]);
+        ship(&mut flight, tokens[0]);
         assert_eq!(front(&mut flight), [10..14]);
         assert_eq!(flight.front().map(|f| f.seq), Some(SeqNo::new(14)));
         assert_eq!(all(&mut flight), [15..16, 18..19]);
         // Told once, and not again when the front passes over it.
-        flight.settle(tokens[4]);
+        ship(&mut flight, tokens[4]);
         assert_eq!(front(&mut flight), [14..15]);
         assert_eq!(all(&mut flight), []);
     }
@@ -210,7 +285,7 @@ mod tests {
             .into();
         tokens
             .iter()
-            .for_each(|&t| assert!(flight.settle(t).is_some()));
+            .for_each(|&t| assert!(ship(&mut flight, t).is_some()));
         assert_eq!(front(&mut flight), [1..3, 1 << 40..(1 << 40) + 2]);
         assert!(flight.is_empty());
     }
@@ -219,27 +294,50 @@ mod tests {
     fn a_report_counts_once() {
         let mut flight = Flight::default();
         let token = push(&mut flight, 7);
-        assert!(flight.settle(token).is_some());
-        assert!(flight.settle(token).is_none());
+        assert!(ship(&mut flight, token).is_some());
+        assert!(ship(&mut flight, token).is_none());
         front(&mut flight);
-        assert!(flight.settle(token).is_none());
-        assert!(flight.settle(token + 1).is_none());
+        assert!(ship(&mut flight, token).is_none());
+        assert!(ship(&mut flight, token + 1).is_none());
     }
 
     #[test]
-    fn a_report_from_before_a_clear_counts_nothing() {
+    fn what_was_recalled_waits_and_is_settled_by_the_report_of_its_next_flight() {
         let mut flight = Flight::default();
-        let old = push(&mut flight, 7);
-        flight.clear();
-        let new = push(&mut flight, 7);
-        assert_ne!(old, new);
-        assert!(flight.settle(old).is_none());
-        assert_eq!(flight.settle(new).map(|f| f.seq), Some(SeqNo::new(7)));
+        let tokens: Vec<u64> = (3..6).map(|seq| push(&mut flight, seq)).collect();
+        ship(&mut flight, tokens[1]);
+        let mut recalled = Vec::new();
+        flight.recall(|flown| recalled.push(flown.seq.get()));
+        assert_eq!((recalled, flight.in_flight()), (vec![3, 5], 0));
+        assert_eq!(
+            flight.find(SeqNo::new(3)),
+            Some((tokens[0], State::Waiting))
+        );
+        let told = Some((tokens[1], State::Settled(Class::Shipped)));
+        assert_eq!(flight.find(SeqNo::new(4)), told);
+        assert_eq!(flight.find(SeqNo::new(6)), None);
+        flight.hand_over(tokens[0], flown(3));
+        assert_eq!(flight.in_flight(), 1);
+        assert!(ship(&mut flight, tokens[0]).is_some());
+        assert_eq!(front(&mut flight), [3..5]);
+        assert_eq!(flight.find(SeqNo::new(4)), None);
     }
 
     #[test]
-    #[should_panic(expected = "out of order")]
-    fn records_are_handed_over_in_order() {
+    fn runs_are_parted_by_class() {
+        let mut flight = Flight::default();
+        for (seq, class) in [(0, Class::Shipped), (1, Class::Moved), (2, Class::Moved)] {
+            let token = push(&mut flight, seq);
+            flight.settle(token, class);
+        }
+        let mut told = Vec::new();
+        flight.tell_front(|run, class| told.push((run.start.get()..run.end.get(), class)));
+        assert_eq!(told, [(0..1, Class::Shipped), (1..3, Class::Moved)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "read out of order")]
+    fn records_are_read_in_order() {
         let mut flight = Flight::default();
         push(&mut flight, 7);
         push(&mut flight, 7);

@@ -1,26 +1,35 @@
-//! The loop: read, hand over, poll, settle, tend the link, again.
+//! The loop: read, place, poll, settle, tend the link, care for what was left behind, again.
 //!
-//! Owns the order of these steps for one lane and one sink; the promise stands in [`super`], what is
-//! done about a link or a producer that fails in `tend`.
+//! Owns the order of these steps for one cluster and the logs that are shipped to it; the promise
+//! stands in [`super`]. What becomes of a record is decided in `place`, what a refusal means in
+//! `judge`, what is done for partitions that take nothing in `care`, and about a link or producer
+//! that fails in `tend`.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::mem;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::budget::{self, Budget};
+use super::budget::Budget;
+use super::health::{Health, HoldReason};
+use super::judge::{Refused, TopicMemory};
 use super::link::{DrainRate, Link, WindowClock};
-use super::settle::{Flight, Flown};
-use super::topics::{Topic, Topics};
-use super::{Drained, Error, ID_HEADER, Progress, ShipOptions, Sink, Until, partition};
-use crate::kafka::{ErrorClass, Failure, Outcome, Outgoing, Report, SendError};
-use crate::message::Message;
-use crate::store::{self, Entry, Lane, LaneReader};
-use crate::wal::{self, Class, Gap, SeqNo};
+use super::place::{Placed, source_of};
+use super::progress::{Counters, Drained, Progress};
+use super::retry::Replacement;
+use super::share::Share;
+use super::source::Source;
+use super::topics::Topics;
+use super::{Error, ShipOptions, Sink, Until};
+use crate::kafka::{ErrorClass, Failure, Outcome, Report};
+use crate::store::{Store, Stream};
+use crate::wal::{Class, SeqNo};
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
 const RECORDS_PER_TURN: usize = 2048;
+
+/// Records of one lane before it is asked again whose turn it is.
+const RECORDS_PER_SHARE: usize = 32;
 
 /// How long a poll waits when there is nothing to hand over; doubled while nothing is reported, so
 /// that a gateway's processor may sleep on a slow link.
@@ -40,13 +49,6 @@ const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A record that was read and not handed over.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) seq: SeqNo,
-    pub(super) message: Message,
-}
-
 /// How a turn of handing over ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
@@ -54,125 +56,160 @@ enum Turn {
     More,
     /// Link, budget or queue hold the next record back.
     Held,
-    /// Everything on disk was handed over.
+    /// Everything on disk was read.
     Dry,
 }
 
 pub(super) struct Shipper<'a, S: Sink> {
-    pub(super) lane: &'a Lane,
+    pub(super) store: &'a Store,
     pub(super) sink: &'a mut S,
     pub(super) options: &'a ShipOptions,
     stop: &'a AtomicBool,
     progress: &'a mut dyn FnMut(&Progress),
 
-    pub(super) reader: LaneReader<'a>,
-    /// Below this, a record may be settled already, by an earlier run or an earlier producer.
-    pub(super) settled_below: SeqNo,
-    pub(super) pending: Option<Pending>,
+    pub(super) sources: Vec<Source<'a>>,
+    share: Share,
     pub(super) topics: Topics,
+    /// By partition index.
+    pub(super) health: Vec<Health>,
+    /// By the topic's number.
+    pub(super) memory: Vec<TopicMemory>,
     pub(super) budget: Budget,
-    pub(super) flight: Flight,
     pub(super) link: Link,
-    rate: DrainRate,
+    pub(super) rate: DrainRate,
     pub(super) window: WindowClock,
     /// When something was last acknowledged, the link came up, or there was nothing to ship.
     pub(super) progressed: Instant,
+    /// When anything was last acknowledged.
+    pub(super) acknowledged: Option<Instant>,
     /// Why a link that counts as up is doubted.
     pub(super) doubt: Option<String>,
     /// Why the producer is spent.
     pub(super) spent: Option<String>,
-    /// The oldest record that was refused.
-    refused: Option<(Flown, Failure)>,
-    /// What was given up and not told yet.
-    lost: Vec<Gap>,
+    /// Whether a refusal spent it.
+    pub(super) was_refused: bool,
+    /// Whether nothing was acknowledged since the producer was replaced.
+    pub(super) is_unproven: bool,
+    /// What came back in the poll that is being taken in.
+    pub(super) refusals: Vec<Refused>,
+    /// What the cluster said last to something it might take later.
+    pub(super) last_failure: Option<Failure>,
+    /// Partitions with a record to give up, because another one was taken.
+    pub(super) doomed: Vec<usize>,
+    /// What goes in the place of records.
+    pub(super) replaced: HashMap<(usize, SeqNo), Replacement>,
+    /// Records that were appended to a parking log in this turn: source, log, token.
+    pub(super) parked: Vec<(usize, usize, u64)>,
+    /// Bytes that wait in parking logs.
+    pub(super) parked_bytes: u64,
+    /// Why and when nothing more could be parked.
+    pub(super) parking_failed: Option<(String, Instant)>,
+    /// Something changed that `care` has to look at at once.
+    pub(super) needs_care: bool,
+    pub(super) cared: Instant,
 
-    /// The value of the identity header: the log's id and `-`, then the number.
-    id: String,
-    id_prefix_len: usize,
+    /// The value of the identity header: the lane's log id and `-`, then the number.
+    pub(super) id: String,
+    pub(super) id_prefix_len: usize,
+    pub(super) id_lane: Option<usize>,
     reports: Vec<Report>,
     /// Polls in a row that brought nothing.
     quiet_polls: u32,
-    started: Instant,
+    pub(super) started: Instant,
     told: Instant,
     shown: Instant,
     shown_shipped: u64,
-    shipped: u64,
-    shipped_bytes: u64,
-    pub(super) rebuilds: u32,
-    pub(super) rebuilds_in_vain: u32,
+    pub(super) counters: Counters,
 }
 
 impl<'a, S: Sink> Shipper<'a, S> {
     pub(super) fn new(
-        lane: &'a Lane,
+        store: &'a Store,
         sink: &'a mut S,
         options: &'a ShipOptions,
         stop: &'a AtomicBool,
         progress: &'a mut dyn FnMut(&Progress),
     ) -> Shipper<'a, S> {
         let now = Instant::now();
-        let marks = lane.marks();
-        let id = format!("{}-", lane.log_id());
-        Shipper {
-            lane,
+        let lanes = store.lanes();
+        let mut shipper = Shipper {
+            store,
             sink,
             options,
             stop,
             progress,
-            reader: lane.reader(marks.acked),
-            settled_below: marks.next,
-            pending: None,
+            sources: Vec::new(),
+            share: Share::new(lanes.iter().map(crate::store::Lane::weight)),
             topics: Topics::default(),
+            health: Vec::new(),
+            memory: Vec::new(),
             budget: Budget::new(options.max_in_flight_bytes),
-            flight: Flight::default(),
             link: Link::new(options.link.backoff(), now),
             rate: DrainRate::new(options.drain_rate, now),
             window: WindowClock::new(),
             progressed: now,
+            acknowledged: None,
             doubt: None,
             spent: None,
-            refused: None,
-            lost: Vec::new(),
-            id_prefix_len: id.len(),
-            id,
+            was_refused: false,
+            is_unproven: false,
+            refusals: Vec::new(),
+            last_failure: None,
+            doomed: Vec::new(),
+            replaced: HashMap::new(),
+            parked: Vec::new(),
+            parked_bytes: 0,
+            parking_failed: None,
+            needs_care: false,
+            cared: now,
+            id: String::new(),
+            id_prefix_len: 0,
+            id_lane: None,
             reports: Vec::new(),
             quiet_polls: 0,
             started: now,
             told: now,
             shown: now,
             shown_shipped: 0,
-            shipped: 0,
-            shipped_bytes: 0,
-            rebuilds: 0,
-            rebuilds_in_vain: 0,
+            counters: Counters::default(),
+        };
+        for (place, lane) in lanes.iter().enumerate() {
+            let source = Source::new(Stream::of_lane(lane), place);
+            shipper.sources.push(source);
         }
+        shipper
     }
 
-    /// Ships until done, stopped or failed; then settles what is known and saves the cursor.
+    /// Ships until done, stopped or failed; then settles what is known and saves the cursors.
     pub(super) fn run(mut self) -> Result<Drained, Error> {
+        self.meet_parked()?;
         let ended = self.carry();
         // Whatever the end, what is in flight may still arrive: the less is sent twice.
         if self.link.is_up() {
             self.finish_flight(self.options.stop_grace);
         }
         self.tell_all();
-        let saved = self.lane.save_cursor();
+        let saved: Result<Vec<()>, _> = self
+            .sources
+            .iter()
+            .map(|source| source.stream.save_cursor())
+            .collect();
         self.show_progress(Instant::now());
         let is_empty = ended?;
-        if let Some(error) = self.refusal() {
-            return Err(error);
-        }
         saved?;
         Ok(Drained {
-            shipped: self.shipped,
-            shipped_bytes: self.shipped_bytes,
-            rebuilds: self.rebuilds,
+            counters: self.counters.clone(),
+            shipped: self.counters.shipped,
+            shipped_bytes: self.counters.shipped_bytes,
+            rebuilds: self.counters.rebuilds,
             is_empty,
+            held: self.all_held(Instant::now()),
             elapsed: self.started.elapsed(),
         })
     }
 
-    /// The loop. True when the lane is empty, false when told to stop.
+    /// The loop. True when everything is empty, false when told to stop or when nothing is left
+    /// but what is held.
     fn carry(&mut self) -> Result<bool, Error> {
         while !self.stop.load(Ordering::Relaxed) {
             let turn = self.hand_over(Instant::now())?;
@@ -182,16 +219,18 @@ impl<'a, S: Sink> Shipper<'a, S> {
                     POLL_WAIT * (1 << (self.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX))
                 }
             };
-            let now = self.collect(wait);
-            if let Some(error) = self.refusal() {
-                return Err(error);
-            }
+            let now = self.collect(wait)?;
             self.tend(now)?;
-            if turn == Turn::Dry && self.flight.is_empty() && self.pending.is_none() {
-                if self.options.until == Until::Empty && self.lane.totals().queued == 0 {
-                    return Ok(true);
+            if turn == Turn::Dry && !self.is_busy() {
+                if self.options.until == Until::Empty {
+                    if self.queued() == 0 {
+                        return Ok(true);
+                    }
+                    if self.is_stuck(now) {
+                        return Ok(false);
+                    }
                 }
-                self.lane.wait_durable(self.reader.position(), IDLE_WAIT);
+                self.rest();
             }
             if now.saturating_duration_since(self.shown) >= PROGRESS_INTERVAL {
                 self.show_progress(now);
@@ -200,151 +239,103 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(false)
     }
 
+    /// Waits for something new in the lanes.
+    fn rest(&self) {
+        let lanes = self.store.lanes().len();
+        let wait = IDLE_WAIT / u32::try_from(lanes.max(1)).unwrap_or(1);
+        for source in self.sources.iter().take(lanes) {
+            let position = source.position();
+            if source.stream.wait_durable(position, wait) > position {
+                return;
+            }
+        }
+    }
+
+    /// Whether something was handed over and not reported.
+    pub(super) fn is_busy(&self) -> bool {
+        self.sources.iter().any(|s| s.flight.in_flight() > 0)
+    }
+
     /// Hands records over until something holds the next one back.
     fn hand_over(&mut self, now: Instant) -> Result<Turn, Error> {
-        for _ in 0..RECORDS_PER_TURN {
-            let next = match self.pending.take() {
-                Some(pending) => pending,
-                None => match self.read()? {
-                    Some(read) => read,
-                    None => return Ok(Turn::Dry),
-                },
+        if !self.link.is_up() {
+            return self.look(now);
+        }
+        self.care(now)?;
+        let mut ready: Vec<bool> = vec![true; self.store.lanes().len()];
+        let mut turn = Turn::Dry;
+        let mut left = RECORDS_PER_TURN;
+        while left > 0 {
+            let Some(lane) = self.share.next(|lane| ready[lane]) else {
+                break;
             };
-            if !self.link.is_up() || !self.send(&next, now)? {
-                self.pending = Some(next);
-                return Ok(Turn::Held);
+            let (bytes, ended) = self.advance(lane, now)?;
+            self.share
+                .charge(lane, usize::try_from(bytes).unwrap_or(usize::MAX));
+            left = left.saturating_sub(RECORDS_PER_SHARE);
+            if ended != Turn::More {
+                ready[lane] = false;
+            }
+            if ended == Turn::Held {
+                turn = Turn::Held;
             }
         }
-        Ok(Turn::More)
+        self.settle_parked()?;
+        Ok(if left == 0 { Turn::More } else { turn })
     }
 
-    /// The next record on disk. What cannot be read is given up and told at once; what was dropped for
-    /// space meanwhile is passed.
-    fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
-        let mut read_anew = false;
-        loop {
-            match self.reader.next() {
-                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
-                    match self.lane.give_up(&mut self.reader)? {
-                        Some(gap) => {
-                            self.lost.push(gap);
-                            self.show_progress(Instant::now());
-                        }
-                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
-                        None => read_anew = true,
-                    }
-                }
-                Err(store::Error::Log(wal::Error::Released { first })) => {
-                    self.reader = self.lane.reader(first);
-                }
-                entry => return Ok(entry?),
+    /// Without a link: whether there is anything to ship, and for which topic.
+    fn look(&mut self, _: Instant) -> Result<Turn, Error> {
+        let mut turn = Turn::Dry;
+        for source in &mut self.sources {
+            if let Some(entry) = source.read()? {
+                source.pending = Some(entry);
+                turn = Turn::Held;
+            } else if !source.flight.is_empty() {
+                turn = Turn::Held;
             }
         }
+        Ok(turn)
     }
 
-    /// The next record on disk that is not settled.
-    fn read(&mut self) -> Result<Option<Pending>, Error> {
-        while let Some(entry) = self.next_entry()? {
-            let seq = entry.seq;
-            if seq < self.settled_below && self.lane.is_settled(seq) {
+    /// Places a few records of a lane; what is parked of it goes first.
+    fn advance(&mut self, lane: usize, now: Instant) -> Result<(u64, Turn), Error> {
+        let (mut bytes, mut turn) = (0, Turn::Dry);
+        for source in (0..self.sources.len()).rev() {
+            if self.sources[source].lane != lane {
                 continue;
             }
-            let message = entry.message.map_err(|undecodable| Error::Undecodable {
-                seq,
-                reason: undecodable.reason.to_string(),
-            })?;
-            return Ok(Some(Pending { seq, message }));
-        }
-        Ok(None)
-    }
-
-    /// Hands one record to the sink; false if it has to wait.
-    fn send(&mut self, next: &Pending, now: Instant) -> Result<bool, Error> {
-        let Pending { seq, message } = next;
-        let Some(topic) = self.topic(next, now)? else {
-            return Ok(false);
-        };
-        let partition = chosen_partition(*seq, message, topic.count)?;
-        let index = topic.index(partition);
-
-        self.id.truncate(self.id_prefix_len);
-        // Writing to a string cannot fail.
-        let _ = write!(self.id, "{seq}");
-        let own = [(ID_HEADER, Some(self.id.as_bytes()))];
-        let own = if self.options.id_header {
-            &own[..]
-        } else {
-            &[]
-        };
-        let joined: Vec<_>;
-        let headers = if message.headers().next().is_none() {
-            own
-        } else {
-            let given = message.headers().map(|h| (h.name, h.value));
-            joined = given.chain(own.iter().copied()).collect();
-            &joined[..]
-        };
-
-        let key = message.key.as_deref();
-        let value = message.value.as_deref();
-        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        let cost = budget::cost(len, headers);
-        if !self.flight.has_room() || !self.budget.has_room(index, cost) {
-            return Ok(false);
-        }
-        if !self.rate.has_room(now) {
-            if self.flight.is_empty() {
-                self.nothing_asked(now);
+            for _ in 0..RECORDS_PER_SHARE {
+                let Some(entry) = self.sources[source].read()? else {
+                    break;
+                };
+                match self.place(source, &entry, now)? {
+                    Placed::Sent(cost) => bytes += cost,
+                    Placed::Done => {}
+                    Placed::Full => {
+                        self.sources[source].pending = Some(entry);
+                        if turn == Turn::Dry {
+                            turn = Turn::Held;
+                        }
+                        break;
+                    }
+                }
+                turn = Turn::More;
             }
-            return Ok(false);
-        }
-        let flown = Flown {
-            seq: *seq,
-            partition: u32::try_from(index).unwrap_or(u32::MAX),
-            cost: u32::try_from(cost).unwrap_or(u32::MAX),
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-        };
-        let sent = self.sink.send(&Outgoing {
-            topic: &message.topic,
-            partition: i32::try_from(partition).unwrap_or(i32::MAX),
-            key,
-            value,
-            headers,
-            timestamp_millis: message.timestamp_millis,
-            token: self.flight.next_token(),
-        });
-        match sent {
-            Ok(()) => {
-                self.flight.push(flown);
-                self.budget.take(index, u64::from(flown.cost), now);
-                self.rate.take(u64::from(flown.len));
-            }
-            Err(SendError::QueueFull) => return Ok(false),
-            Err(SendError::Failed(failure)) => {
-                self.failed(flown, failure);
-                return Ok(false);
+            if !self.sources[source].lost.is_empty() {
+                self.show_progress(Instant::now());
             }
         }
-        Ok(true)
+        Ok((bytes, turn))
     }
 
-    /// What is known of a record's topic, asking the cluster if need be; `None` if it is silent.
-    fn topic(&mut self, next: &Pending, now: Instant) -> Result<Option<Topic>, Error> {
-        let known = self.topics.get(&next.message.topic);
-        if known.is_some() {
-            return Ok(known);
-        }
-        self.ask(&next.message.topic, next.seq, now)?;
-        Ok(self.topics.get(&next.message.topic))
-    }
-
-    /// Polls the sink, settles what was acknowledged, keeps what failed for the judge. Returns
-    /// the time after the poll.
-    fn collect(&mut self, wait: Duration) -> Instant {
+    /// Polls the sink, settles what was acknowledged, and judges what came back. Returns the time
+    /// after the poll.
+    fn collect(&mut self, wait: Duration) -> Result<Instant, Error> {
         let mut reports = mem::take(&mut self.reports);
         self.sink.poll(wait, &mut reports);
         let now = Instant::now();
-        let shipped_before = self.shipped;
+        let shipped_before = self.counters.shipped;
         self.quiet_polls = if reports.is_empty() {
             self.quiet_polls.saturating_add(1)
         } else {
@@ -352,115 +343,174 @@ impl<'a, S: Sink> Shipper<'a, S> {
         };
         for report in reports.drain(..) {
             match report.outcome {
-                Outcome::Delivered { .. } => {
-                    if let Some(flown) = self.flight.settle(report.token) {
-                        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
-                        self.budget.acknowledge(index, u64::from(flown.cost));
-                        self.shipped += 1;
-                        self.shipped_bytes += u64::from(flown.len);
-                    }
+                Outcome::Delivered { .. } => self.delivered(report.token, now),
+                Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => {
+                    self.delivered(report.token, now);
                 }
-                Outcome::Failed(failure) => {
-                    // It stays unsettled: the next producer, or the next run, sends it again.
-                    if let Some(flown) = self.flight.get(report.token) {
-                        self.failed(flown, failure);
-                    }
-                }
+                Outcome::Failed(failure) => self.came_back(report.token, failure),
             }
         }
         self.reports = reports;
-        if self.shipped > shipped_before {
-            self.rebuilds_in_vain = 0;
+        if self.counters.shipped > shipped_before {
             self.progressed = now;
+            self.is_unproven = false;
+            self.acknowledged = Some(now);
             self.link_acknowledged(now);
             self.budget.measure(now);
-            let lane = self.lane;
-            self.flight
-                .tell_front(|run| lane.settle(run, Class::Shipped));
+            self.tell_front();
+        }
+        self.judge(now)?;
+        for index in mem::take(&mut self.doomed) {
+            self.exhausted(index, now)?;
         }
         if now.saturating_duration_since(self.told) >= TELL_INTERVAL {
             self.tell_all();
             self.told = now;
         }
-        now
+        Ok(now)
     }
 
-    pub(super) fn tell_all(&mut self) {
-        let lane = self.lane;
-        let settle = |run| lane.settle(run, Class::Shipped);
-        self.flight.tell_front(settle);
-        self.flight.tell_all(settle);
-    }
-
-    /// Remembers a failure by what it means; what is done about it is decided by the loop.
-    fn failed(&mut self, flown: Flown, failure: Failure) {
-        match failure.class {
-            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held | ErrorClass::Blocked => {
-                let is_older = |(oldest, _): &(Flown, Failure)| flown.seq < oldest.seq;
-                if self.refused.as_ref().is_none_or(is_older) {
-                    self.refused = Some((flown, failure));
-                }
+    fn delivered(&mut self, token: u64, now: Instant) {
+        let (place, token) = source_of(token);
+        let Some(source) = self.sources.get_mut(place) else {
+            return;
+        };
+        let Some(flown) = source.flight.settle(token, Class::Shipped) else {
+            return;
+        };
+        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
+        self.budget.acknowledge(index, u64::from(flown.cost));
+        self.counters.shipped += 1;
+        self.counters.shipped_bytes += u64::from(flown.len);
+        let took = self.millis(now).saturating_sub(flown.at_millis);
+        self.counters.delivery.record(took);
+        let health = &mut self.health[index];
+        self.needs_care |= health.acknowledged(flown.seq, now);
+        if let Some((seq, count)) = health.attempted {
+            if seq == flown.seq {
+                health.attempted = None;
+            } else if count >= self.options.retry.max_attempts {
+                self.doomed.push(index);
             }
+        }
+        if !self.replaced.is_empty() {
+            self.replaced.remove(&(place, flown.seq));
+        }
+        let ordinal = self.ordinal(index);
+        self.memory[ordinal].verdicts = 0;
+    }
+
+    /// A record came back: it waits for its next turn.
+    fn came_back(&mut self, token: u64, failure: Failure) {
+        let (place, token) = source_of(token);
+        let Some(source) = self.sources.get_mut(place) else {
+            return;
+        };
+        let Some(flown) = source.flight.give_back(token) else {
+            return;
+        };
+        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
+        source.leave(index, flown.seq);
+        self.needs_care = true;
+        self.budget.give_back(index, u64::from(flown.cost));
+        self.health[index].came_back();
+        match failure.class {
             // librdkafka gave the record back although it may try for ever: only a new producer
             // takes it again in order.
-            _ => {
+            ErrorClass::Fatal | ErrorClass::Network => {
                 self.spent.get_or_insert_with(|| failure.to_string());
             }
+            _ => self.refused(place, index, flown.seq, &failure),
         }
     }
 
-    /// The error for a refused record, if one was.
-    pub(super) fn refusal(&mut self) -> Option<Error> {
-        let (flown, failure) = self.refused.take()?;
-        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
-        let (topic, partition) = self.topics.named(index)?;
-        Some(Error::Refused {
-            topic: topic.to_string(),
-            partition,
-            seq: flown.seq,
-            failure,
-        })
+    fn tell_front(&mut self) {
+        for source in &mut self.sources {
+            let stream = source.stream;
+            source
+                .flight
+                .tell_front(|run, class| stream.settle(run, class));
+        }
+    }
+
+    pub(super) fn tell_all(&mut self) {
+        self.tell_front();
+        for source in &mut self.sources {
+            let stream = source.stream;
+            source
+                .flight
+                .tell_all(|run, class| stream.settle(run, class));
+        }
     }
 
     /// Polls until everything in flight is reported, or `grace` is over.
     pub(super) fn finish_flight(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        while self.sink.in_flight() > 0 && Instant::now() < deadline {
-            self.collect(POLL_WAIT);
+        while self.sink.in_flight() > self.stuck() && Instant::now() < deadline {
+            if self.collect(POLL_WAIT).is_err() {
+                return;
+            }
         }
+    }
+
+    /// Records handed over to partitions that owe an answer for long.
+    fn stuck(&self) -> usize {
+        let silent = |health: &&Health| matches!(health.held(), Some((HoldReason::Silent, _)));
+        let stuck = self.health.iter().filter(silent);
+        stuck.map(|health| health.outstanding).sum()
+    }
+
+    /// Records without an outcome, in all logs.
+    pub(super) fn queued(&self) -> u64 {
+        let queued = self.sources.iter().map(|s| s.stream.totals().queued);
+        queued.sum()
+    }
+
+    /// The number of an index's topic.
+    pub(super) fn ordinal(&self, index: usize) -> usize {
+        self.topics
+            .named(index)
+            .map_or(0, |(_, topic, _)| topic.ordinal)
+    }
+
+    /// Milliseconds since the shipper began.
+    pub(super) fn millis(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.started);
+        u32::try_from(since.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// Makes the lists that go by partition and topic as long as there are of them.
+    pub(super) fn fit_lists(&mut self, now: Instant) {
+        self.health
+            .resize_with(self.topics.indexes(), || Health::new(now));
+        self.memory
+            .resize_with(self.topics.len(), TopicMemory::default);
     }
 
     fn show_progress(&mut self, now: Instant) {
         let millis = now.saturating_duration_since(self.shown).as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
-        (self.progress)(&Progress {
-            shipped: self.shipped,
-            shipped_bytes: self.shipped_bytes,
-            queued: self.lane.totals().queued,
+        let shipped = self.counters.shipped;
+        let lost = self.sources.iter_mut().flat_map(|s| mem::take(&mut s.lost));
+        let lost = lost.collect();
+        let progress = Progress {
+            shipped,
+            shipped_bytes: self.counters.shipped_bytes,
+            queued: self.queued(),
             in_flight: self.sink.in_flight(),
-            records_per_second: (self.shipped - self.shown_shipped).saturating_mul(1000) / millis,
+            records_per_second: (shipped - self.shown_shipped).saturating_mul(1000) / millis,
             link_state: self.link.state(),
             link: self.link.sentence(now),
             link_changes: self.link.changes(),
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),
-            lost: mem::take(&mut self.lost),
-        });
+            why: self.why(now),
+            held: self.all_held(now),
+            counters: self.counters.clone(),
+            lost,
+        };
+        (self.progress)(&progress);
         self.shown = now;
-        self.shown_shipped = self.shipped;
+        self.shown_shipped = shipped;
     }
-}
-
-/// The partition a record names, else the one its key or number chooses.
-fn chosen_partition(seq: SeqNo, message: &Message, count: NonZeroU32) -> Result<u32, Error> {
-    let Some(named) = message.partition else {
-        return Ok(partition::choose(seq, message.key.as_deref(), count));
-    };
-    let valid = u32::try_from(named).ok().filter(|&n| n < count.get());
-    valid.ok_or_else(|| Error::NoPartition {
-        topic: message.topic.to_string(),
-        partition: named,
-        count: count.get(),
-        seq,
-    })
 }

@@ -6,16 +6,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::health::HoldReason;
 use super::link::{Block, LinkState, local_minute};
 use super::shipper::Shipper;
 use super::{Error, Sink};
-use crate::kafka::{self, ErrorClass};
-use crate::wal::SeqNo;
+use crate::kafka::{self, ErrorClass, Failure, Persistence};
 
 /// Pause while the link is down: nothing is missed, and a gateway's processor may sleep.
 const DOWN_PAUSE: Duration = Duration::from_millis(20);
@@ -32,8 +31,16 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a spent producer may still report what it knows.
 const REBUILD_GRACE: Duration = Duration::from_secs(5);
 
-/// Producers built in a row without one acknowledgement before it is given up.
-const REBUILDS_IN_VAIN_MAX: u32 = 10;
+/// What the cluster said about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// How many partitions it has.
+    Count,
+    /// Not to be had: it is held.
+    No,
+    /// Nothing: the link is lost.
+    Silence,
+}
 
 impl<S: Sink> Shipper<'_, S> {
     /// Keeps the picture of the link true, replaces a spent producer, and ends a wait that is too
@@ -45,10 +52,7 @@ impl<S: Sink> Shipper<'_, S> {
             }
             match trouble.class {
                 ErrorClass::Fatal => self.spent = Some(trouble.reason),
-                ErrorClass::Blocked => {
-                    let block = Block::of(trouble.code);
-                    self.link.blocked(block, &trouble.reason, now, random());
-                }
+                ErrorClass::Blocked => self.blocked(trouble.code, &trouble.reason, now),
                 _ => {
                     self.doubt.get_or_insert(trouble.reason);
                 }
@@ -58,7 +62,7 @@ impl<S: Sink> Shipper<'_, S> {
             return self.rebuild(&why);
         }
         self.keep_to_the_window(now);
-        if self.pending.is_none() && self.flight.is_empty() {
+        if !self.link_wanted() {
             self.nothing_asked(now);
             return Ok(());
         }
@@ -67,12 +71,12 @@ impl<S: Sink> Shipper<'_, S> {
         if let Some(timeout) = self.options.timeout
             && waited >= timeout
         {
-            return Err(self.unreachable(waited));
+            return Err(self.unreachable(waited, now));
         }
-        if let Some(why) = self.link.rebuild_due(!self.flight.is_empty(), now) {
+        if let Some(why) = self.link.rebuild_due(self.is_busy(), now) {
             return self.rebuild(why);
         }
-        if self.link.is_up() && self.link.silent_for(now) >= SILENCE_MAX {
+        if self.link.is_up() && self.is_busy() && self.link.silent_for(now) >= SILENCE_MAX {
             self.doubt
                 .get_or_insert_with(|| "nothing was acknowledged".to_owned());
         }
@@ -88,6 +92,12 @@ impl<S: Sink> Shipper<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything waits for the cluster.
+    pub(super) fn link_wanted(&self) -> bool {
+        let wants = |s: &super::source::Source<'_>| s.pending.is_some() || !s.flight.is_empty();
+        self.sources.iter().any(wants)
     }
 
     /// Outside of the drain window the link is not used, and no time runs out.
@@ -121,9 +131,9 @@ impl<S: Sink> Shipper<'_, S> {
         };
         let doubt = self.doubt.take();
         if self.link.climbed(&probed, Instant::now(), random())
-            && let Some((topic, seq)) = self.wanted()
+            && let Some(topic) = self.wanted()
         {
-            self.ask(&topic, seq, now)?;
+            self.ask(&topic, now)?;
         }
         if let Some(doubt) = doubt {
             if self.link.is_doubted() {
@@ -135,74 +145,129 @@ impl<S: Sink> Shipper<'_, S> {
         Ok(())
     }
 
-    /// A topic that is being shipped to, and the first record that waits for it.
-    fn wanted(&self) -> Option<(Arc<str>, SeqNo)> {
-        if let Some(pending) = &self.pending {
-            return Some((Arc::clone(&pending.message.topic), pending.seq));
-        }
-        let flown = self.flight.front()?;
-        let index = usize::try_from(flown.partition).ok()?;
-        let (topic, _) = self.topics.named(index)?;
-        Some((Arc::clone(topic), flown.seq))
+    /// A topic that is being shipped to.
+    fn wanted(&self) -> Option<Arc<str>> {
+        let pending = self.sources.iter().find_map(|source| {
+            let message = source.pending.as_ref()?.message.as_ref().ok()?;
+            Some(Arc::clone(&message.topic))
+        });
+        pending.or_else(|| {
+            let flown = self.sources.iter().find_map(|s| s.flight.front())?;
+            let index = usize::try_from(flown.partition).ok()?;
+            let (topic, ..) = self.topics.named(index)?;
+            Some(Arc::clone(topic))
+        })
     }
 
     /// Asks the cluster for the partitions of a topic. Any answer is a sign of life; silence is a
     /// lost link, not an error.
-    pub(super) fn ask(&mut self, topic: &Arc<str>, seq: SeqNo, now: Instant) -> Result<(), Error> {
+    pub(super) fn ask(&mut self, topic: &Arc<str>, now: Instant) -> Result<Answer, Error> {
         match self.sink.partitions(topic, METADATA_TIMEOUT) {
             Ok(count) => {
                 self.link_answered(now);
-                let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-                self.topics.insert(topic, count);
-                Ok(())
+                self.learn(topic, count, now);
+                Ok(Answer::Count)
             }
             Err(kafka::Error::Unreachable { name, code, .. }) => {
                 let why = format!("{name}, code {code}");
                 self.link.unanswered(&why, Instant::now(), random());
-                Ok(())
+                Ok(Answer::Silence)
             }
-            Err(kafka::Error::UnknownTopic { topic }) => {
+            Err(kafka::Error::UnknownTopic { .. }) => {
                 self.link_answered(now);
-                Err(Error::UnknownTopic { topic, seq })
+                let why = "the cluster does not have the topic; create it".to_owned();
+                self.not_to_be_had(topic, &HoldReason::Missing(why), now);
+                Ok(Answer::No)
             }
-            Err(source) => {
+            Err(kafka::Error::Refused {
+                class: ErrorClass::Blocked,
+                code,
+                name,
+                ..
+            }) => {
+                self.blocked(code, &name, now);
+                Ok(Answer::Silence)
+            }
+            Err(kafka::Error::Refused {
+                class, code, name, ..
+            }) => {
                 self.link_answered(now);
-                Err(Error::Topic {
-                    topic: topic.to_string(),
-                    seq,
-                    source,
-                })
+                let failure = Failure {
+                    class,
+                    code,
+                    name,
+                    persistence: Persistence::No,
+                };
+                self.not_to_be_had(topic, &HoldReason::Refused(failure), now);
+                Ok(Answer::No)
+            }
+            Err(source) => Err(source.into()),
+        }
+    }
+
+    /// The cluster told how many partitions a topic has. Another count than before holds only once
+    /// nothing is on its way by the old one.
+    fn learn(&mut self, topic: &Arc<str>, count: u32, now: Instant) {
+        let known = self.topics.get(topic);
+        if let Some(known) = known.filter(|known| known.count != count) {
+            let owes = |partition| self.health[known.index(partition)].outstanding > 0;
+            if (0..known.count).any(owes) {
+                return;
             }
         }
+        if self.topics.insert(topic, count) {
+            self.fit_lists(now);
+            self.capture_known(topic);
+            self.needs_care = true;
+        }
+    }
+
+    fn not_to_be_had(&mut self, topic: &Arc<str>, why: &HoldReason, now: Instant) {
+        if self.topics.get(topic).is_none() {
+            self.topics.insert(topic, 0);
+            self.fit_lists(now);
+            self.capture_known(topic);
+        }
+        let Some(known) = self.topics.get(topic) else {
+            return;
+        };
+        // A topic that went away: every partition of it that is held for that is told.
+        for partition in 0..known.count {
+            let index = known.index(partition);
+            if self.health[index].held().is_some() {
+                self.hold(index, why.clone(), now);
+            }
+        }
+        self.hold(known.nowhere(), why.clone(), now);
     }
 
     /// Replaces a spent producer.
     fn rebuild(&mut self, why: &str) -> Result<(), Error> {
         self.finish_flight(REBUILD_GRACE);
         self.spent = None;
-        // The refusal of a record spends the producer too, and is the better reason.
-        if let Some(error) = self.refusal() {
-            return Err(error);
-        }
-        self.rebuilds += 1;
-        self.rebuilds_in_vain += 1;
-        if self.rebuilds_in_vain > REBUILDS_IN_VAIN_MAX {
-            return Err(Error::Spent {
-                rebuilds: REBUILDS_IN_VAIN_MAX,
-                reason: why.to_owned(),
-            });
-        }
+        self.counters.rebuilds += 1;
         self.tell_all();
-        let position = self.reader.position();
-        let pending = self.pending.take().map(|pending| pending.seq);
-        let resume = self.flight.front().map(|flown| flown.seq).or(pending);
-        self.settled_below = self.settled_below.max(position);
-        self.reader = self.lane.reader(resume.unwrap_or(position));
-        self.flight.clear();
+        for source in &mut self.sources {
+            source.recall();
+        }
+        let now = Instant::now();
+        for health in &mut self.health {
+            health.recalled(now);
+        }
         self.budget.cleared();
+        self.is_unproven = true;
         self.sink.rebuild()?;
-        self.link.rebuilt(why, Instant::now(), random());
+        self.needs_care = true;
+        // A refusal says nothing about the link.
+        if !std::mem::take(&mut self.was_refused) {
+            self.link.rebuilt(why, now, random());
+        }
         Ok(())
+    }
+
+    /// The cluster turns this client away.
+    pub(super) fn blocked(&mut self, code: i32, why: &str, now: Instant) {
+        self.link.blocked(Block::of(code), why, now, random());
     }
 
     fn link_answered(&mut self, now: Instant) {
@@ -218,11 +283,18 @@ impl<S: Sink> Shipper<'_, S> {
     fn link_alive(&mut self, now: Instant) {
         if !self.link.is_up() {
             self.budget.reconnected(now);
-            self.progressed = now;
+            // Producers that fail one after the other are no progress.
+            if !self.is_unproven {
+                self.progressed = now;
+            }
         }
     }
 
-    fn unreachable(&self, waited: Duration) -> Error {
+    fn unreachable(&self, waited: Duration, now: Instant) -> Error {
+        let held = self.all_held(now);
+        if self.link.is_up() && !held.is_empty() {
+            return Error::Held { held };
+        }
         let why = match self.link.why() {
             "" => "the cluster answers, but acknowledges nothing",
             why => why,
@@ -236,6 +308,6 @@ impl<S: Sink> Shipper<'_, S> {
 }
 
 /// Evenly spread, and different each time: what the standard library seeds its tables with.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -13,7 +13,7 @@ use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duratio
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Error, LaneOptions, Order};
+use super::{Error, LaneOptions, Order, parking};
 use crate::{
     message::{
         Message, MessageRef,
@@ -32,7 +32,7 @@ const DEFINES_TOPIC: u8 = b't';
 #[derive(Debug)]
 pub struct Lane {
     name: String,
-    wal: Wal,
+    pub(super) wal: Wal,
     weight: u32,
     order: Order,
     expires_after: Option<Duration>,
@@ -146,6 +146,14 @@ impl Lane {
     /// [`Error::Log`] if a write or sync failed: what was not acknowledged has no known outcome.
     pub fn sync(&self) -> Result<SeqNo, Error> {
         Ok(self.wal.sync()?)
+    }
+
+    /// A reader of a parking log of this lane.
+    pub(super) fn parked_reader(&self, reader: Reader) -> LaneReader<'_> {
+        LaneReader {
+            is_parked: true,
+            ..LaneReader::new(reader, Definitions::Log(&self.wal))
+        }
     }
 
     /// Reads what is on disk, from `from` on.
@@ -304,8 +312,15 @@ impl LaneView {
 /// A record of a lane.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its number.
+    /// Its number in the log it was read from.
     pub seq: SeqNo,
+    /// Its number in its lane, which is its identity. The same, unless it was read from a parking
+    /// log.
+    pub origin: SeqNo,
+    /// When it was appended to its lane: microseconds since 1970.
+    pub time_micros: i64,
+    /// Its bytes as its lane keeps them.
+    pub raw: Bytes,
     /// What it holds.
     pub message: Result<Message, Undecodable>,
 }
@@ -323,8 +338,10 @@ pub struct Undecodable {
 /// under it.
 #[derive(Debug)]
 pub struct LaneReader<'a> {
-    reader: Reader,
+    pub(super) reader: Reader,
     definitions: Definitions<'a>,
+    /// Whether its records stand in a parking log.
+    is_parked: bool,
     /// Names of the topics met so far, so that each is one allocation, not one per record.
     names: HashMap<u32, Arc<str>>,
 }
@@ -334,6 +351,7 @@ impl<'a> LaneReader<'a> {
         Self {
             reader,
             definitions,
+            is_parked: false,
             names: HashMap::new(),
         }
     }
@@ -351,9 +369,11 @@ impl<'a> LaneReader<'a> {
         let Some(record) = self.reader.next()? else {
             return Ok(None);
         };
+        let parked = self.is_parked.then(|| parking::unwrap(&record)).flatten();
+        let (origin, time_micros, raw) =
+            parked.unwrap_or((record.seq, record.time_micros, record.payload));
         let (names, definitions) = (&mut self.names, &self.definitions);
-        let append_millis = record.time_micros / 1_000;
-        let message = codec::decode(&record.payload, append_millis, |id| {
+        let message = codec::decode(&raw, time_micros / 1_000, |id| {
             names.get(&id).cloned().or_else(|| {
                 let name = definitions.topic(id)?;
                 names.insert(id, Arc::clone(&name));
@@ -362,10 +382,13 @@ impl<'a> LaneReader<'a> {
         });
         Ok(Some(Entry {
             seq: record.seq,
+            origin,
+            time_micros,
             message: message.map_err(|reason| Undecodable {
-                raw: record.payload,
+                raw: raw.clone(),
                 reason,
             }),
+            raw,
         }))
     }
 

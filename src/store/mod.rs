@@ -12,9 +12,11 @@
 mod error;
 mod lane;
 mod options;
+mod parking;
 mod route;
+mod stream;
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 pub use error::Error;
 pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
@@ -22,7 +24,11 @@ pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
 };
 
+pub use parking::{PARKING_LOGS_MAX, ParkingLog};
+pub use stream::Stream;
+
 use crate::wal;
+use parking::Parking;
 use route::Routes;
 
 /// The directory of the lanes.
@@ -36,6 +42,7 @@ pub struct Store {
     /// `default` is the first: opened before all others and closed after them, so that its lock is
     /// the store's.
     lanes: Vec<Lane>,
+    parking: Option<Parking>,
     routes: Routes,
 }
 
@@ -89,6 +96,7 @@ impl Store {
         // From here on a failure drops what is open already.
         let mut store = Self {
             lanes: Vec::new(),
+            parking: None,
             routes,
         };
         for (name, lane) in options.all() {
@@ -104,7 +112,32 @@ impl Store {
                     .push(Lane::open(&name, &lanes_dir.join(&name), lane, false)?);
             }
         }
+        store.parking = Some(Parking::open(dir, &store.lanes)?);
         Ok(store)
+    }
+
+    /// The parking logs, oldest first.
+    pub fn parking_logs(&self) -> impl Iterator<Item = &ParkingLog> {
+        self.parking.iter().flat_map(Parking::logs)
+    }
+
+    /// The parking log for a partition of a lane, made where there is none; the one that the
+    /// partitions of its topic share once there are [`PARKING_LOGS_MAX`]. `None`: there is no room
+    /// for more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] or [`Error::Log`] if it cannot be made: nothing was moved.
+    pub fn parking_log(
+        &self,
+        lane: &Lane,
+        topic: &Arc<str>,
+        partition: Option<u32>,
+    ) -> Result<Option<&ParkingLog>, Error> {
+        match &self.parking {
+            Some(parking) => parking.log(lane, topic, partition),
+            None => Ok(None),
+        }
     }
 
     /// The lane `default`.
@@ -143,7 +176,7 @@ impl Store {
     /// [`Error::Log`] if the last write or sync of a lane fails: then what was not acknowledged yet in
     /// it may be lost. The others are closed all the same.
     pub fn close(mut self) -> Result<(), Error> {
-        let mut closed = Ok(());
+        let mut closed = self.parking.as_mut().map_or(Ok(()), Parking::close);
         while let Some(lane) = self.lanes.pop() {
             closed = closed.and(lane.close());
         }
@@ -153,6 +186,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        drop(self.parking.take());
         // Backwards, as `close`: who finds `default` unlocked finds all of them unlocked.
         while self.lanes.pop().is_some() {}
     }

@@ -375,6 +375,11 @@ impl<F: Fs> Wal<F> {
         self.core.files.log_id
     }
 
+    /// What it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.core.files.options
+    }
+
     /// What opening found.
     pub fn opened(&self) -> &Opened {
         &self.opened

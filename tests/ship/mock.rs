@@ -18,7 +18,7 @@ fn drain(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Drained, Error> {
     let stop = AtomicBool::new(false);
-    ship::drain(scratch.store.lane(), settings, &options(), &stop, progress)
+    ship::drain(&scratch.store, settings, &options(), &stop, progress)
 }
 
 /// Reads all that a topic holds: by partition, the numbers in the identities.
@@ -126,17 +126,17 @@ fn an_unknown_topic_is_named_and_not_created() {
     let scratch = Scratch::new();
     scratch.fill("misspelt", 0..10);
     for _ in 0..2 {
-        let error = drain(&scratch, &settings, &mut |_| {}).unwrap_err();
-        assert!(
-            matches!(&error, Error::UnknownTopic { topic, .. } if topic == "misspelt"),
-            "{error}"
-        );
+        let drained = drain(&scratch, &settings, &mut |_| {}).unwrap();
+        let held: Vec<_> = drained.held.iter().map(|held| &*held.topic).collect();
+        assert_eq!((held, drained.is_empty), (vec!["misspelt"], false));
+        assert_eq!(drained.held[0].why.kind(), "missing");
     }
     assert_eq!(scratch.queued(), 10);
 }
 
+/// One batch is refused, and accepted in pieces: nobody was to blame.
 #[test]
-fn a_refused_batch_ends_the_run_and_nothing_overtakes_it() {
+fn a_refused_batch_is_sent_again_in_pieces_and_nothing_overtakes_it() {
     let mock = MockKafka::start(1).unwrap();
     mock.create_topic("t", 1).unwrap();
     let settings = Settings::new(mock.bootstrap_servers());
@@ -144,17 +144,11 @@ fn a_refused_batch_ends_the_run_and_nothing_overtakes_it() {
     scratch.fill("t", 0..20_000);
     // Kafka's INVALID_RECORD, for the third request.
     mock.refuse_produce(&[0, 0, 87]).unwrap();
-    let error = drain(&scratch, &settings, &mut |_| {}).unwrap_err();
-    let Error::Refused { seq, failure, .. } = error else {
-        panic!("{error}");
-    };
-    assert_eq!(failure.code, 87);
-    assert_eq!(scratch.queued(), 20_000 - seq.get(), "settled up to it");
-    assert_eq!(
-        drain(&scratch, &settings, &mut |_| {}).unwrap().shipped,
-        20_000 - seq.get()
-    );
+    let drained = drain(&scratch, &settings, &mut |_| {}).unwrap();
+    assert_eq!((drained.shipped, drained.rebuilds), (20_000, 1));
+    assert_eq!(drained.counters.dead_lettered, 0);
     check(&read_back(&settings, "t", 1), 20_000);
+    assert_eq!(scratch.queued(), 0);
 }
 
 #[test]
@@ -183,13 +177,7 @@ fn nobody_there_is_said_after_the_timeout_with_the_address() {
     let stop = AtomicBool::new(false);
     let settings = Settings::new(address.clone());
     let started = Instant::now();
-    let error = ship::drain(
-        scratch.store.lane(),
-        &settings,
-        &options,
-        &stop,
-        &mut |_| {},
-    );
+    let error = ship::drain(&scratch.store, &settings, &options, &stop, &mut |_| {});
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&address), "{error}");

@@ -97,12 +97,6 @@ impl Scripted {
         self.written.values().map(seqs).collect()
     }
 
-    /// What a new process would start with.
-    pub(crate) fn rebuild_for_next_run(&mut self) {
-        self.rebuild().unwrap();
-        self.trouble = None;
-    }
-
     fn write(&mut self, partition: i32, record: Written) {
         self.written.entry(partition).or_default().push(record);
         self.written_count += 1;

@@ -69,7 +69,7 @@ impl Scratch {
 
     pub(crate) fn drain<S: Sink>(&self, sink: &mut S) -> Result<Drained, Error> {
         let stop = AtomicBool::new(false);
-        ship::drain_into(self.store.lane(), sink, &options(), &stop, &mut |_| {})
+        ship::drain_into(&self.store, sink, &options(), &stop, &mut |_| {})
     }
 }
 

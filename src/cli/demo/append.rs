@@ -52,7 +52,7 @@ pub(in crate::cli) fn run(global: &Global, arguments: &Arguments) -> Result<Exit
     };
     let (stop, end) = (&AtomicBool::new(false), &AtomicU64::new(u64::MAX));
     thread::scope(|scope| {
-        let shipping = scope.spawn(|| ship::drain(lane, &settings, &options, stop, &mut |_| {}));
+        let shipping = scope.spawn(|| ship::drain(&store, &settings, &options, stop, &mut |_| {}));
         let printing = scope.spawn(move || print_acknowledged(lane, first, end));
         // The kill shall hit both, appending and shipping: so the second has to be under way.
         let appended = append(lane, 0..arguments.records / 8).and_then(|()| {

@@ -110,7 +110,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         )));
     }
 
-    let drained = append_through_an_outage(&mut story, lane, &kafka, &settings, numbers.survived)?;
+    let drained =
+        append_through_an_outage(&mut story, &store, &kafka, &settings, numbers.survived)?;
     let check = read_back(&mut story, &settings, partitions, numbers)?;
     let records = Records::of(&lane.totals());
     story.fact("copies", check.copies);
@@ -226,18 +227,19 @@ fn kill_in_the_middle(
 /// Appends the rest, most of it while the broker is away, and waits until all has arrived.
 fn append_through_an_outage(
     story: &mut Story<'_>,
-    lane: &Lane,
+    store: &Store,
     kafka: &MockKafka,
     settings: &Settings,
     survived: u64,
 ) -> Result<Drained, Ended> {
+    let lane = store.lane();
     let stop = AtomicBool::new(false);
     let options = ShipOptions {
         until: Until::Stopped,
         ..ShipOptions::default()
     };
     thread::scope(|scope| {
-        let shipping = scope.spawn(|| ship::drain(lane, settings, &options, &stop, &mut |_| {}));
+        let shipping = scope.spawn(|| ship::drain(store, settings, &options, &stop, &mut |_| {}));
         let told = outage(story, lane, kafka, survived, &shipping)
             .and_then(|()| wait_until_shipped(story, lane, &shipping));
         stop.store(true, Ordering::Relaxed);

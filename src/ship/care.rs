@@ -1,0 +1,429 @@
+//! What is done for partitions that take nothing: trials, pieces of a search, parking, and the way
+//! back.
+//!
+//! Owns when a partition is tried again and from which record on. Invariants: a trial is the
+//! oldest record of its partition and source that waits; a partition's records go to its parking
+//! log from the oldest waiting one on, and past it again only when that log is empty.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::health::{HoldReason, Phase, SILENT};
+use super::place::Placed;
+use super::settle::WINDOW_MAX;
+use super::shipper::Shipper;
+use super::source::Source;
+use super::tend::Answer;
+use super::{Error, Sink};
+use crate::store::Stream;
+use crate::wal::{Class, SeqNo};
+
+/// How often held partitions are looked after, unless something changed.
+const CARE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long nothing is parked after it failed.
+const PARKING_PAUSE: Duration = Duration::from_secs(5);
+
+/// The name under which records are held that are no messages.
+const UNDECODABLE: &str = "(undecodable)";
+
+impl<'a, S: Sink> Shipper<'a, S> {
+    pub(super) fn care(&mut self, now: Instant) -> Result<(), Error> {
+        if !self.needs_care && now.saturating_duration_since(self.cared) < CARE_INTERVAL {
+            return Ok(());
+        }
+        self.needs_care = false;
+        self.cared = now;
+        self.hold_silent(now);
+        self.begin_parking(now)?;
+        self.end_parking();
+        self.ask_again(now)?;
+        self.serve(now)?;
+        self.turn_back(now);
+        Ok(())
+    }
+
+    /// Holds partitions that owe an answer while others get theirs.
+    fn hold_silent(&mut self, now: Instant) {
+        let hears = |at: Instant| now.saturating_duration_since(at) < SILENT;
+        if !self.acknowledged.is_some_and(hears) {
+            return;
+        }
+        for index in 0..self.health.len() {
+            if self.health[index].is_flowing() && self.health[index].is_silent(now) {
+                self.hold(index, HoldReason::Silent, now);
+            }
+        }
+        let park_after = self.options.park_after;
+        let mut stuck = 0;
+        let mut waits_to_park = false;
+        for (index, health) in self.health.iter().enumerate() {
+            let Some((HoldReason::Silent, since)) = health.held() else {
+                continue;
+            };
+            let is_captured = self.sources.iter().any(|s| s.captured(index).is_some());
+            if health.outstanding == 0 || is_captured {
+                continue;
+            }
+            stuck += self.budget.of(index);
+            waits_to_park |= now.saturating_duration_since(since) >= park_after;
+        }
+        if waits_to_park || stuck > self.budget.limit() / 2 {
+            // What librdkafka holds of one partition it gives back with all the rest or not at all.
+            self.spent
+                .get_or_insert_with(|| "a partition takes nothing".to_owned());
+        }
+    }
+
+    /// Gives partitions that are held for long a parking log.
+    fn begin_parking(&mut self, now: Instant) -> Result<(), Error> {
+        if !self.may_park(now) {
+            return Ok(());
+        }
+        for source in 0..self.store.lanes().len() {
+            let is_full = self.sources[source].flight.len() > WINDOW_MAX / 2;
+            let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
+            for index in behind {
+                let from = &self.sources[source];
+                let Some((_, since)) = self.health[index].held() else {
+                    continue;
+                };
+                let is_long = now.saturating_duration_since(since) >= self.options.park_after;
+                let owes = self.health[index].outstanding > 0;
+                if from.captured(index).is_none() && (is_long || is_full) && !owes {
+                    self.begin_parking_of(source, index, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_parking_of(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
+        let Some((topic, _, partition)) = self.topics.named(index) else {
+            return Ok(());
+        };
+        let topic = Arc::clone(topic);
+        if &*topic == UNDECODABLE {
+            return Ok(());
+        }
+        let lane = self.sources[source].stream.lane();
+        let Some(log) = self.store.parking_log(lane, &topic, partition)? else {
+            let why = "there are as many parking logs as there may be".to_owned();
+            self.parking_failed = Some((why, now));
+            return Ok(());
+        };
+        let is_it = |s: &Source<'a>| s.stream.parked().is_some_and(|p| std::ptr::eq(p, log));
+        let place = match self.sources.iter().position(is_it) {
+            Some(place) => place,
+            None => {
+                let stream = Stream::of_parking(lane, log);
+                self.sources.push(Source::new(stream, source));
+                self.sources.len() - 1
+            }
+        };
+        if log.partition().is_some() {
+            self.sources[source].capture(index, Some(place));
+        } else {
+            self.capture_all(&topic, source, place);
+        }
+        Ok(())
+    }
+
+    /// Everything of a topic goes to a parking log.
+    fn capture_all(&mut self, topic: &Arc<str>, source: usize, log: usize) {
+        let Some(topic) = self.topics.get(topic) else {
+            return;
+        };
+        for partition in 0..topic.count {
+            self.sources[source].capture(topic.index(partition), Some(log));
+        }
+        self.sources[source].capture(topic.nowhere(), Some(log));
+    }
+
+    /// A topic's partitions are known: what of them stands in parking logs goes first.
+    pub(super) fn capture_known(&mut self, name: &Arc<str>) {
+        let Some(topic) = self.topics.get(name) else {
+            return;
+        };
+        for place in self.store.lanes().len()..self.sources.len() {
+            let parked = &self.sources[place];
+            let lane = parked.lane;
+            let Some(log) = parked.stream.parked().filter(|log| log.topic() == name) else {
+                continue;
+            };
+            if parked.stream.totals().queued == 0 {
+                continue;
+            }
+            match log.partition() {
+                None => self.capture_all(name, lane, place),
+                Some(number) if number < topic.count => {
+                    self.sources[lane].capture(topic.index(number), Some(place));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Partitions whose parking log is empty take their records themselves again.
+    fn end_parking(&mut self) {
+        for place in self.store.lanes().len()..self.sources.len() {
+            let parked = &self.sources[place];
+            if !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
+                continue;
+            }
+            let lane = parked.lane;
+            let captured: Vec<usize> = self.sources[lane].captures(place).collect();
+            for index in captured {
+                if self.health[index].is_flowing() {
+                    self.sources[lane].capture(index, None);
+                }
+            }
+        }
+    }
+
+    /// Asks again for topics that the cluster did not have.
+    fn ask_again(&mut self, now: Instant) -> Result<(), Error> {
+        for index in 0..self.health.len() {
+            let health = &self.health[index];
+            let Some((why, _)) = health.held() else {
+                continue;
+            };
+            let Some((name, topic, partition)) = self.topics.named(index) else {
+                continue;
+            };
+            let asks = partition.is_none() || is_missing(why);
+            let source = self.any_behind(index).unwrap_or(0);
+            if !asks
+                || &**name == UNDECODABLE
+                || !self.topics.is_current(index)
+                || health.allowance(source, now) == 0
+            {
+                continue;
+            }
+            let (name, why) = (Arc::clone(name), why.clone());
+            match self.ask(&name, now)? {
+                Answer::Silence => return Ok(()),
+                Answer::No => {}
+                Answer::Count => {
+                    let is_same = self.topics.get(&name) == Some(topic);
+                    if is_same && partition.is_none() {
+                        self.hold(index, why, now);
+                    } else if !is_same {
+                        self.health[index].release();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn any_behind(&self, index: usize) -> Option<usize> {
+        self.sources.iter().position(|s| s.behind(index).is_some())
+    }
+
+    /// Hands over what held and searched partitions may be given.
+    fn serve(&mut self, now: Instant) -> Result<(), Error> {
+        for source in 0..self.sources.len() {
+            let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
+            let mut served = false;
+            for index in behind {
+                let health = &self.health[index];
+                let may = health.allowance(source, now);
+                let is_ours = self.sources[source].captured(index).is_none();
+                if may == 0 || !is_ours || !self.topics.is_current(index) {
+                    continue;
+                }
+                match health.phase {
+                    Phase::Flowing => {}
+                    Phase::Held { .. } => self.try_one(source, index, now)?,
+                    Phase::Searched(_) => {
+                        served = true;
+                        self.try_piece(source, index, may, now)?;
+                    }
+                }
+            }
+            if !served {
+                self.sources[source].put_side_away();
+            }
+        }
+        Ok(())
+    }
+
+    /// One record of a held partition. Where the oldest was refused alone too often, the one
+    /// behind it: if that is taken, it was the record and not the partition.
+    fn try_one(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
+        let attempted = self.health[index].attempted;
+        let doubts_it = attempted.is_some_and(|(_, n)| n >= self.options.retry.max_attempts);
+        let mut entry = None;
+        if doubts_it {
+            entry = self.sources[source].left_behind(index, 1)?;
+        }
+        let is_oldest = entry.is_none();
+        if is_oldest {
+            entry = self.sources[source].left_behind(index, 0)?;
+        }
+        let Some(entry) = entry else {
+            self.sources[source].caught_up(index);
+            return Ok(());
+        };
+        let Ok(message) = &entry.message else {
+            // The dead letters took nothing when it was met; they may now.
+            self.sources[source].caught_up(index);
+            self.undecodable(source, &entry, now)?;
+            return Ok(());
+        };
+        if let Placed::Sent(_) = self.send(source, index, &entry, message, now)?
+            && is_oldest
+        {
+            self.sources[source].cared_for(index, entry.seq + 1);
+        }
+        Ok(())
+    }
+
+    /// A piece of a search, as much of it as there is room for.
+    fn try_piece(
+        &mut self,
+        source: usize,
+        index: usize,
+        piece: usize,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let mut handed = 0;
+        while handed < piece {
+            let Some(entry) = self.sources[source].left_behind(index, 0)? else {
+                if handed == 0 {
+                    self.health[index].release();
+                    self.sources[source].caught_up(index);
+                }
+                break;
+            };
+            let Ok(message) = &entry.message else {
+                break;
+            };
+            let Placed::Sent(_) = self.send(source, index, &entry, message, now)? else {
+                break;
+            };
+            self.sources[source].cared_for(index, entry.seq + 1);
+            handed += 1;
+        }
+        self.health[index].piece_handed_over(handed);
+        Ok(())
+    }
+
+    /// Has readers go back to what was left behind and can be taken care of now.
+    fn turn_back(&mut self, now: Instant) {
+        let may_park = self.may_park(now);
+        for source in &mut self.sources {
+            let can_go = |(index, seq): (usize, SeqNo)| {
+                let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
+                let goes = match source.captured(index) {
+                    Some(_) => may_park,
+                    None => is_open,
+                };
+                goes.then_some(seq)
+            };
+            if let Some(oldest) = source.all_behind().filter_map(can_go).min() {
+                source.rewind(oldest);
+            }
+        }
+    }
+
+    fn may_park(&self, now: Instant) -> bool {
+        let failed = self.parking_failed.as_ref();
+        failed.is_none_or(|(_, at)| now.saturating_duration_since(*at) >= PARKING_PAUSE)
+    }
+
+    /// Makes durable what was parked in this turn, and settles it in its lane.
+    pub(super) fn settle_parked(&mut self) -> Result<(), Error> {
+        if self.parked.is_empty() {
+            return Ok(());
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let mut logs: Vec<usize> = parked.iter().map(|(_, log, _)| *log).collect();
+        logs.sort_unstable();
+        logs.dedup();
+        for log in logs {
+            if let Some(log) = self.sources[log].stream.parked() {
+                log.sync()?;
+            }
+        }
+        let mut lanes: Vec<usize> = Vec::new();
+        for (source, _, token) in parked {
+            self.sources[source].flight.settle(token, Class::Moved);
+            self.counters.parked += 1;
+            lanes.push(source);
+        }
+        self.tell_all();
+        lanes.dedup();
+        lanes.sort_unstable();
+        lanes.dedup();
+        // What is shipped from a parking log is never read from its lane again.
+        for lane in lanes {
+            self.sources[lane].stream.save_cursor()?;
+        }
+        Ok(())
+    }
+
+    /// Meets the parking logs of earlier runs, and what of their records the lanes do not know to
+    /// be there.
+    pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
+        let store = self.store;
+        for log in store.parking_logs() {
+            let is_its = |lane: &crate::store::Lane| lane.name() == log.lane();
+            let Some(place) = store.lanes().iter().position(is_its) else {
+                continue;
+            };
+            let lane = &store.lanes()[place];
+            let stream = Stream::of_parking(lane, log);
+            let marks = stream.marks();
+            let low = lane.marks().acked;
+            let mut reader = stream.reader(marks.first);
+            while let Some(entry) = reader.next()? {
+                if entry.origin >= low {
+                    self.sources[place].moved.insert(entry.origin);
+                }
+                if entry.seq >= marks.acked {
+                    self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+                }
+            }
+            self.sources.push(Source::new(stream, place));
+        }
+        Ok(())
+    }
+
+    /// The index of records that are no messages.
+    pub(super) fn undecodable_index(&mut self) -> usize {
+        let name: Arc<str> = UNDECODABLE.into();
+        if self.topics.get(&name).is_none() {
+            self.topics.insert(&name, 0);
+            self.fit_lists(Instant::now());
+        }
+        self.topics
+            .get(&name)
+            .map_or(0, super::topics::Topic::nowhere)
+    }
+
+    /// Whether all that is left is held, each for a reason that only a person can change.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let held = self.all_held(now);
+        let is_settled = |(index, _): (usize, SeqNo)| {
+            let health = &self.health[index];
+            let held = health.held().filter(|(why, _)| why.is_definite());
+            held.is_some() && health.failures >= 2
+        };
+        !held.is_empty()
+            && self
+                .sources
+                .iter()
+                .all(|source| source.all_behind().all(is_settled))
+    }
+}
+
+/// Whether a topic or partition is what is missing: Kafka's codes 3 and 100, librdkafka's own.
+fn is_missing(why: &HoldReason) -> bool {
+    match why {
+        HoldReason::Missing(_) => true,
+        HoldReason::Refused(failure) => matches!(failure.code, 3 | 100 | -188 | -190),
+        _ => false,
+    }
+}

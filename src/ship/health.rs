@@ -1,0 +1,440 @@
+//! Whether a partition takes records, and how many it may be given now.
+//!
+//! Pure; time and randomness are passed in. Must not know Kafka or the log. Invariants: what is
+//! acknowledged ends a hold, whatever its reason; a held partition is given one record at a time,
+//! and a searched one a piece at a time, so that what comes back judges exactly that; nothing here
+//! counts an attempt.
+
+use std::time::{Duration, Instant};
+
+use super::bisect::{Bisect, Refusal};
+use super::retry::RetryPolicy;
+use crate::kafka::{ErrorClass, Failure};
+use crate::wal::SeqNo;
+
+/// A partition is held when nothing of it was acknowledged for this long while others get theirs.
+pub(super) const SILENT: Duration = Duration::from_secs(5);
+
+/// Verdicts in a row on one topic, with nothing acknowledged between, after which it is held: a
+/// limit that was changed by mistake must not empty the log.
+pub(super) const STORM: u32 = 100;
+
+/// Why a partition is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HoldReason {
+    /// The cluster does not have the topic, or the partition that the records name.
+    Missing(String),
+    /// The cluster says no until a person changes something.
+    Refused(Failure),
+    /// The cluster says not now.
+    NotNow(Failure),
+    /// Nothing was acknowledged for a while, though other partitions get their acknowledgements.
+    Silent,
+    /// Every record is refused for itself: many in a row.
+    EverythingRefused(Failure),
+    /// A record is refused for itself, and the policy is to stop in front of it.
+    Halted(Failure),
+    /// A record has to go to the dead letters, and they take nothing.
+    NoDeadLetters(String),
+    /// The connection was lost each time while this record was on its way.
+    Suspect,
+    /// A recovery callback asked for time.
+    Recovering,
+}
+
+impl HoldReason {
+    /// Whether only a person or a change on the cluster can end it, as far as is known.
+    pub fn is_definite(&self) -> bool {
+        !matches!(
+            self,
+            HoldReason::Silent | HoldReason::NotNow(_) | HoldReason::Recovering
+        )
+    }
+
+    /// A word for programs and metrics; stable.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            HoldReason::Missing(_) => "missing",
+            HoldReason::Refused(_) => "refused",
+            HoldReason::NotNow(_) => "not_now",
+            HoldReason::Silent => "silent",
+            HoldReason::EverythingRefused(_) => "everything_refused",
+            HoldReason::Halted(_) => "halted",
+            HoldReason::NoDeadLetters(_) => "no_dead_letters",
+            HoldReason::Suspect => "suspect",
+            HoldReason::Recovering => "recovering",
+        }
+    }
+}
+
+impl std::fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HoldReason::Missing(what) => f.write_str(what),
+            HoldReason::Refused(failure) => write!(f, "refused: {failure}"),
+            HoldReason::NotNow(failure) => write!(f, "takes nothing now: {failure}"),
+            HoldReason::Silent => f.write_str("nothing is acknowledged, while others are"),
+            HoldReason::EverythingRefused(failure) => write!(f, "everything refused: {failure}"),
+            HoldReason::Halted(failure) => {
+                write!(f, "stopped in front of a refused record: {failure}")
+            }
+            HoldReason::NoDeadLetters(why) => {
+                write!(
+                    f,
+                    "a refused record finds no place in the dead letters: {why}"
+                )
+            }
+            HoldReason::Suspect => {
+                f.write_str("suspect: the connection is lost each time this record is sent")
+            }
+            HoldReason::Recovering => f.write_str("the recovery callback asked for time"),
+        }
+    }
+}
+
+/// What a partition does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It takes what comes.
+    Flowing,
+    /// It takes nothing but a trial now and then.
+    Held { why: HoldReason, since: Instant },
+    /// A batch was refused: who is to blame is searched for.
+    Searched(Search),
+}
+
+/// A search among the records of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Search {
+    pub(super) source: usize,
+    pub(super) bisect: Bisect,
+    /// Records of the piece that is under way; 0: none is.
+    handed: usize,
+    /// What the cluster said to that piece.
+    refused: Option<Failure>,
+    /// The newest record that was taken.
+    taken: Option<SeqNo>,
+}
+
+/// How the piece of a search ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Taken, or refused as a whole: the next one follows.
+    Next,
+    /// It was one record, refused for itself.
+    Verdict(Failure),
+    /// Everything that came back is behind.
+    Over,
+}
+
+/// One partition.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    pub(super) phase: Phase,
+    /// Records handed over and not reported.
+    pub(super) outstanding: usize,
+    /// When it was last heard of, or began to owe an answer.
+    last_sign: Instant,
+    /// Failed trials since anything was acknowledged.
+    pub(super) failures: u32,
+    next_trial: Instant,
+    /// The record that was refused alone, not for itself, and how often.
+    pub(super) attempted: Option<(SeqNo, u32)>,
+    /// Most bytes that may be outstanding: larger batches were refused though nobody was to blame.
+    pub(super) batch_limit: Option<u64>,
+}
+
+impl Health {
+    pub(super) fn new(now: Instant) -> Health {
+        Health {
+            phase: Phase::Flowing,
+            outstanding: 0,
+            last_sign: now,
+            failures: 0,
+            next_trial: now,
+            attempted: None,
+            batch_limit: None,
+        }
+    }
+
+    pub(super) fn is_flowing(&self) -> bool {
+        self.phase == Phase::Flowing
+    }
+
+    /// How many records of a source may be handed over now.
+    pub(super) fn allowance(&self, source: usize, now: Instant) -> usize {
+        match &self.phase {
+            Phase::Flowing => usize::MAX,
+            _ if self.outstanding > 0 => 0,
+            Phase::Held { .. } => usize::from(now >= self.next_trial),
+            Phase::Searched(search) if search.source == source => search.bisect.piece(),
+            Phase::Searched(_) => 0,
+        }
+    }
+
+    /// A record was handed over.
+    pub(super) fn handed_over(&mut self, now: Instant) {
+        if self.outstanding == 0 {
+            self.last_sign = now;
+        }
+        self.outstanding += 1;
+    }
+
+    /// A record of it was acknowledged. True if that ended a hold.
+    pub(super) fn acknowledged(&mut self, seq: SeqNo, now: Instant) -> bool {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.last_sign = now;
+        self.failures = 0;
+        match &mut self.phase {
+            Phase::Flowing => false,
+            Phase::Searched(search) => {
+                search.taken = search.taken.max(Some(seq));
+                false
+            }
+            Phase::Held { .. } => {
+                self.phase = Phase::Flowing;
+                true
+            }
+        }
+    }
+
+    /// Searches among `refused` records of a source that came back, the newest of which is `last`.
+    pub(super) fn search(&mut self, source: usize, refused: usize, last: SeqNo) {
+        self.phase = Phase::Searched(Search {
+            source,
+            bisect: Bisect::new(refused, last),
+            handed: 0,
+            refused: None,
+            taken: None,
+        });
+    }
+
+    /// A piece of so many records is under way.
+    pub(super) fn piece_handed_over(&mut self, handed: usize) {
+        if let Phase::Searched(search) = &mut self.phase {
+            (search.handed, search.refused) = (handed, None);
+        }
+    }
+
+    /// The cluster refused the piece that is under way, or more of what was sent before the search.
+    pub(super) fn piece_refused(&mut self, source: usize, last: SeqNo, failure: Failure) {
+        if let Phase::Searched(search) = &mut self.phase
+            && search.source == source
+        {
+            search.bisect.reaches(last);
+            search.refused = Some(failure);
+        }
+    }
+
+    /// How the piece under way ended, once all of it was reported.
+    pub(super) fn piece_ended(&mut self) -> Option<Piece> {
+        let Phase::Searched(search) = &mut self.phase else {
+            return None;
+        };
+        if self.outstanding > 0 || search.handed == 0 {
+            return None;
+        }
+        let handed = std::mem::take(&mut search.handed);
+        let Some(failure) = search.refused.take() else {
+            search.bisect.taken(handed);
+            let is_over = search.taken.is_some_and(|seq| search.bisect.is_over(seq));
+            return Some(if is_over { Piece::Over } else { Piece::Next });
+        };
+        Some(match search.bisect.refused(handed) {
+            Refusal::Halved => Piece::Next,
+            Refusal::Verdict => Piece::Verdict(failure),
+        })
+    }
+
+    /// A record came back.
+    pub(super) fn came_back(&mut self) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// Everything handed over is in doubt, and a new producer knows of none of it.
+    pub(super) fn recalled(&mut self, now: Instant) {
+        self.outstanding = 0;
+        self.last_sign = now;
+        // A piece in doubt says nothing: it is handed over again.
+        if let Phase::Searched(search) = &mut self.phase
+            && search.refused.is_none()
+        {
+            search.handed = 0;
+        }
+    }
+
+    /// Since when and why it is held.
+    pub(super) fn held(&self) -> Option<(&HoldReason, Instant)> {
+        match &self.phase {
+            Phase::Held { why, since } => Some((why, *since)),
+            Phase::Flowing | Phase::Searched(_) => None,
+        }
+    }
+
+    /// Holds it, and says when to try again. A hold that goes on keeps its beginning.
+    pub(super) fn hold(
+        &mut self,
+        why: HoldReason,
+        policy: &RetryPolicy,
+        now: Instant,
+        random: u64,
+    ) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = policy.wait(self.failures, random);
+        self.hold_for(why, wait, now);
+    }
+
+    /// Holds it and tries again after `wait`.
+    pub(super) fn hold_for(&mut self, why: HoldReason, wait: Duration, now: Instant) {
+        self.next_trial = now + wait;
+        let since = match self.phase {
+            Phase::Held { since, .. } => since,
+            Phase::Flowing | Phase::Searched(_) => now,
+        };
+        self.phase = Phase::Held { why, since };
+    }
+
+    /// It takes what comes again.
+    pub(super) fn release(&mut self) {
+        self.phase = Phase::Flowing;
+        self.failures = 0;
+    }
+
+    /// Whether it owes answers for too long.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= SILENT
+    }
+
+    /// Counts a refusal of one record alone that says nothing about the record. Returns how many.
+    pub(super) fn attempt(&mut self, seq: SeqNo) -> u32 {
+        let before = match self.attempted {
+            Some((of, count)) if of == seq => count,
+            _ => 0,
+        };
+        let count = before.saturating_add(1);
+        self.attempted = Some((seq, count));
+        count
+    }
+}
+
+/// What a refusal of a class asks for, where it is about more than the record.
+pub(super) fn reason_of(failure: &Failure) -> HoldReason {
+    match failure.class {
+        ErrorClass::Held => HoldReason::Refused(failure.clone()),
+        _ => HoldReason::NotNow(failure.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::Persistence;
+
+    fn failure(class: ErrorClass) -> Failure {
+        Failure {
+            class,
+            code: 29,
+            name: "no".to_owned(),
+            persistence: Persistence::No,
+        }
+    }
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
+            jitter: false,
+            ..RetryPolicy::default()
+        }
+    }
+
+    #[test]
+    fn a_held_partition_is_given_one_record_after_each_wait_and_flows_after_an_acknowledgement() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        assert_eq!(health.allowance(0, now), usize::MAX);
+        health.hold(reason_of(&failure(ErrorClass::Held)), &policy(), now, 0);
+        assert_eq!(health.allowance(0, now), 0);
+        let later = now + Duration::from_millis(200);
+        assert_eq!(health.allowance(0, later), 1);
+        health.handed_over(later);
+        assert_eq!(health.allowance(0, later), 0, "one at a time");
+        health.came_back();
+        health.hold(reason_of(&failure(ErrorClass::Held)), &policy(), later, 0);
+        assert_eq!(health.allowance(0, later + Duration::from_millis(399)), 0);
+        assert_eq!(health.held().unwrap().1, now, "it began with the first");
+        health.handed_over(later);
+        assert!(health.acknowledged(SeqNo::ZERO, later));
+        assert!(health.is_flowing());
+        assert_eq!(health.failures, 0);
+    }
+
+    #[test]
+    fn a_searched_partition_is_given_a_piece_of_one_source_at_a_time() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        health.search(2, 100, SeqNo::new(99));
+        assert_eq!(
+            (health.allowance(2, now), health.allowance(1, now)),
+            (50, 0)
+        );
+        health.handed_over(now);
+        health.piece_handed_over(1);
+        assert_eq!(health.allowance(2, now), 0);
+        assert_eq!(health.piece_ended(), None);
+        assert!(!health.acknowledged(SeqNo::new(0), now));
+        assert_eq!(health.piece_ended(), Some(Piece::Next));
+        assert_eq!(health.allowance(2, now), 2);
+    }
+
+    #[test]
+    fn a_piece_is_judged_when_all_of_it_was_reported() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        health.search(0, 4, SeqNo::new(3));
+        for _ in 0..2 {
+            health.handed_over(now);
+        }
+        health.piece_handed_over(2);
+        health.came_back();
+        health.piece_refused(0, SeqNo::new(1), failure(ErrorClass::Poison));
+        assert_eq!(health.piece_ended(), None, "one is outstanding");
+        health.came_back();
+        assert_eq!(health.piece_ended(), Some(Piece::Next));
+        // A piece that a lost producer took with it judges nobody.
+        health.handed_over(now);
+        health.piece_handed_over(1);
+        health.recalled(now);
+        assert_eq!(health.piece_ended(), None);
+        health.handed_over(now);
+        health.piece_handed_over(1);
+        health.came_back();
+        let poison = failure(ErrorClass::Poison);
+        health.piece_refused(0, SeqNo::new(0), poison.clone());
+        assert_eq!(health.piece_ended(), Some(Piece::Verdict(poison)));
+        health.handed_over(now);
+        health.piece_handed_over(1);
+        health.acknowledged(SeqNo::new(3), now);
+        assert_eq!(health.piece_ended(), Some(Piece::Over));
+    }
+
+    #[test]
+    fn silence_counts_from_when_an_answer_began_to_be_owed() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        let later = now + Duration::from_secs(60);
+        assert!(!health.is_silent(later));
+        health.handed_over(later);
+        assert!(!health.is_silent(later + Duration::from_secs(4)));
+        assert!(health.is_silent(later + SILENT));
+        health.recalled(later);
+        assert!(!health.is_silent(later + SILENT));
+    }
+
+    #[test]
+    fn attempts_are_counted_for_one_record() {
+        let mut health = Health::new(Instant::now());
+        assert_eq!(health.attempt(SeqNo::new(3)), 1);
+        assert_eq!(health.attempt(SeqNo::new(3)), 2);
+        assert_eq!(health.attempt(SeqNo::new(4)), 1);
+    }
+}

@@ -1,0 +1,424 @@
+//! What is done about records that Kafka refuses.
+//!
+//! Owns the way from a refusal to a verdict, and from a verdict to the dead letters, a gap, or a
+//! hold. Invariants: a verdict falls only on a record that stood alone; a record that goes to the
+//! dead letters is settled only once it is durable there; where a verdict cannot be carried out,
+//! its partition is held in front of it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
+use super::place::Placed;
+use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
+use super::shipper::Shipper;
+use super::{Error, OnBadTimestamp, Sink};
+use crate::kafka::{ErrorClass, Failure};
+use crate::message::Message;
+use crate::store::Entry;
+use crate::wal::{Class, SeqNo};
+
+/// How long a refused timestamp says something about the next ones of its topic.
+const BAD_TIME_FOR: Duration = Duration::from_secs(600);
+
+/// A record further ahead of our own clock than this is wrong by our clock, too.
+const AHEAD_MILLIS: i64 = 30 * 60 * 1000;
+
+/// A timestamp that says "none" (KIP-32): no broker refuses it, and none deletes by it.
+const NO_TIMESTAMP: i64 = -1;
+
+/// What is remembered of a topic.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TopicMemory {
+    /// Verdicts since anything of it was acknowledged.
+    pub(super) verdicts: u32,
+    /// Timestamps from here on were refused, and until when that is believed.
+    bad_time: Option<(i64, Instant)>,
+}
+
+/// Records of one partition and source that came back in one poll.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) source: usize,
+    pub(super) index: usize,
+    count: usize,
+    first: SeqNo,
+    last: SeqNo,
+    failure: Failure,
+}
+
+impl<S: Sink> Shipper<'_, S> {
+    /// Remembers a refusal until all reports of this poll are in.
+    pub(super) fn refused(&mut self, source: usize, index: usize, seq: SeqNo, failure: &Failure) {
+        let same = |known: &&mut Refused| known.source == source && known.index == index;
+        if let Some(known) = self.refusals.iter_mut().find(same) {
+            known.count += 1;
+            known.first = known.first.min(seq);
+            known.last = known.last.max(seq);
+            return;
+        }
+        self.refusals.push(Refused {
+            source,
+            index,
+            count: 1,
+            first: seq,
+            last: seq,
+            failure: failure.clone(),
+        });
+    }
+
+    /// Draws the conclusions from all that was refused in the last poll.
+    pub(super) fn judge(&mut self, now: Instant) -> Result<(), Error> {
+        for refused in std::mem::take(&mut self.refusals) {
+            self.counters.refused += u64::try_from(refused.count).unwrap_or(0);
+            self.needs_care = true;
+            self.was_refused = true;
+            match refused.failure.class {
+                ErrorClass::Held => {
+                    self.hold(refused.index, reason_of(&refused.failure), now);
+                }
+                ErrorClass::Blocked => {
+                    let failure = &refused.failure;
+                    self.blocked(failure.code, &failure.name, now);
+                }
+                _ => self.judge_batch(&refused, now)?,
+            }
+        }
+        for index in 0..self.health.len() {
+            match self.health[index].piece_ended() {
+                None => {}
+                Some(Piece::Next) => self.needs_care = true,
+                Some(Piece::Over) => {
+                    self.health[index].release();
+                    self.needs_care = true;
+                }
+                Some(Piece::Verdict(failure)) => {
+                    let Phase::Searched(search) = &self.health[index].phase else {
+                        continue;
+                    };
+                    let source = search.source;
+                    self.needs_care = true;
+                    if let Some(entry) = self.sources[source].left_behind(index, 0)? {
+                        self.verdict(source, index, &entry, &failure, now)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_batch(&mut self, refused: &Refused, now: Instant) -> Result<(), Error> {
+        let Refused {
+            source,
+            index,
+            count,
+            last,
+            ..
+        } = *refused;
+        let failure = &refused.failure;
+        match &self.health[index].phase {
+            Phase::Flowing if failure.class == ErrorClass::Transient => {
+                self.hold(index, reason_of(failure), now);
+            }
+            Phase::Flowing => self.health[index].search(source, count, last),
+            Phase::Searched(_) if failure.class == ErrorClass::Transient => {
+                self.hold(index, reason_of(failure), now);
+            }
+            Phase::Searched(_) => {
+                self.health[index].piece_refused(source, last, failure.clone());
+            }
+            // A trial is one record.
+            Phase::Held { .. } if count == 1 => {
+                if let Some(entry) = self.sources[source].left_behind(index, 0)? {
+                    self.alone(source, index, &entry, refused, now)?;
+                }
+            }
+            Phase::Held { .. } => self.hold(index, reason_of(failure), now),
+        }
+        Ok(())
+    }
+
+    /// A trial came back: `entry` is the oldest record that waits, which may not be the one tried.
+    fn alone(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        refused: &Refused,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let failure = &refused.failure;
+        if failure.class == ErrorClass::Transient {
+            if entry.seq == refused.first {
+                self.health[index].attempt(entry.seq);
+            } else {
+                // The one behind it was refused, too: it is the partition, and nobody is to blame.
+                self.health[index].attempted = None;
+            }
+            self.hold(index, reason_of(failure), now);
+            return Ok(());
+        }
+        self.verdict(source, index, entry, failure, now)
+    }
+
+    /// Carries out what a record that was refused alone, for itself, has coming.
+    fn verdict(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        failure: &Failure,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let ordinal = self.ordinal(index);
+        if failure.class == ErrorClass::BadTime && self.restamp(ordinal, entry, now) {
+            return Ok(());
+        }
+        let memory = &mut self.memory[ordinal];
+        memory.verdicts = memory.verdicts.saturating_add(1);
+        if memory.verdicts >= STORM {
+            self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
+            return Ok(());
+        }
+        match self.options.retry.on_poison {
+            OnPoison::Halt => {
+                self.hold(index, HoldReason::Halted(failure.clone()), now);
+                Ok(())
+            }
+            OnPoison::DeadLetter => self.dead_letter(source, index, entry, failure, 1, now),
+        }
+    }
+
+    /// A record was refused often enough while another one of its partition was taken.
+    pub(super) fn exhausted(&mut self, index: usize, now: Instant) -> Result<(), Error> {
+        let Some((_, attempts)) = self.health[index].attempted.take() else {
+            return Ok(());
+        };
+        let Some(failure) = self.last_failure.take() else {
+            return Ok(());
+        };
+        for source in 0..self.sources.len() {
+            let Some(entry) = self.sources[source].left_behind(index, 0)? else {
+                continue;
+            };
+            return match self.options.retry.on_exhausted.clone() {
+                OnExhausted::DeadLetter => {
+                    self.dead_letter(source, index, &entry, &failure, attempts, now)
+                }
+                OnExhausted::Halt => {
+                    self.hold(index, HoldReason::Halted(failure), now);
+                    Ok(())
+                }
+                OnExhausted::Drop => {
+                    self.settle_unsent(source, &entry, Class::Dropped);
+                    self.counters.dropped += 1;
+                    Ok(())
+                }
+                OnExhausted::Callback(decide) => {
+                    let Ok(message) = &entry.message else {
+                        return Ok(());
+                    };
+                    let answer = decide(&FailedRecord {
+                        seq: entry.origin,
+                        message,
+                        attempts,
+                        failure: &failure,
+                    });
+                    self.recover(source, index, &entry, &failure, attempts, answer, now)
+                }
+            };
+        }
+        Ok(())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the record and what is known of it"
+    )]
+    fn recover(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        failure: &Failure,
+        attempts: u32,
+        answer: Recovery,
+        now: Instant,
+    ) -> Result<(), Error> {
+        match answer {
+            Recovery::DeadLetter => {
+                return self.dead_letter(source, index, entry, failure, attempts, now);
+            }
+            Recovery::Drop => {
+                self.settle_unsent(source, entry, Class::Dropped);
+                self.counters.dropped += 1;
+            }
+            Recovery::Retry(after) => {
+                self.health[index].hold_for(HoldReason::Recovering, after, now);
+            }
+            Recovery::Replace(replacement) => {
+                self.replaced.insert((source, entry.seq), replacement);
+                self.health[index].hold_for(HoldReason::Recovering, Duration::ZERO, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn bury(
+        &mut self,
+        _source: usize,
+        _index: usize,
+        _entry: &Entry,
+        _failure: &Failure,
+        _attempts: u32,
+    ) -> Result<(), String> {
+        Err("there are none yet".to_owned())
+    }
+
+    /// Makes the record durable among the dead letters and settles it; or holds its partition.
+    pub(super) fn dead_letter(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        failure: &Failure,
+        attempts: u32,
+        now: Instant,
+    ) -> Result<(), Error> {
+        match self.bury(source, index, entry, failure, attempts) {
+            Ok(()) => {
+                self.settle_unsent(source, entry, Class::DeadLettered);
+                self.sources[source].cared_for(index, entry.seq + 1);
+                self.counters.dead_lettered += 1;
+                if self.health[index].held().is_some() {
+                    self.health[index].release();
+                }
+            }
+            Err(why) => self.hold(index, HoldReason::NoDeadLetters(why), now),
+        }
+        Ok(())
+    }
+
+    /// A record that is no message of a version that is known.
+    pub(super) fn undecodable(
+        &mut self,
+        source: usize,
+        entry: &Entry,
+        now: Instant,
+    ) -> Result<Placed, Error> {
+        let index = self.undecodable_index();
+        if self.sources[source].behind(index).is_some() || !self.may_try(index, source, now) {
+            self.note(source, index, entry);
+            self.sources[source].leave(index, entry.seq);
+            return Ok(Placed::Done);
+        }
+        let Err(undecodable) = &entry.message else {
+            return Ok(Placed::Done);
+        };
+        let failure = Failure {
+            class: ErrorClass::Poison,
+            code: 0,
+            name: undecodable.reason.to_string(),
+            persistence: crate::kafka::Persistence::No,
+        };
+        self.note(source, index, entry);
+        self.sources[source].leave(index, entry.seq);
+        self.dead_letter(source, index, entry, &failure, 0, now)?;
+        if self.health[index].is_flowing() {
+            self.sources[source].caught_up(index);
+        }
+        Ok(Placed::Done)
+    }
+
+    fn may_try(&self, index: usize, source: usize, now: Instant) -> bool {
+        self.health[index].allowance(source, now) > 0
+    }
+
+    /// Whether a refused timestamp is replaced and the record tried once more.
+    fn restamp(&mut self, ordinal: usize, entry: &Entry, now: Instant) -> bool {
+        let Ok(message) = &entry.message else {
+            return false;
+        };
+        if self.options.on_bad_timestamp != OnBadTimestamp::Restamp
+            || self.restamped(ordinal, message, now).is_some()
+        {
+            return false;
+        }
+        let from = message.timestamp_millis;
+        self.memory[ordinal].bad_time = Some((from, now + BAD_TIME_FOR));
+        true
+    }
+
+    /// The timestamp that a record is sent with in place of its own.
+    pub(super) fn restamped(&self, ordinal: usize, message: &Message, now: Instant) -> Option<i64> {
+        let (from, until) = self.memory.get(ordinal)?.bad_time?;
+        (message.timestamp_millis >= from && now < until)
+            .then(|| stamp(message.timestamp_millis, wall_millis()))
+    }
+
+    /// Holds a partition and says when it is tried again.
+    pub(super) fn hold(&mut self, index: usize, why: HoldReason, now: Instant) {
+        if let HoldReason::NotNow(failure) = &why {
+            self.last_failure = Some(failure.clone());
+        }
+        self.health[index].hold(why, &self.options.retry, now, super::tend::random());
+    }
+
+    /// Holds all partitions of the topic that an index is of.
+    fn hold_topic(&mut self, index: usize, why: &HoldReason, now: Instant) {
+        let Some((_, topic, _)) = self.topics.named(index) else {
+            return;
+        };
+        for partition in 0..topic.count {
+            self.hold(topic.index(partition), why.clone(), now);
+        }
+    }
+}
+
+/// What is sent as key and value: the record's own, or what a callback put in their place.
+pub(super) fn content<'m>(
+    replaced: &'m HashMap<(usize, SeqNo), Replacement>,
+    source: usize,
+    entry: &Entry,
+    message: &'m Message,
+) -> (Option<&'m [u8]>, Option<&'m [u8]>) {
+    let replaced = match replaced.is_empty() {
+        true => None,
+        false => replaced.get(&(source, entry.seq)),
+    };
+    match replaced {
+        Some(Replacement { key, value }) => (key.as_deref(), value.as_deref()),
+        None => (message.key.as_deref(), message.value.as_deref()),
+    }
+}
+
+/// The timestamp in place of a refused one: now, where our own clock calls it wrong, too; else our
+/// clock is the one that is wrong, and none is given.
+fn stamp(refused_millis: i64, now_millis: i64) -> i64 {
+    if refused_millis.saturating_sub(now_millis) > AHEAD_MILLIS {
+        now_millis
+    } else {
+        NO_TIMESTAMP
+    }
+}
+
+fn wall_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_timestamp_becomes_now_unless_our_own_clock_is_the_wrong_one() {
+        let now = 1_700_000_000_000;
+        assert_eq!(stamp(now + AHEAD_MILLIS + 1, now), now);
+        assert_eq!(stamp(now + 1000, now), NO_TIMESTAMP);
+        assert_eq!(stamp(0, now), NO_TIMESTAMP);
+        assert_eq!(stamp(i64::MAX, now), now);
+    }
+}

@@ -1,0 +1,320 @@
+//! What becomes of one record that was read: handed over, left behind, parked, or settled.
+//!
+//! Owns the order of these questions. Invariant: of a partition that is behind, searched or held,
+//! nothing is handed over here, so that no record overtakes another of its partition and source.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use super::budget;
+use super::health::{HoldReason, Phase};
+use super::judge::content;
+use super::settle::{Flown, State, WINDOW_MAX};
+use super::shipper::Shipper;
+use super::tend::Answer;
+use super::topics::Topic;
+use super::{Error, ID_HEADER, Sink, TIME_HEADER, partition};
+use crate::kafka::{ErrorClass, Outgoing, SendError};
+use crate::message::Message;
+use crate::store::Entry;
+use crate::wal::Class;
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// Handed over; so many bytes of the budget.
+    Sent(u64),
+    /// It needs no flight: settled, in flight already, parked, or left behind.
+    Done,
+    /// Link, budget, queue or window have no room: the same record again later.
+    Full,
+}
+
+impl<S: Sink> Shipper<'_, S> {
+    /// Decides about the next record of a source.
+    pub(super) fn place(
+        &mut self,
+        source: usize,
+        entry: &Entry,
+        now: Instant,
+    ) -> Result<Placed, Error> {
+        let seq = entry.seq;
+        let from = &self.sources[source];
+        let known = from.flight.find(seq);
+        match known {
+            Some((_, State::Waiting)) => {}
+            Some((_, State::InFlight | State::Settled(_) | State::Told)) => {
+                return Ok(Placed::Done);
+            }
+            None if seq < from.settled_below && from.stream.is_settled(seq) => {
+                return Ok(Placed::Done);
+            }
+            None if from.flight.len() >= WINDOW_MAX => return Ok(Placed::Full),
+            None if from.moved.contains(&seq) => {
+                return Ok(self.settle_unsent(source, entry, Class::Moved));
+            }
+            None => {}
+        }
+        let Ok(message) = &entry.message else {
+            return self.undecodable(source, entry, now);
+        };
+        let Some(index) = self.index_of(entry, message, now)? else {
+            return Ok(Placed::Full);
+        };
+        let from = &self.sources[source];
+        if from.behind(index).is_some() {
+            return Ok(self.leave(source, index, entry));
+        }
+        if let Some(log) = from.captured(index) {
+            return self.park(source, log, index, entry, now);
+        }
+        match &self.health[index].phase {
+            Phase::Flowing => {}
+            Phase::Held { .. } if self.health[index].allowance(source, now) > 0 => {}
+            Phase::Held { .. } | Phase::Searched(_) => {
+                return Ok(self.leave(source, index, entry));
+            }
+        }
+        self.send(source, index, entry, message, now)
+    }
+
+    /// The record waits behind the reader.
+    fn leave(&mut self, source: usize, index: usize, entry: &Entry) -> Placed {
+        self.note(source, index, entry);
+        self.sources[source].leave(index, entry.seq);
+        Placed::Done
+    }
+
+    /// Enters a record into the flight as waiting, unless it stands there; returns its token.
+    pub(super) fn note(&mut self, source: usize, index: usize, entry: &Entry) -> u64 {
+        let flight = &mut self.sources[source].flight;
+        if let Some((token, _)) = flight.find(entry.seq) {
+            return token;
+        }
+        let token = flight.next_token();
+        let waiting = Flown {
+            seq: entry.seq,
+            partition: u32::try_from(index).unwrap_or(u32::MAX),
+            cost: 0,
+            len: 0,
+            at_millis: 0,
+        };
+        flight.push(waiting, State::Waiting);
+        token
+    }
+
+    /// Settles a record that was not handed over.
+    pub(super) fn settle_unsent(&mut self, source: usize, entry: &Entry, class: Class) -> Placed {
+        let token = self.note(source, usize::MAX, entry);
+        self.sources[source].flight.settle(token, class);
+        Placed::Done
+    }
+
+    /// The partition index of a record; `None` if the cluster is silent about its topic.
+    fn index_of(
+        &mut self,
+        entry: &Entry,
+        message: &Message,
+        now: Instant,
+    ) -> Result<Option<usize>, Error> {
+        let topic = match self.topics.get(&message.topic) {
+            Some(topic) => topic,
+            None => match self.ask(&message.topic, now)? {
+                Answer::Silence => return Ok(None),
+                Answer::Count | Answer::No => {
+                    let Some(topic) = self.topics.get(&message.topic) else {
+                        return Ok(None);
+                    };
+                    topic
+                }
+            },
+        };
+        let index = self.partition_of(entry, message, topic);
+        if index == topic.nowhere() && self.health[index].is_flowing() {
+            let named = message.partition.unwrap_or(0);
+            let why = format!(
+                "records are for partition {named}, and the topic has {}",
+                topic.count
+            );
+            self.hold(index, HoldReason::Missing(why), now);
+        }
+        Ok(Some(index))
+    }
+
+    /// The partition a record names, else the one its key or number chooses.
+    fn partition_of(&self, entry: &Entry, message: &Message, topic: Topic) -> usize {
+        let Some(count) = std::num::NonZeroU32::new(topic.count) else {
+            return topic.nowhere();
+        };
+        match message.partition {
+            None => {
+                let key = message.key.as_deref();
+                topic.index(partition::choose(entry.origin, key, count))
+            }
+            Some(named) => {
+                let valid = u32::try_from(named).ok().filter(|&n| n < count.get());
+                valid.map_or(topic.nowhere(), |number| topic.index(number))
+            }
+        }
+    }
+
+    /// Hands one record to the sink.
+    pub(super) fn send(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        message: &Message,
+        now: Instant,
+    ) -> Result<Placed, Error> {
+        let Some((_, topic, Some(partition))) = self.topics.named(index) else {
+            return Ok(self.leave(source, index, entry));
+        };
+        if !self.rate.has_room(now) {
+            if !self.is_busy() {
+                self.nothing_asked(now);
+            }
+            return Ok(Placed::Full);
+        }
+        let late = self.restamped(topic.ordinal, message, now);
+        self.write_identity(source, entry);
+        let original;
+        let mut own: [(&str, Option<&[u8]>); 2] = [("", None); 2];
+        let mut own_len = 0;
+        if self.options.id_header {
+            own[0] = (ID_HEADER, Some(self.id.as_bytes()));
+            own_len = 1;
+        }
+        if late.is_some() {
+            original = message.timestamp_millis.to_string();
+            own[own_len] = (TIME_HEADER, Some(original.as_bytes()));
+            own_len += 1;
+        }
+        let own = &own[..own_len];
+        let joined: Vec<_>;
+        let headers = if message.headers().next().is_none() {
+            own
+        } else {
+            let given = message.headers().map(|h| (h.name, h.value));
+            joined = given.chain(own.iter().copied()).collect();
+            &joined[..]
+        };
+
+        let (key, value) = content(&self.replaced, source, entry, message);
+        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let cost = budget::cost(len, headers);
+        let limit = self.health[index].batch_limit;
+        let fits = limit.is_none_or(|limit| {
+            let held = self.budget.of(index);
+            held == 0 || held + cost <= limit
+        });
+        if !fits || !self.budget.has_room(index, cost) {
+            return Ok(Placed::Full);
+        }
+        let flight = &self.sources[source].flight;
+        let known = flight.find(entry.seq);
+        let place = known.map_or_else(|| flight.next_token(), |(token, _)| token);
+        let sent = self.sink.send(&Outgoing {
+            topic: &message.topic,
+            partition: i32::try_from(partition).unwrap_or(i32::MAX),
+            key,
+            value,
+            headers,
+            timestamp_millis: late.unwrap_or(message.timestamp_millis),
+            token: token_of(source, place),
+        });
+        let flown = Flown {
+            seq: entry.seq,
+            partition: u32::try_from(index).unwrap_or(u32::MAX),
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            at_millis: self.millis(now),
+        };
+        match sent {
+            Ok(()) => {
+                let flight = &mut self.sources[source].flight;
+                match known {
+                    Some((token, _)) => flight.hand_over(token, flown),
+                    None => flight.push(flown, State::InFlight),
+                }
+                self.health[index].handed_over(now);
+                self.budget.take(index, u64::from(flown.cost), now);
+                self.rate.take(u64::from(flown.len));
+                Ok(Placed::Sent(u64::from(flown.cost)))
+            }
+            Err(SendError::QueueFull) => Ok(Placed::Full),
+            Err(SendError::Failed(failure)) if is_spent(failure.class) => {
+                self.spent.get_or_insert_with(|| failure.to_string());
+                Ok(Placed::Full)
+            }
+            Err(SendError::Failed(failure)) => {
+                // It was never on its way: what librdkafka says about it is about it alone.
+                self.note(source, index, entry);
+                self.sources[source].leave(index, entry.seq);
+                self.refused(source, index, entry.seq, &failure);
+                Ok(Placed::Full)
+            }
+        }
+    }
+
+    /// The value of the identity header: the log's id, `-`, the number in it.
+    fn write_identity(&mut self, source: usize, entry: &Entry) {
+        if self.id_lane != Some(self.sources[source].lane) {
+            let lane = self.sources[source].stream.lane();
+            self.id.clear();
+            let _ = write!(self.id, "{}-", lane.log_id());
+            self.id_prefix_len = self.id.len();
+            self.id_lane = Some(self.sources[source].lane);
+        }
+        self.id.truncate(self.id_prefix_len);
+        // Writing to a string cannot fail.
+        let _ = write!(self.id, "{}", entry.origin);
+    }
+
+    /// Appends a record to a parking log. It is settled once that is durable.
+    fn park(
+        &mut self,
+        source: usize,
+        log: usize,
+        index: usize,
+        entry: &Entry,
+        now: Instant,
+    ) -> Result<Placed, Error> {
+        let Some(parking) = self.sources[log].stream.parked() else {
+            return Ok(self.leave(source, index, entry));
+        };
+        let appended = if self.parked_bytes < self.options.parked_quota {
+            let appended = parking.append(entry.origin, entry.time_micros, &entry.raw);
+            appended.map_err(|error| error.to_string())
+        } else {
+            Err("the quota of parked records is used up".to_owned())
+        };
+        if let Err(why) = appended {
+            self.parking_failed = Some((why, now));
+            return Ok(self.leave(source, index, entry));
+        }
+        self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+        let token = self.note(source, index, entry);
+        self.parked.push((source, log, token));
+        Ok(Placed::Done)
+    }
+}
+
+/// Whether librdkafka takes nothing more by that producer.
+fn is_spent(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Fatal | ErrorClass::Network)
+}
+
+/// A token for the sink: the source's place, and the record's place in its flight.
+pub(super) fn token_of(source: usize, place: u64) -> u64 {
+    (u64::try_from(source).unwrap_or(0) << SOURCE_SHIFT) | place
+}
+
+/// The source and the place in its flight that a token stands for.
+pub(super) fn source_of(token: u64) -> (usize, u64) {
+    let source = usize::try_from(token >> SOURCE_SHIFT).unwrap_or(usize::MAX);
+    (source, token & ((1 << SOURCE_SHIFT) - 1))
+}
+
+/// A log would have to take 2^48 records in one run of the shipper to outgrow this.
+const SOURCE_SHIFT: u32 = 48;

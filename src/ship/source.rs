@@ -1,0 +1,200 @@
+//! One log to ship from: what was read of it, what of that is under way, and what was left behind.
+//!
+//! Owns the readers and the flight of a [`Stream`]. Must not know the sink, nor why a record is
+//! left behind. Invariants: a record that was read and neither settled nor handed over stands in
+//! the flight as waiting, and its partition is marked as behind from there on; while it is, no
+//! later record of the partition is handed over by the reader, so that the order holds.
+
+use std::collections::HashSet;
+
+use super::settle::Flight;
+use crate::store::{self, Entry, LaneReader, Stream};
+use crate::wal::{self, Gap, SeqNo};
+
+pub(super) struct Source<'a> {
+    pub(super) stream: Stream<'a>,
+    /// Place of its lane in the sharing of the link.
+    pub(super) lane: usize,
+    reader: LaneReader<'a>,
+    /// Read, and not placed yet.
+    pub(super) pending: Option<Entry>,
+    pub(super) flight: Flight,
+    /// Below this, a record may be settled already, by an earlier run.
+    pub(super) settled_below: SeqNo,
+    /// Records at or above the low mark that stand in a parking log already.
+    pub(super) moved: HashSet<SeqNo>,
+    /// By partition index: of the records behind the reader, none that waits is older.
+    behind: Vec<Option<SeqNo>>,
+    /// By partition index: the source of the parking log that its records go to.
+    captured: Vec<Option<usize>>,
+    /// A reader for the records of one partition that were left behind.
+    side: Option<(usize, LaneReader<'a>)>,
+    /// What was given up and not told yet.
+    pub(super) lost: Vec<Gap>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(stream: Stream<'a>, lane: usize) -> Source<'a> {
+        let marks = stream.marks();
+        Source {
+            stream,
+            lane,
+            reader: stream.reader(marks.acked),
+            pending: None,
+            flight: Flight::default(),
+            settled_below: marks.next,
+            moved: HashSet::new(),
+            behind: Vec::new(),
+            captured: Vec::new(),
+            side: None,
+            lost: Vec::new(),
+        }
+    }
+
+    /// The number of the record that is read next.
+    pub(super) fn position(&self) -> SeqNo {
+        match &self.pending {
+            Some(pending) => pending.seq,
+            None => self.reader.position(),
+        }
+    }
+
+    /// The next record on disk. What cannot be read is given up; what was dropped for space
+    /// meanwhile is passed.
+    pub(super) fn read(&mut self) -> Result<Option<Entry>, store::Error> {
+        if let Some(pending) = self.pending.take() {
+            return Ok(Some(pending));
+        }
+        let mut read_anew = false;
+        loop {
+            match self.reader.next() {
+                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
+                    match self.stream.give_up(&mut self.reader)? {
+                        Some(gap) => self.lost.push(gap),
+                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
+                        None => read_anew = true,
+                    }
+                }
+                Err(store::Error::Log(wal::Error::Released { first })) => {
+                    self.reader = self.stream.reader(first);
+                }
+                entry => return entry,
+            }
+        }
+    }
+
+    /// Where the oldest record of a partition may be that was left behind.
+    pub(super) fn behind(&self, index: usize) -> Option<SeqNo> {
+        self.behind.get(index).copied().flatten()
+    }
+
+    /// The partitions that have records behind the reader, and from where on.
+    pub(super) fn all_behind(&self) -> impl Iterator<Item = (usize, SeqNo)> {
+        let found = self.behind.iter().enumerate();
+        found.filter_map(|(index, behind)| Some((index, (*behind)?)))
+    }
+
+    /// A record of a partition waits behind the reader.
+    pub(super) fn leave(&mut self, index: usize, seq: SeqNo) {
+        let oldest = self.behind(index).map_or(seq, |before| before.min(seq));
+        *slot(&mut self.behind, index) = Some(oldest);
+    }
+
+    /// Everything of a partition before `seq` was taken care of.
+    pub(super) fn cared_for(&mut self, index: usize, seq: SeqNo) {
+        if let Some(behind) = self.behind.get_mut(index) {
+            *behind = behind.map(|before| before.max(seq));
+        }
+    }
+
+    /// Nothing of a partition waits behind the reader.
+    pub(super) fn caught_up(&mut self, index: usize) {
+        if let Some(behind) = self.behind.get_mut(index) {
+            *behind = None;
+        }
+    }
+
+    /// Reads again from `seq` on: what waits there is met once more.
+    pub(super) fn rewind(&mut self, seq: SeqNo) {
+        self.pending = None;
+        self.reader = self.stream.reader(seq);
+        for behind in &mut self.behind {
+            *behind = behind.filter(|from| *from < seq);
+        }
+    }
+
+    /// Everything handed over is in doubt, and waits again.
+    pub(super) fn recall(&mut self) {
+        let mut flight = std::mem::take(&mut self.flight);
+        flight.recall(|flown| {
+            self.leave(
+                usize::try_from(flown.partition).unwrap_or(usize::MAX),
+                flown.seq,
+            );
+        });
+        self.flight = flight;
+    }
+
+    /// The source of the parking log that a partition's records go to.
+    pub(super) fn captured(&self, index: usize) -> Option<usize> {
+        self.captured.get(index).copied().flatten()
+    }
+
+    pub(super) fn capture(&mut self, index: usize, by: Option<usize>) {
+        *slot(&mut self.captured, index) = by;
+    }
+
+    /// The partitions whose records go to this source's log.
+    pub(super) fn captures(&self, by: usize) -> impl Iterator<Item = usize> {
+        let found = self.captured.iter().enumerate();
+        found.filter_map(move |(index, captured)| (*captured == Some(by)).then_some(index))
+    }
+
+    /// The next record that a partition left behind: of those that wait, the `skip`-th from the
+    /// oldest on. `None`: there is none.
+    pub(super) fn left_behind(
+        &mut self,
+        index: usize,
+        skip: usize,
+    ) -> Result<Option<Entry>, store::Error> {
+        let Some(from) = self.behind(index) else {
+            return Ok(None);
+        };
+        let wanted = u32::try_from(index).unwrap_or(u32::MAX);
+        let of_it = |flown: &super::settle::Flown| flown.partition == wanted && flown.seq >= from;
+        let Some(seq) = self.flight.waiting_from(from).filter(of_it).nth(skip) else {
+            return Ok(None);
+        };
+        self.at(index, seq.seq)
+    }
+
+    /// The record of this number, by a reader that stays with one partition.
+    fn at(&mut self, index: usize, seq: SeqNo) -> Result<Option<Entry>, store::Error> {
+        let near =
+            |(of, reader): &(usize, LaneReader<'_>)| *of == index && reader.position() <= seq;
+        if !self.side.as_ref().is_some_and(near) {
+            self.side = Some((index, self.stream.reader(seq)));
+        }
+        let Some((_, reader)) = &mut self.side else {
+            return Ok(None);
+        };
+        while let Some(entry) = reader.next()? {
+            if entry.seq >= seq {
+                return Ok((entry.seq == seq).then_some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets go of the file that the side reader holds.
+    pub(super) fn put_side_away(&mut self) {
+        self.side = None;
+    }
+}
+
+fn slot<T: Default + Clone>(list: &mut Vec<T>, index: usize) -> &mut T {
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+    &mut list[index]
+}

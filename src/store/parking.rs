@@ -1,0 +1,275 @@
+//! Parking logs: where the records of a partition wait that takes nothing for long, so that the
+//! lane they came from goes on without them.
+//!
+//! Owns: which partition has which log, how a record stands in it, and their place on disk,
+//! `parked/LANE/TOPIC/PARTITION`. Must not know why a partition takes nothing.
+//!
+//! Invariants: a parking log holds records of one lane and one topic, in the order of their
+//! numbers in that lane, each with that number; a log that was opened stays open, so that a
+//! reference to it lives as long as the store.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{DIRECTORY_MODE, Error, Lane, io_error, sync_directory};
+use crate::wal::{self, Durability, Encode, OnFull, Record, SeqNo, Wal};
+
+/// The directory of the parking logs.
+pub(super) const PARKED: &str = "parked";
+/// The log that partitions of one topic share, or that holds what no partition can be named for.
+const SHARED: &str = "any";
+/// Most logs that serve one partition alone; beyond them the partitions of a topic share one.
+pub const PARKING_LOGS_MAX: usize = 64;
+/// Slots for logs of both kinds. A topic beyond them is not parked.
+const SLOTS: usize = 2 * PARKING_LOGS_MAX;
+/// Small, because there may be many. A record longer than half of it is not parked.
+const SEGMENT_SIZE: u64 = 8 << 20;
+/// Bytes in front of a record: its number in its lane, and when it was appended there.
+const PREFIX_LEN: usize = 16;
+
+/// The parking logs of a store.
+#[derive(Debug)]
+pub(super) struct Parking {
+    dir: PathBuf,
+    /// Filled from the front.
+    logs: Box<[OnceLock<ParkingLog>]>,
+    /// How many are filled; held while one is made.
+    count: Mutex<usize>,
+}
+
+/// One parking log.
+#[derive(Debug)]
+pub struct ParkingLog {
+    lane: String,
+    topic: Arc<str>,
+    partition: Option<u32>,
+    wal: Wal,
+}
+
+impl ParkingLog {
+    /// The name of the lane that its records come from.
+    #[must_use]
+    pub fn lane(&self) -> &str {
+        &self.lane
+    }
+
+    /// The topic of all of them.
+    #[must_use]
+    pub const fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Their partition; `None`: any.
+    #[must_use]
+    pub const fn partition(&self) -> Option<u32> {
+        self.partition
+    }
+
+    /// The log itself.
+    pub(super) const fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// What became of its records.
+    #[must_use]
+    pub fn totals(&self) -> wal::Totals {
+        self.wal.totals()
+    }
+
+    /// Appends a record of the lane as the lane keeps it; durable after [`ParkingLog::sync`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`]: nothing was appended. Full, or the record is longer than half a segment: it
+    /// stays where it is.
+    pub fn append(&self, origin: SeqNo, time_micros: i64, raw: &[u8]) -> Result<(), Error> {
+        let record = Parked {
+            origin,
+            time_micros,
+            raw,
+        };
+        // The sync waits for all of them.
+        drop(self.wal.append(&record)?);
+        Ok(())
+    }
+
+    /// Waits until everything appended is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`]: what was appended since the last sync has no known outcome.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.wal.sync()?;
+        Ok(())
+    }
+}
+
+/// A record as it stands in a parking log.
+struct Parked<'a> {
+    origin: SeqNo,
+    time_micros: i64,
+    raw: &'a [u8],
+}
+
+impl Encode for Parked<'_> {
+    fn encoded_len(&self) -> usize {
+        PREFIX_LEN + self.raw.len()
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        let (prefix, raw) = out.split_at_mut(PREFIX_LEN);
+        let (origin, time) = prefix.split_at_mut(8);
+        origin.copy_from_slice(&self.origin.get().to_le_bytes());
+        time.copy_from_slice(&self.time_micros.to_le_bytes());
+        raw.copy_from_slice(self.raw);
+    }
+}
+
+/// The number, time and bytes that a record of a parking log had in its lane; `None` if it is too
+/// short to be one.
+pub(super) fn unwrap(record: &Record) -> Option<(SeqNo, i64, Bytes)> {
+    let origin = record.payload.first_chunk()?;
+    let time = record.payload.get(8..)?.first_chunk()?;
+    let origin = u64::from_le_bytes(*origin);
+    (origin < SeqNo::LIMIT.get()).then(|| {
+        let raw = record.payload.slice(PREFIX_LEN..);
+        (SeqNo::new(origin), i64::from_le_bytes(*time), raw)
+    })
+}
+
+impl Parking {
+    /// Opens the parking logs that are there, of these lanes.
+    pub(super) fn open(store: &Path, lanes: &[Lane]) -> Result<Self, Error> {
+        let parking = Self {
+            dir: store.join(PARKED),
+            logs: (0..SLOTS).map(|_| OnceLock::new()).collect(),
+            count: Mutex::new(0),
+        };
+        for lane in lanes {
+            for topic in names(&parking.dir.join(lane.name()))? {
+                for partition in names(&parking.dir.join(lane.name()).join(&topic))? {
+                    let number = partition.parse().ok();
+                    if number.is_some() || partition == SHARED {
+                        parking.make(lane, &topic.as_str().into(), number)?;
+                    }
+                }
+            }
+        }
+        Ok(parking)
+    }
+
+    /// All logs there are, oldest first.
+    pub(super) fn logs(&self) -> impl Iterator<Item = &ParkingLog> {
+        self.logs.iter().map_while(OnceLock::get)
+    }
+
+    /// The log for a partition of a lane, made where there is none; the one that its topic shares
+    /// once there are too many. `None`: there is no room for more logs.
+    pub(super) fn log(
+        &self,
+        lane: &Lane,
+        topic: &Arc<str>,
+        partition: Option<u32>,
+    ) -> Result<Option<&ParkingLog>, Error> {
+        let find = |partition| {
+            let is_it = |log: &&ParkingLog| {
+                log.partition == partition && log.topic == *topic && log.lane == lane.name()
+            };
+            self.logs().find(is_it)
+        };
+        let own = self.logs().filter(|log| log.partition.is_some()).count();
+        if let Some(log) = find(partition) {
+            return Ok(Some(log));
+        }
+        let partition = partition.filter(|_| own < PARKING_LOGS_MAX);
+        match find(partition) {
+            Some(log) => Ok(Some(log)),
+            None => self.make(lane, topic, partition),
+        }
+    }
+
+    fn make(
+        &self,
+        lane: &Lane,
+        topic: &Arc<str>,
+        partition: Option<u32>,
+    ) -> Result<Option<&ParkingLog>, Error> {
+        let mut count = self.count.lock();
+        let Some(slot) = self.logs.get(*count) else {
+            return Ok(None);
+        };
+        let name = partition.map_or_else(|| SHARED.to_owned(), |number| number.to_string());
+        let topic_dir = self.dir.join(lane.name()).join(&**topic);
+        let dir = topic_dir.join(name);
+        if !dir.is_dir() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(DIRECTORY_MODE)
+                .create(&dir)
+                .map_err(io_error("make the directory", &dir))?;
+            // The names outlive a power loss before anything in them is settled elsewhere.
+            let parents = dir.ancestors().skip(1).take(4);
+            parents.into_iter().try_for_each(sync_directory)?;
+        }
+        let log = ParkingLog {
+            lane: lane.name().into(),
+            topic: Arc::clone(topic),
+            partition,
+            wal: Wal::open(&dir, options(lane))?,
+        };
+        *count += 1;
+        Ok(Some(slot.get_or_init(|| log)))
+    }
+
+    /// Writes, syncs and closes them all.
+    pub(super) fn close(&mut self) -> Result<(), Error> {
+        let mut closed = Ok(());
+        for log in self.logs.iter_mut().filter_map(OnceLock::take) {
+            closed = closed.and(log.wal.close().map(drop).map_err(Error::from));
+        }
+        closed
+    }
+}
+
+/// How a parking log of a lane is kept: as the lane, but small, and told when it is full.
+fn options(lane: &Lane) -> wal::Options {
+    let mut options = lane.wal.options().clone();
+    options.durability = Durability::Os;
+    options.segment_size = SEGMENT_SIZE;
+    options.memory_budget = options.memory_budget.min(4 << 20);
+    options.max_record_bytes = wal::Options::default()
+        .max_record_bytes
+        .min(usize::try_from(SEGMENT_SIZE / 2).unwrap_or(usize::MAX));
+    options.max_spares = 1;
+    options.quota_bytes = options
+        .quota_bytes
+        .map(|bytes| (bytes / 2).max(4 * SEGMENT_SIZE));
+    options.on_full = OnFull::Reject;
+    options
+}
+
+/// The names in a directory, in order; none where it is not there.
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let failed = || io_error("read the directory", dir);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed()(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed()(error))?;
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

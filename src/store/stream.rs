@@ -1,0 +1,110 @@
+//! What a shipper reads and settles: a lane's own log, or one of its parking logs.
+//!
+//! Owns nothing: it is one face for both. Must not know where records go.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::{Error, Lane, LaneReader, ParkingLog};
+use crate::wal::{Class, Gap, Marks, SeqNo, Totals, Wal};
+
+/// A log of the store to ship from.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream<'a> {
+    lane: &'a Lane,
+    parked: Option<&'a ParkingLog>,
+}
+
+impl<'a> Stream<'a> {
+    /// The lane's own log.
+    #[must_use]
+    pub const fn of_lane(lane: &'a Lane) -> Self {
+        Self { lane, parked: None }
+    }
+
+    /// A parking log of the lane.
+    #[must_use]
+    pub const fn of_parking(lane: &'a Lane, log: &'a ParkingLog) -> Self {
+        let parked = Some(log);
+        Self { lane, parked }
+    }
+
+    /// The lane that its records were appended to.
+    #[must_use]
+    pub const fn lane(&self) -> &'a Lane {
+        self.lane
+    }
+
+    /// The parking log, if it is one.
+    #[must_use]
+    pub const fn parked(&self) -> Option<&'a ParkingLog> {
+        self.parked
+    }
+
+    const fn wal(&self) -> &'a Wal {
+        match self.parked {
+            Some(log) => log.wal(),
+            None => &self.lane.wal,
+        }
+    }
+
+    /// Reads what is on disk, from `from` on.
+    #[must_use]
+    pub fn reader(&self, from: SeqNo) -> LaneReader<'a> {
+        match self.parked {
+            Some(log) => self.lane.parked_reader(log.wal().reader(from)),
+            None => self.lane.reader(from),
+        }
+    }
+
+    /// As [`Lane::give_up`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::give_up`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Lane::give_up`].
+    pub fn give_up(&self, reader: &mut LaneReader<'_>) -> Result<Option<Gap>, Error> {
+        Ok(self.wal().give_up(&mut reader.reader)?)
+    }
+
+    /// As [`Lane::settle`].
+    pub fn settle(&self, range: Range<SeqNo>, class: Class) {
+        self.wal().settle(range, class);
+    }
+
+    /// Whether a record has its final outcome.
+    #[must_use]
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.wal().is_settled(seq)
+    }
+
+    /// Makes all settlements durable now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Log`] if the cursor cannot be written.
+    pub fn save_cursor(&self) -> Result<(), Error> {
+        Ok(self.wal().save_cursor()?)
+    }
+
+    /// As [`Lane::wait_durable`].
+    #[must_use]
+    pub fn wait_durable(&self, beyond: SeqNo, timeout: Duration) -> SeqNo {
+        self.wal().wait_durable(beyond, timeout)
+    }
+
+    /// How far the log has come.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.wal().marks()
+    }
+
+    /// What became of its records.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.wal().totals()
+    }
+}
