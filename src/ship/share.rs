@@ -140,36 +140,32 @@ mod tests {
             let sizes = [small, large, small];
             for history in 0..8_usize.pow(TURNS) {
                 let mut share = Share::new(weights);
-                let mut since = [[0_i64; 3]; 3];
+                let mut since = [0_i64; 3];
                 for turn in 0..TURNS {
                     let mask = history >> (3 * turn) & 7;
                     let ready = |lane: usize| mask >> lane & 1 == 1;
                     let next = share.next(ready);
                     assert_eq!(next.is_some(), mask != 0);
                     let Some(next) = next else {
-                        since = [[0; 3]; 3];
+                        since = [0; 3];
                         continue;
                     };
                     assert!(ready(next));
                     share.charge(next, sizes[next]);
-                    for a in 0..3 {
-                        for b in 0..3 {
-                            // Twelfths of a byte: every weight divides them.
-                            let cost = |lane: usize| {
-                                i64::try_from(sizes[lane]).unwrap() * 12 / i64::from(weights[lane])
-                            };
-                            if !(ready(a) && ready(b)) {
-                                since[a][b] = 0;
-                            } else if a != b {
-                                since[a][b] += if next == a { cost(a) } else { 0 };
-                                since[a][b] -= if next == b { cost(b) } else { 0 };
-                            }
-                            let ahead = since[a][b].abs();
-                            assert!(
-                                ahead <= cost(a) + cost(b),
-                                "history {history:o}: lanes {a} and {b} are {ahead} apart"
-                            );
+                    // Twelfths of a byte: every weight divides them.
+                    let cost = |lane: usize| {
+                        i64::try_from(sizes[lane]).unwrap() * 12 / i64::from(weights[lane])
+                    };
+                    for (pair, (a, b)) in [(0, 1), (0, 2), (1, 2)].into_iter().enumerate() {
+                        since[pair] += if next == a { cost(a) } else { 0 };
+                        since[pair] -= if next == b { cost(b) } else { 0 };
+                        if !(ready(a) && ready(b)) {
+                            since[pair] = 0;
                         }
+                        assert!(
+                            since[pair].abs() <= cost(a) + cost(b),
+                            "history {history:o}: lanes {a} and {b} are {since:?} apart"
+                        );
                     }
                 }
             }
