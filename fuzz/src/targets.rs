@@ -339,6 +339,8 @@ pub fn message(data: &[u8]) {
         key: message.key.as_deref(),
         headers: &headers,
         timestamp_millis: Some(message.timestamp_millis),
+        expires: message.expires,
+        uptime: message.uptime,
         value: message.value.as_deref(),
     };
     let mut out = vec![0; codec::encoded_len(&again, codec::Topic::Inline)];
@@ -347,5 +349,7 @@ pub fn message(data: &[u8]) {
     // The headers' own bytes may differ: a number has more than one encoding.
     assert!(same.headers().eq(message.headers()));
     let rest = |m: Message| (m.topic, m.partition, m.key, m.timestamp_millis, m.value);
+    let times = |m: &Message| (m.expires, m.uptime);
+    assert_eq!(times(&same), times(&message));
     assert_eq!(rest(same), rest(message));
 }

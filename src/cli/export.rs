@@ -13,7 +13,7 @@ use super::{
     output::{self, Progress},
 };
 use crate::{
-    message::{Header, Message},
+    message::{Expires, Header, Message},
     store::{self, Entry, LaneView, StoreView, Undecodable},
     wal::{self, SeqNo},
 };
@@ -27,7 +27,8 @@ const RECORDS_PER_GLANCE: u64 = 4096;
 ///
 /// Not only what waits for Kafka: also what was shipped and is not reclaimed yet. Keys and values
 /// that are no UTF-8 stand as base64 in key_base64 and value_base64, likewise for headers. A record
-/// that is no message has `error` and `raw_base64` instead.
+/// that is no message has `error` and `raw_base64` instead. One that expires by itself has `expires_at`,
+/// in milliseconds since 1970, or `expires_after`, in milliseconds since its append.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// First record number [default: the oldest]
@@ -142,6 +143,13 @@ impl Serialize for Record<'_> {
                 // No record has one yet: schemas and counted refusals come with later versions.
                 map.serialize_entry("schema", &None::<&str>)?;
                 map.serialize_entry("attempts", &0)?;
+                match message.expires {
+                    Some(Expires::After(millis)) => {
+                        map.serialize_entry("expires_after", &millis)?
+                    }
+                    Some(Expires::At(millis)) => map.serialize_entry("expires_at", &millis)?,
+                    None => {}
+                }
             }
             Self::Undecodable(undecodable) => {
                 map.serialize_entry("error", &undecodable.reason.to_string())?;
@@ -214,7 +222,6 @@ mod tests {
     #[test]
     fn a_line_has_every_key_of_the_contract_in_order() {
         let message = MessageRef {
-            topic: "temps",
             partition: Some(3),
             key: Some(b"site-17"),
             headers: &[Header {
@@ -223,6 +230,7 @@ mod tests {
             }],
             timestamp_millis: Some(5),
             value: Some("21.4 °C".as_bytes()),
+            ..MessageRef::to("temps")
         };
         assert_eq!(
             line(&message),
@@ -232,6 +240,20 @@ mod tests {
             line(&MessageRef::to("temps")),
             r#"{"seq":7,"lane":"default","topic":"temps","partition":null,"key":null,"headers":[],"timestamp":1000,"value":null,"schema":null,"attempts":0}"#
         );
+    }
+
+    #[test]
+    fn a_line_tells_when_a_record_expires_by_itself() {
+        for (expires, end) in [
+            (Expires::At(9), r#","expires_at":9}"#),
+            (Expires::After(8), r#","expires_after":8}"#),
+        ] {
+            let line = line(&MessageRef {
+                expires: Some(expires),
+                ..MessageRef::to("t")
+            });
+            assert!(line.ends_with(end), "{line}");
+        }
     }
 
     #[test]

@@ -13,19 +13,25 @@ use std::{error, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Header, Message, MessageRef, TOPIC_LEN_MAX, check_topic};
+use super::{Expires, Header, Message, MessageRef, TOPIC_LEN_MAX, Uptime, check_topic};
 
 /// First byte of every message.
 const VERSION: u8 = 1;
 
-// The flags, a varint of its own: today one byte, and bit 7 announces the next.
+// The flags, a varint of its own: one byte, unless a message expires by itself. Bit 8 is reserved for
+// the time when it is due.
 const TOPIC_INLINE: u64 = 1 << 0;
 const PARTITION: u64 = 1 << 1;
 const TIMESTAMP: u64 = 1 << 2;
 const HEADERS: u64 = 1 << 3;
 const KEY: u64 = 1 << 4;
 const VALUE: u64 = 1 << 5;
-const KNOWN: u64 = TOPIC_INLINE | PARTITION | TIMESTAMP | HEADERS | KEY | VALUE;
+const UPTIME: u64 = 1 << 6;
+const EXPIRES: u64 = 1 << 7;
+const KNOWN: u64 = TOPIC_INLINE | PARTITION | TIMESTAMP | HEADERS | KEY | VALUE | UPTIME | EXPIRES;
+
+/// Bytes of the number that names a boot. It is random: a varint would make it longer.
+const BOOT_LEN: usize = 8;
 
 /// How a topic is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +59,10 @@ pub fn encoded_len(message: &MessageRef<'_>, topic: Topic) -> usize {
         + message
             .timestamp_millis
             .map_or(0, |t| varint_len(from_i64(t)))
+        + message
+            .uptime
+            .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
+        + message.expires.map_or(0, |e| varint_len(from_expires(e)))
         + header_len
         + message.key.map_or(0, prefixed_len)
         + message.value.map_or(0, <[u8]>::len)
@@ -63,7 +73,7 @@ pub fn encoded_len(message: &MessageRef<'_>, topic: Topic) -> usize {
 /// # Panics
 ///
 /// Panics if `out` is not [`encoded_len`] bytes long, or if the message does not pass
-/// [`MessageRef::check`] because its partition or timestamp is negative.
+/// [`MessageRef::check`] because of its partition, timestamp or expiry.
 pub fn encode(message: &MessageRef<'_>, topic: Topic, out: &mut [u8]) {
     let mut out = Out(out);
     out.bytes(&[VERSION]);
@@ -77,6 +87,13 @@ pub fn encode(message: &MessageRef<'_>, topic: Topic, out: &mut [u8]) {
     }
     if let Some(timestamp_millis) = message.timestamp_millis {
         out.varint(from_i64(timestamp_millis));
+    }
+    if let Some(uptime) = message.uptime {
+        out.bytes(&uptime.boot.to_le_bytes());
+        out.varint(uptime.millis);
+    }
+    if let Some(expires) = message.expires {
+        out.varint(from_expires(expires));
     }
     if !message.headers.is_empty() {
         out.varint(len_u64(header_block_len(message.headers)));
@@ -146,6 +163,16 @@ pub fn decode(
     } else {
         append_millis
     };
+    let uptime = if has(UPTIME) {
+        Some(rest.uptime()?)
+    } else {
+        None
+    };
+    let expires = if has(EXPIRES) {
+        Some(to_expires(rest.varint()?)?)
+    } else {
+        None
+    };
     let headers = if has(HEADERS) {
         HeaderBlock::check(payload.slice_ref(rest.prefixed()?))?
     } else {
@@ -168,6 +195,9 @@ pub fn decode(
         partition,
         key,
         timestamp_millis,
+        timestamp_given: has(TIMESTAMP),
+        expires,
+        uptime,
         value,
         headers,
     })
@@ -181,6 +211,8 @@ fn flags(message: &MessageRef<'_>, topic: Topic) -> u64 {
         | part(!message.headers.is_empty(), HEADERS)
         | part(message.key.is_some(), KEY)
         | part(message.value.is_some(), VALUE)
+        | part(message.uptime.is_some(), UPTIME)
+        | part(message.expires.is_some(), EXPIRES)
 }
 
 /// Bytes that the headers take in the log, their lengths included.
@@ -317,6 +349,15 @@ impl<'a> In<'a> {
         self.take(len)
     }
 
+    fn uptime(&mut self) -> Result<Uptime, DecodeError> {
+        let (boot, rest) = self.0.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.0 = rest;
+        Ok(Uptime {
+            boot: u64::from_le_bytes(*boot),
+            millis: self.varint()?,
+        })
+    }
+
     fn header(&mut self) -> Result<Header<'a>, DecodeError> {
         let name = str::from_utf8(self.prefixed()?).map_err(|_| DecodeError::HeaderName)?;
         let value = match self.varint()?.checked_sub(1) {
@@ -380,6 +421,28 @@ fn from_i32(partition: i32) -> u64 {
     from_i64(partition.into())
 }
 
+/// The lowest bit says which of the two it is.
+fn from_expires(expires: Expires) -> u64 {
+    let (millis, is_deadline) = match expires {
+        Expires::After(millis) => (millis, 0),
+        Expires::At(millis) => (from_i64(millis), 1),
+    };
+    assert!(millis >> 62 == 0, "MessageRef::check refuses more");
+    millis << 1 | is_deadline
+}
+
+fn to_expires(value: u64) -> Result<Expires, DecodeError> {
+    let millis = value >> 1;
+    if millis >> 62 != 0 {
+        return Err(DecodeError::Range);
+    }
+    Ok(if value & 1 == 0 {
+        Expires::After(millis)
+    } else {
+        Expires::At(millis.cast_signed())
+    })
+}
+
 fn from_i64(value: i64) -> u64 {
     assert!(value >= 0, "MessageRef::check refuses negative numbers");
     value.unsigned_abs()
@@ -429,6 +492,8 @@ mod tests {
         key: Option<Vec<u8>>,
         headers: Vec<(String, Option<Vec<u8>>)>,
         timestamp_millis: Option<i64>,
+        uptime: Option<Uptime>,
+        expires: Option<Expires>,
         value: Option<Vec<u8>>,
     }
 
@@ -453,6 +518,17 @@ mod tests {
                     .map(|n| (format!("h{n}"), random.maybe(|r| r.bytes(200))))
                     .collect(),
                 timestamp_millis: random.maybe(|r| (r.next() >> 1 >> r.below(63)) as i64),
+                uptime: random.maybe(|r| Uptime {
+                    boot: r.next(),
+                    millis: r.next() >> r.below(64),
+                }),
+                expires: random.maybe(|r| {
+                    let millis = r.next() >> 2 >> r.below(62);
+                    match r.below(2) {
+                        0 => Expires::After(millis),
+                        _ => Expires::At(millis as i64),
+                    }
+                }),
                 value: random.maybe(|r| r.bytes(2_000)),
             }
         }
@@ -472,6 +548,8 @@ mod tests {
                 key: self.key.as_deref(),
                 headers: &headers,
                 timestamp_millis: self.timestamp_millis,
+                uptime: self.uptime,
+                expires: self.expires,
                 value: self.value.as_deref(),
             })
         }
@@ -509,6 +587,9 @@ mod tests {
                 parts.timestamp_millis.unwrap_or(77),
                 "{place}"
             );
+            assert_eq!(message.timestamp_given, parts.timestamp_millis.is_some());
+            assert_eq!(message.uptime, parts.uptime, "{place}");
+            assert_eq!(message.expires, parts.expires, "{place}");
             assert_eq!(message.value.as_deref(), parts.value.as_deref(), "{place}");
             parts.with(|given| {
                 assert!(
@@ -643,16 +724,40 @@ mod tests {
             decode(&newer, 0, |_| None),
             Err(DecodeError::Version { found: 2 })
         );
-        let newer_part = Bytes::from_static(&[1, 0x60, 0, b'v']);
+        // Bit 8 is the next one.
+        let newer_part = Bytes::from_static(&[1, 0xa0, 0x02, 0, b'v']);
         assert_eq!(
             decode(&newer_part, 0, |_| Some("t".into())),
-            Err(DecodeError::UnknownParts { flags: 0x60 })
+            Err(DecodeError::UnknownParts { flags: 0x120 })
         );
-        let second_flag_byte = Bytes::from_static(&[1, 0xa0, 0x01, 0, b'v']);
-        assert_eq!(
-            decode(&second_flag_byte, 0, |_| Some("t".into())),
-            Err(DecodeError::UnknownParts { flags: 0xa0 })
-        );
+    }
+
+    /// Builds that know only the first six flags refuse what the next two announce: the bits they
+    /// call unknown are set.
+    #[test]
+    fn a_record_of_an_untrusted_clock_is_refused_by_older_builds_and_a_trusted_one_is_not() {
+        const KNOWN_BEFORE: u64 = 0x3f;
+        let plain = MessageRef {
+            value: Some(b"v"),
+            ..MessageRef::to("t")
+        };
+        let uptime = Some(Uptime {
+            boot: 7,
+            millis: 90_000,
+        });
+        let untrusted = MessageRef { uptime, ..plain };
+        let expiring = MessageRef {
+            expires: Some(Expires::After(9)),
+            ..plain
+        };
+        for (message, is_known, len) in [
+            (plain, true, 4),
+            (untrusted, false, 15),
+            (expiring, false, 6),
+        ] {
+            assert_eq!(flags(&message, Topic::Id(0)) & !KNOWN_BEFORE == 0, is_known);
+            assert_eq!(encoded_len(&message, Topic::Id(0)), len);
+        }
     }
 
     #[test]
@@ -661,6 +766,17 @@ mod tests {
         let error = decode(&payload, 0, |_| None).unwrap_err();
         assert_eq!(error, DecodeError::UnknownTopic { id: 9 });
         assert!(error.to_string().contains("topic number 9"));
+    }
+
+    #[test]
+    fn an_expiry_beyond_any_clock_is_out_of_range() {
+        let payload = Bytes::from_static(&[
+            1, 0x80, 0x01, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
+        ]);
+        assert_eq!(
+            decode(&payload, 0, |_| Some("t".into())),
+            Err(DecodeError::Range)
+        );
     }
 
     #[test]
@@ -704,6 +820,8 @@ mod tests {
                 },
             ],
             timestamp_millis: Some(1_700_000_000_000),
+            expires: None,
+            uptime: None,
             value: Some(b"21.4"),
         };
         let mut out = vec![0; encoded_len(&message, Topic::Id(1))];

@@ -25,6 +25,9 @@ pub const KEY_LEN_MAX: usize = 64 * 1024;
 /// their number too: a header takes two bytes at least.
 pub const HEADERS_LEN_MAX: usize = 64 * 1024;
 
+/// Largest number of milliseconds in an [`Expires`]: it shares 63 bits with a flag.
+const EXPIRES_MAX: u64 = (1 << 62) - 1;
+
 /// One header of a message. Kafka allows the same name twice and a value that is null.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
@@ -54,8 +57,31 @@ pub struct MessageRef<'a> {
     pub headers: &'a [Header<'a>],
     /// Milliseconds since 1970; `None` is the time of the append.
     pub timestamp_millis: Option<i64>,
+    /// When it is not worth sending any more; `None` leaves that to the lane.
+    pub expires: Option<Expires>,
+    /// When it was appended, told without a wall clock. A lane fills it in while its wall clock
+    /// cannot be trusted; otherwise it costs nothing.
+    pub uptime: Option<Uptime>,
     /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<&'a [u8]>,
+}
+
+/// When a message is not worth sending any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expires {
+    /// So many milliseconds after its append, below 2^62.
+    After(u64),
+    /// At this time, in milliseconds since 1970, 0 to 2^62 - 1.
+    At(i64),
+}
+
+/// A moment told by how long the machine has been up, time asleep included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uptime {
+    /// Names the boot: a random number that the machine draws at each.
+    pub boot: u64,
+    /// Milliseconds since that boot.
+    pub millis: u64,
 }
 
 impl<'a> MessageRef<'a> {
@@ -68,6 +94,8 @@ impl<'a> MessageRef<'a> {
             key: None,
             headers: &[],
             timestamp_millis: None,
+            expires: None,
+            uptime: None,
             value: None,
         }
     }
@@ -85,6 +113,15 @@ impl<'a> MessageRef<'a> {
         }
         if let Some(millis) = self.timestamp_millis.filter(|millis| *millis < 0) {
             return Err(Invalid::Timestamp { millis });
+        }
+        match self.expires {
+            Some(Expires::After(millis)) if millis > EXPIRES_MAX => {
+                return Err(Invalid::Expires);
+            }
+            Some(Expires::At(millis)) if !(0..=EXPIRES_MAX.cast_signed()).contains(&millis) => {
+                return Err(Invalid::Expires);
+            }
+            Some(Expires::After(_) | Expires::At(_)) | None => {}
         }
         let key_len = self.key.map_or(0, <[u8]>::len);
         if key_len > KEY_LEN_MAX {
@@ -136,6 +173,12 @@ pub struct Message {
     pub key: Option<Bytes>,
     /// Milliseconds since 1970: as given, else the time of the append.
     pub timestamp_millis: i64,
+    /// Whether the timestamp was given by whoever appended the message; then nobody corrects it.
+    pub timestamp_given: bool,
+    /// When it is not worth sending any more; `None` leaves that to the lane.
+    pub expires: Option<Expires>,
+    /// When it was appended, if the wall clock could not be trusted then.
+    pub uptime: Option<Uptime>,
     /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<Bytes>,
     /// The headers as they lie in the log. Only [`codec::decode`] makes them, after a check of
@@ -172,6 +215,8 @@ pub enum Invalid {
         /// The one given, in milliseconds.
         millis: i64,
     },
+    /// The deadline or the time to live is negative, or beyond 2^62 - 1 milliseconds.
+    Expires,
     /// The key is longer than [`KEY_LEN_MAX`].
     Key {
         /// Its length.
@@ -194,6 +239,7 @@ impl fmt::Display for Invalid {
             Self::Timestamp { millis } => {
                 write!(f, "no valid timestamp: {millis} ms is negative")
             }
+            Self::Expires => write!(f, "no valid expiry: use 0 to 2^62 - 1 milliseconds"),
             Self::Key { len } => write!(
                 f,
                 "the key is {len} bytes long, {KEY_LEN_MAX} are the limit"
@@ -270,6 +316,20 @@ mod tests {
             ..good
         };
         assert_eq!(partition.check(), Err(Invalid::Partition { partition: -1 }));
+        for (expires, is_good) in [
+            (Expires::After(0), true),
+            (Expires::After(u64::MAX >> 2), true),
+            (Expires::After(1 << 62), false),
+            (Expires::At(i64::MAX >> 1), true),
+            (Expires::At(1 << 62), false),
+            (Expires::At(-1), false),
+        ] {
+            let expiring = MessageRef {
+                expires: Some(expires),
+                ..good
+            };
+            assert_eq!(expiring.check().is_ok(), is_good, "{expires:?}");
+        }
         let timestamp = MessageRef {
             timestamp_millis: Some(-1),
             ..good

@@ -13,7 +13,12 @@ use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duratio
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Error, LaneOptions, Order, parking};
+use super::{
+    Error, LaneOptions, Now, Order,
+    boots::Boots,
+    clock::{self, Appended, Clock},
+    parking,
+};
 use crate::{
     message::{
         Message, MessageRef,
@@ -37,6 +42,7 @@ pub struct Lane {
     order: Order,
     expires_after: Option<Duration>,
     is_configured: bool,
+    clock: Arc<Clock>,
     /// Numbers of the topics met so far. It holds what the log's dictionary holds, and that is
     /// bounded: a topic that did not fit there is not kept here either.
     topics: RwLock<HashMap<Box<str>, u32>>,
@@ -46,6 +52,7 @@ impl Lane {
     pub(super) fn open(
         name: &str,
         dir: &Path,
+        clock: Arc<Clock>,
         options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
@@ -56,6 +63,7 @@ impl Lane {
             order: options.order,
             expires_after: options.expires_after,
             is_configured,
+            clock,
             topics: RwLock::default(),
         })
     }
@@ -152,14 +160,15 @@ impl Lane {
     pub(super) fn parked_reader(&self, reader: Reader) -> LaneReader<'_> {
         LaneReader {
             is_parked: true,
-            ..LaneReader::new(reader, Definitions::Log(&self.wal))
+            ..LaneReader::new(reader, Definitions::Log(&self.wal), self.clock.boots())
         }
     }
 
     /// Reads what is on disk, from `from` on.
     #[must_use]
     pub fn reader(&self, from: SeqNo) -> LaneReader<'_> {
-        LaneReader::new(self.wal.reader(from), Definitions::Log(&self.wal))
+        let definitions = Definitions::Log(&self.wal);
+        LaneReader::new(self.wal.reader(from), definitions, self.clock.boots())
     }
 
     /// Gives up what [`LaneReader::next`] just called corrupt, so that all readers go on behind it; `None` if
@@ -214,9 +223,36 @@ impl Lane {
         self.wal.totals()
     }
 
-    fn encoded<'a>(&self, message: &'a MessageRef<'a>) -> Result<Encoded<'a>, Error> {
+    /// How old a record is; `None` if nobody knows, because a clock was not right at one of the ends.
+    #[must_use]
+    pub fn age_of(&self, entry: &Entry, now: &Now) -> Option<Duration> {
+        let uptime = entry.message.as_ref().ok()?.uptime;
+        let appended = Appended {
+            wall_millis: entry.time_micros / 1_000,
+            uptime,
+        };
+        appended.age(now, self.clock.boots())
+    }
+
+    /// Whether a record is too old to be handed over: by what it says itself, else by
+    /// [`expires_after`](Self::expires_after). Of a record whose age nobody knows: never.
+    #[must_use]
+    pub fn is_expired(&self, entry: &Entry, now: &Now) -> bool {
+        let expires = entry.message.as_ref().ok().and_then(|m| m.expires);
+        clock::is_expired(expires, self.expires_after, now, || self.age_of(entry, now))
+    }
+
+    /// What time it is, as [`Store::now`](super::Store::now).
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn encoded<'a>(&self, message: &MessageRef<'a>) -> Result<Encoded<'a>, Error> {
         message.check()?;
         let topic = self.topic(message.topic)?;
+        let uptime = message.uptime.or_else(|| self.clock.uptime());
+        let message = MessageRef { uptime, ..*message };
         Ok(Encoded { message, topic })
     }
 
@@ -241,12 +277,14 @@ impl Lane {
 pub struct LaneView {
     name: String,
     view: View,
+    boots: Arc<Boots>,
 }
 
 impl LaneView {
-    pub(super) fn open(name: &str, dir: &Path) -> Result<Self, Error> {
+    pub(super) fn open(name: &str, dir: &Path, boots: Arc<Boots>) -> Result<Self, Error> {
         Ok(Self {
             name: name.into(),
+            boots,
             view: View::open(dir).map_err(Error::of_lane(name))?,
         })
     }
@@ -296,7 +334,8 @@ impl LaneView {
     /// Reads every record that is there, from `from` on.
     #[must_use]
     pub fn reader(&self, from: SeqNo) -> LaneReader<'_> {
-        LaneReader::new(self.view.reader(from), Definitions::View(&self.view))
+        let definitions = Definitions::View(&self.view);
+        LaneReader::new(self.view.reader(from), definitions, &self.boots)
     }
 
     /// Checks every byte of every segment; `progress` hears how many are done, of how many.
@@ -317,7 +356,7 @@ pub struct Entry {
     /// Its number in its lane, which is its identity. The same, unless it was read from a parking
     /// log.
     pub origin: SeqNo,
-    /// When it was appended to its lane: microseconds since 1970.
+    /// When it was appended to its lane: microseconds since 1970, as the machine believed then.
     pub time_micros: i64,
     /// Its bytes as its lane keeps them.
     pub raw: Bytes,
@@ -342,16 +381,18 @@ pub struct LaneReader<'a> {
     definitions: Definitions<'a>,
     /// Whether its records stand in a parking log.
     is_parked: bool,
+    boots: &'a Boots,
     /// Names of the topics met so far, so that each is one allocation, not one per record.
     names: HashMap<u32, Arc<str>>,
 }
 
 impl<'a> LaneReader<'a> {
-    fn new(reader: Reader, definitions: Definitions<'a>) -> Self {
+    fn new(reader: Reader, definitions: Definitions<'a>, boots: &'a Boots) -> Self {
         Self {
             reader,
             definitions,
             is_parked: false,
+            boots,
             names: HashMap::new(),
         }
     }
@@ -373,13 +414,21 @@ impl<'a> LaneReader<'a> {
         let (origin, time_micros, raw) =
             parked.unwrap_or((record.seq, record.time_micros, record.payload));
         let (names, definitions) = (&mut self.names, &self.definitions);
-        let message = codec::decode(&raw, time_micros / 1_000, |id| {
+        let mut message = codec::decode(&raw, time_micros / 1_000, |id| {
             names.get(&id).cloned().or_else(|| {
                 let name = definitions.topic(id)?;
                 names.insert(id, Arc::clone(&name));
                 Some(name)
             })
         });
+        if let Ok(message) = &mut message
+            && let Some(uptime) = message.uptime
+            && !message.timestamp_given
+            && let Some(wall_millis) = clock::wall_millis(uptime, self.boots)
+        {
+            // Its clock was wrong when it was appended, and has been right since.
+            message.timestamp_millis = wall_millis;
+        }
         Ok(Some(Entry {
             seq: record.seq,
             origin,
@@ -431,16 +480,16 @@ impl Definitions<'_> {
 /// A checked message with its topic's place in the dictionary: what the log copies from.
 #[derive(Debug)]
 struct Encoded<'a> {
-    message: &'a MessageRef<'a>,
+    message: MessageRef<'a>,
     topic: Topic,
 }
 
 impl Encode for Encoded<'_> {
     fn encoded_len(&self) -> usize {
-        codec::encoded_len(self.message, self.topic)
+        codec::encoded_len(&self.message, self.topic)
     }
 
     fn encode(&self, out: &mut [u8]) {
-        codec::encode(self.message, self.topic, out);
+        codec::encode(&self.message, self.topic, out);
     }
 }

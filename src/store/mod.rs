@@ -1,6 +1,6 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log), its creation, and who may open it how:
+//! Owns the directory's layout (`lanes/NAME/` is one log, `boots` a file about time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
@@ -9,6 +9,8 @@
 //! directories are durable before a record in them is acknowledged. A lane that is on disk is open,
 //! whatever the options say: a record is never left in one that nobody looks at.
 
+mod boots;
+mod clock;
 mod error;
 mod lane;
 mod options;
@@ -18,6 +20,7 @@ mod stream;
 
 use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
+pub use clock::{ClockOptions, Now, Reading, SystemTime, TimeSource, Trust};
 pub use error::Error;
 pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
 pub use options::{
@@ -28,6 +31,8 @@ pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use stream::Stream;
 
 use crate::wal;
+use boots::Boots;
+use clock::Clock;
 use parking::Parking;
 use route::Routes;
 
@@ -44,6 +49,7 @@ pub struct Store {
     lanes: Vec<Lane>,
     parking: Option<Parking>,
     routes: Routes,
+    clock: Arc<Clock>,
 }
 
 impl Store {
@@ -98,18 +104,14 @@ impl Store {
             lanes: Vec::new(),
             parking: None,
             routes,
+            clock: Arc::new(Clock::open(dir, options.clock.clone())),
         };
         for (name, lane) in options.all() {
-            store
-                .lanes
-                .push(Lane::open(name, &lanes_dir.join(name), lane.clone(), true)?);
+            store.open_lane(&lanes_dir, name, lane.clone(), true)?;
         }
         for name in lanes_on_disk(&lanes_dir)? {
             if store.lane_named(&name).is_none() {
-                let lane = options.of_unnamed();
-                store
-                    .lanes
-                    .push(Lane::open(&name, &lanes_dir.join(&name), lane, false)?);
+                store.open_lane(&lanes_dir, &name, options.of_unnamed(), false)?;
             }
         }
         store.parking = Some(Parking::open(dir, &store.lanes)?);
@@ -138,6 +140,27 @@ impl Store {
             Some(parking) => parking.log(lane, topic, partition),
             None => Ok(None),
         }
+    }
+
+    fn open_lane(
+        &mut self,
+        lanes_dir: &Path,
+        name: &str,
+        options: LaneOptions,
+        is_configured: bool,
+    ) -> Result<(), Error> {
+        let clock = Arc::clone(&self.clock);
+        let lane = Lane::open(name, &lanes_dir.join(name), clock, options, is_configured)?;
+        self.lanes.push(lane);
+        Ok(())
+    }
+
+    /// What time it is: what [`Lane::age_of`] and [`Lane::is_expired`] are asked with. It reads the clocks,
+    /// so once a turn is enough; the first time in a boot that the wall clock is right, it writes that
+    /// down.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// The lane `default`.
@@ -187,6 +210,8 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.parking.take());
+        // The time may have become known since the last look.
+        self.clock.now();
         // Backwards, as `close`: who finds `default` unlocked finds all of them unlocked.
         while self.lanes.pop().is_some() {}
     }
@@ -228,9 +253,10 @@ impl StoreView {
                 Error::NoStore { path: dir.into() }
             });
         }
+        let boots = Arc::new(Boots::load(dir));
         let mut lanes = Vec::new();
         for name in lanes_on_disk(&lanes_dir)? {
-            match LaneView::open(&name, &lanes_dir.join(&name)) {
+            match LaneView::open(&name, &lanes_dir.join(&name), Arc::clone(&boots)) {
                 Ok(lane) => lanes.push(lane),
                 // It was only just made, or the process that made it died there: nothing is in it.
                 Err(Error::Lane {

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Error;
+use super::{ClockOptions, Error};
 use crate::wal;
 
 /// The lane that every store has.
@@ -76,6 +76,8 @@ pub struct StoreOptions {
     pub default: LaneOptions,
     /// The other lanes, by name.
     pub lanes: BTreeMap<String, LaneOptions>,
+    /// How it tells the time.
+    pub clock: ClockOptions,
 }
 
 impl StoreOptions {
@@ -84,7 +86,7 @@ impl StoreOptions {
     pub fn new(wal: wal::Options) -> Self {
         Self {
             default: LaneOptions::new(wal),
-            lanes: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -102,6 +104,7 @@ impl StoreOptions {
             lanes: lanes
                 .map(|(name, weight)| (name.into(), lane(weight)))
                 .into(),
+            clock: ClockOptions::default(),
         }
     }
 

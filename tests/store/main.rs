@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "what cannot go on here panics")]
 
 mod lanes;
+mod time;
