@@ -30,6 +30,8 @@ mod error;
 mod health;
 mod judge;
 mod link;
+#[doc(hidden)]
+pub mod live;
 mod partition;
 mod place;
 mod progress;
