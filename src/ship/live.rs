@@ -60,9 +60,7 @@ impl Default for Far {
 pub struct Live {
     /// What is left of them to be read.
     holes: VecDeque<Range<SeqNo>>,
-    /// Where the last jump went to.
-    jump: SeqNo,
-    /// Where the live stream reads next; not below `jump` while there are holes.
+    /// Where the live stream reads next. The last jump went to the end of the last hole.
     next: SeqNo,
 }
 
@@ -73,7 +71,6 @@ impl Live {
     pub const fn new(from: SeqNo) -> Self {
         Self {
             holes: VecDeque::new(),
-            jump: from,
             next: from,
         }
     }
@@ -94,7 +91,7 @@ impl Live {
             Some(_) if is_full => return false,
             Some(_) | None => self.holes.push_back(self.next..end),
         }
-        (self.jump, self.next) = (end, end);
+        self.next = end;
         true
     }
 
@@ -123,16 +120,20 @@ impl Live {
         }
     }
 
-    /// A number that was handed over is in doubt, because its producer is gone: it is read again. To name the
-    /// oldest of all, and the oldest of the live stream since its last jump, is enough.
+    /// A number that was handed over is in doubt, because its producer is gone: it is read again. Name all
+    /// of them, in any order.
     ///
-    /// What the live stream read before its last jump belongs to the backlog from now on. Who reads passes
-    /// over what is settled in between.
+    /// What the live stream read before its last jump belongs to the backlog from now on, and all holes
+    /// become one. Who reads passes over what is settled in between.
     pub fn rewind(&mut self, seq: SeqNo) {
-        match self.holes.front_mut() {
-            Some(hole) if seq < self.jump => hole.start = hole.start.min(seq),
+        match (self.holes.front(), self.holes.back()) {
+            (Some(first), Some(last)) if seq < last.end => {
+                let hole = first.start.min(seq)..last.end;
+                self.holes.clear();
+                self.holes.push_back(hole);
+            }
             // Without holes there is one stream.
-            Some(_) | None => self.next = self.next.min(seq),
+            _ => self.next = self.next.min(seq),
         }
     }
 
@@ -228,7 +229,8 @@ mod tests {
                 }
                 return Some(seq);
             }
-            None
+            // All of that hole was settled.
+            (stream == Stream::Backlog).then(|| self.hand_over(stream))?
         }
 
         fn check(&self) {
@@ -256,13 +258,18 @@ mod tests {
             }
         }
 
-        /// Both streams until nothing is left.
-        fn drain(&mut self) {
-            while self.hand_over(Stream::Backlog).is_some()
-                || self.hand_over(Stream::Live).is_some()
-            {}
+        /// Both streams until nothing is left; what they handed over.
+        fn drain(&mut self) -> Vec<u64> {
+            let mut handed = Vec::new();
+            while let Some(seq) = self
+                .hand_over(Stream::Backlog)
+                .or_else(|| self.hand_over(Stream::Live))
+            {
+                handed.push(seq);
+            }
             self.check();
             assert!(self.live.is_joined(), "{}", self.history);
+            handed
         }
     }
 
@@ -320,11 +327,9 @@ mod tests {
                         lane.settled[usize::try_from(seq).unwrap()] = true;
                     }
                     11 if random.below(4) == 0 => {
-                        let jump = lane.live.jump.get();
-                        let oldest = flying.iter().min();
-                        let oldest_live = flying.iter().filter(|seq| **seq >= jump).min();
-                        let both = [oldest, oldest_live].into_iter().flatten();
-                        both.for_each(|seq| lane.live.rewind(SeqNo::new(*seq)));
+                        for seq in &flying {
+                            lane.live.rewind(SeqNo::new(*seq));
+                        }
                         flying.clear();
                     }
                     _ => {}
@@ -332,14 +337,12 @@ mod tests {
                 lane.check();
                 most_holes = most_holes.max(lane.live.holes.len());
             }
+            flying.extend(lane.drain());
             for seq in flying {
                 lane.settled[usize::try_from(seq).unwrap()] = true;
             }
-            lane.drain();
-            for (seq, (count, _)) in lane.handed.iter().enumerate() {
-                assert!(*count > 0, "seed {seed}: {seq} lost");
-                twice += u32::from(*count > 1);
-            }
+            assert_eq!(lane.low().get(), lane.end, "seed {seed}: lost");
+            twice += lane.handed.iter().filter(|(count, _)| *count > 1).count();
         }
         assert!(
             most_holes == HOLES_MAX && twice > 1000,
