@@ -371,6 +371,17 @@ fn status_balances_and_counts_what_waits() {
 }
 
 #[test]
+fn status_says_whether_the_clock_can_be_believed() {
+    let (_dir, data) = new_store();
+    run_on(&data, ["send", "--topic", "t"], b"a\n").expect(0);
+    let status = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    let clock = &status["clock"];
+    assert!(clock["trusted"].is_boolean(), "{status}");
+    let verdict = clock["verdict"].as_str().unwrap();
+    assert!(run(&data, ["status"]).expect(0).contains(verdict));
+}
+
+#[test]
 fn verify_calls_a_sound_store_sound() {
     let (_dir, data) = new_store();
     run_on(&data, ["send", "--topic", "t"], &b"reading\n".repeat(1_000)).expect(0);

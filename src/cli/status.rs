@@ -12,7 +12,7 @@ use super::{
     output,
 };
 use crate::{
-    store::{LaneView, StoreView},
+    store::{ClockOptions, LaneView, StoreView},
     wal::Totals,
 };
 
@@ -32,10 +32,15 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let lanes: Vec<Lane> = store.lanes().iter().map(Lane::of).collect();
     let well = |lane: &Lane| lane.records.balances && lane.damage.is_none();
     let all_well = lanes.iter().all(well);
+    let now = ClockOptions::default().now();
     if global.json {
         output::json(&Status {
             data: &global.data,
             promise: PROMISE,
+            clock: Clock {
+                trusted: now.is_trusted,
+                verdict: now.verdict(),
+            },
             lanes,
         })?;
     } else {
@@ -43,6 +48,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         let mut rows = vec![
             ("store", global.data.display().to_string()),
             ("promise", PROMISE.into()),
+            ("clock", now.verdict().into()),
         ];
         for lane in &lanes {
             rows.extend(lane.rows());
@@ -56,7 +62,15 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
 struct Status<'a> {
     data: &'a Path,
     promise: &'static str,
+    clock: Clock,
     lanes: Vec<Lane>,
+}
+
+/// Whether this machine's wall clock can be believed now.
+#[derive(Serialize)]
+struct Clock {
+    trusted: bool,
+    verdict: &'static str,
 }
 
 #[derive(Serialize)]

@@ -139,6 +139,25 @@ impl Default for ClockOptions {
     }
 }
 
+impl ClockOptions {
+    /// What time it is, and whether that can be believed.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.judge(|_| self.source.is_synchronised())
+    }
+
+    fn judge(&self, is_synchronised: impl FnOnce(u64) -> bool) -> Now {
+        let reading = self.source.read();
+        let is_trusted = reading.wall_millis >= NOT_BEFORE_MILLIS
+            && (self.trust == Trust::Plausible || is_synchronised(reading.uptime_millis));
+        Now {
+            reading,
+            boot: self.source.boot(),
+            is_trusted,
+        }
+    }
+}
+
 /// What time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
@@ -148,6 +167,20 @@ pub struct Now {
     pub boot: u64,
     /// Whether the wall clock can be believed.
     pub is_trusted: bool,
+}
+
+impl Now {
+    /// The verdict in words, with what follows from it.
+    #[must_use]
+    pub const fn verdict(&self) -> &'static str {
+        if self.is_trusted {
+            "right, as far as this machine can tell"
+        } else if self.reading.wall_millis < NOT_BEFORE_MILLIS {
+            "not set: before 2026; no deadline is met, and of earlier boots nothing expires"
+        } else {
+            "not known to be synchronised since the boot; no deadline is met, and of earlier boots nothing expires"
+        }
+    }
 }
 
 /// The clock of an open store.
@@ -183,21 +216,14 @@ impl Clock {
 
     /// Reads the clocks; the first time in a boot that the wall clock is right, that is written down.
     pub(super) fn now(&self) -> Now {
-        let reading = self.options.source.read();
-        let is_trusted = reading.wall_millis >= NOT_BEFORE_MILLIS
-            && (self.options.trust == Trust::Plausible
-                || self.is_synchronised(reading.uptime_millis));
-        let boot = self.options.source.boot();
-        if is_trusted {
+        let now = self.options.judge(|uptime| self.is_synchronised(uptime));
+        if now.is_trusted {
+            let reading = now.reading;
             self.boots
-                .learn(boot, offset(reading), reading.uptime_millis);
+                .learn(now.boot, offset(reading), reading.uptime_millis);
         }
-        self.is_trusted.store(is_trusted, Ordering::Relaxed);
-        Now {
-            reading,
-            boot,
-            is_trusted,
-        }
+        self.is_trusted.store(now.is_trusted, Ordering::Relaxed);
+        now
     }
 
     /// What an append is stamped with: nothing while the wall clock can be believed.
