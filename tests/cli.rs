@@ -122,6 +122,7 @@ fn wrong_arguments_end_with_2_and_make_nothing() {
         &["send", "--topic", "t", "--durability", "sure"],
         &["send", "--topic", "no good"],
         &["send", "--topic", "t", "--key-separator", ""],
+        &["send", "--topic", "t", "--lane", "No lane"],
         &["export", "--from", "x"],
     ];
     for arguments in cases {
@@ -379,6 +380,38 @@ fn status_says_whether_the_clock_can_be_believed() {
     assert!(clock["trusted"].is_boolean(), "{status}");
     let verdict = clock["verdict"].as_str().unwrap();
     assert!(run(&data, ["status"]).expect(0).contains(verdict));
+}
+
+#[test]
+fn each_lane_keeps_its_own_records_and_every_command_sees_all_lanes() {
+    let (_dir, data) = new_store();
+    let send = |lane, lines| run_on(&data, ["send", "--topic", "t", "--lane", lane], lines);
+    send("high", b"a\nb\n").expect(0);
+    send("low", b"c\n").expect(0);
+    send("default", b"d\n").expect(0);
+    send("high", b"e\n").expect(0);
+
+    let status = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    let lanes: Vec<(&str, u64)> = status["lanes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lane| {
+            let queued = lane["records"]["queued"].as_u64().unwrap();
+            (lane["name"].as_str().unwrap(), queued)
+        })
+        .collect();
+    assert_eq!(lanes, [("default", 1), ("high", 3), ("low", 1)]);
+    let told = run(&data, ["verify"]).expect(0);
+    for (lane, _) in lanes {
+        assert!(told.contains(&format!("lane {lane}: sound")), "{told}");
+    }
+    let lines: Vec<String> = run(&data, ["export"])
+        .expect_json(0)
+        .iter()
+        .map(|line| format!("{} {}", line["lane"], line["value"]).replace('"', ""))
+        .collect();
+    assert_eq!(lines, ["default d", "high a", "high b", "high e", "low c"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    store::{Lane, Store},
+    store::{Lane, Store, StoreOptions},
     wal::{Gap, Options},
 };
 use failure::{Ended, Exit, Failure};
@@ -111,7 +111,12 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
 /// Opens the store and tells what it lost, if anything: damage is no reason to stop a gateway, and
 /// never one to be silent.
 fn open_store(global: &Global, options: Options) -> Result<Store, Failure> {
-    let store = Store::open(&global.data, options)
+    open_store_with(global, &StoreOptions::new(options))
+}
+
+/// The same with more lanes than `default`.
+fn open_store_with(global: &Global, options: &StoreOptions) -> Result<Store, Failure> {
+    let store = Store::open_with(&global.data, options)
         .map_err(|error| failure::of_store(&error, &global.data))?;
     for lane in store.lanes() {
         tell_lost(global, lane, &lane.opened().gaps);

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     message::{self, MessageRef},
-    store::{self, Lane},
+    store::{self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, Store, StoreOptions, is_lane_name},
     wal::{Durability, OnFull, Options, SeqNo},
 };
 
@@ -50,6 +50,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     topic: String,
 
+    /// Lane that keeps the records; it is made if need be
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_LANE, value_parser = lane_name)]
+    lane: String,
+
     /// Split each line at the first S into key and value (\t is a tab)
     #[arg(long, value_name = "S", value_parser = key_separator)]
     key_separator: Option<String>,
@@ -67,6 +71,15 @@ pub(super) struct Arguments {
     files: Vec<PathBuf>,
 }
 
+fn lane_name(text: &str) -> Result<String, String> {
+    if is_lane_name(text) {
+        return Ok(text.into());
+    }
+    Err(format!(
+        "use 1 to {LANE_NAME_LEN_MAX} of a-z, 0-9, '-' and '_'"
+    ))
+}
+
 fn key_separator(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
         return Err("it is empty");
@@ -80,24 +93,21 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let sources = input::sources(&arguments.files)?;
     let total_bytes = sources.iter().map(Source::len).sum();
     let stop = signals::stop_flag()?;
-    let options = Options {
-        durability: arguments.durability,
-        on_full: OnFull::Reject, // whoever started this has the input still
-        ..Options::default()
-    };
+    let options = options(arguments);
     let limit = options.max_record_bytes;
     let store_failure = |error: &store::Error| failure::of_store(error, &global.data);
-    let store = super::open_store(global, options)?;
+    let store = open_lane(global, &arguments.lane, options)?;
+    let lane = store.lane_named(&arguments.lane).unwrap_or(store.lane());
 
     let started = Instant::now();
     let mut sending = Sending {
         arguments,
-        lane: store.lane(),
+        lane,
         chunks: input::read(sources.clone()),
         sources: &sources,
         stop: &stop,
         limit,
-        first: store.lane().marks().next,
+        first: lane.marks().next,
         last: None,
         count: 0,
         bytes: 0,
@@ -143,6 +153,24 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
             Err(failure.context(&place).fact(&sent.before_it()).into())
         }
     }
+}
+
+fn options(arguments: &Arguments) -> Options {
+    Options {
+        durability: arguments.durability,
+        on_full: OnFull::Reject, // whoever started this has the input still
+        ..Options::default()
+    }
+}
+
+/// Opens the store with this lane in it.
+fn open_lane(global: &Global, name: &str, options: Options) -> Result<Store, Failure> {
+    let mut options = StoreOptions::new(options);
+    if name != DEFAULT_LANE {
+        let lane = options.default.clone();
+        options.lanes.insert(name.into(), lane);
+    }
+    super::open_store_with(global, &options)
 }
 
 /// What ended the appending early, and where.
