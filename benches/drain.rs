@@ -110,7 +110,7 @@ fn drain(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
     let mut options = ShipOptions::default();
     options.id_header = with_header;
     let stop = AtomicBool::new(false);
-    let drained = ship::drain(store.lane(), &settings, &options, &stop, &mut |_| {}).unwrap();
+    let drained = ship::drain(&store, &settings, &options, &stop, &mut |_| {}).unwrap();
     assert_eq!((drained.shipped, drained.is_empty), (COUNT, true));
     drained.elapsed
 }

@@ -135,6 +135,15 @@ impl Settings {
         Ok(config)
     }
 
+    /// The configuration of a producer that goes on after a refusal.
+    pub(super) fn careful_producer_config(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.producer_config()?;
+        config
+            .set("enable.gapless.guarantee", "false")
+            .set("linger.ms", "0");
+        Ok(config)
+    }
+
     /// The configuration of a consumer that reads partitions by itself, in no group.
     pub(super) fn consumer_config(&self) -> Result<ClientConfig, Error> {
         self.refuse_forbidden()?;

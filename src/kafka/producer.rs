@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -41,6 +42,9 @@ pub struct Outgoing<'a> {
     pub timestamp_millis: i64,
     /// Comes back in the report.
     pub token: u64,
+    /// Whether it may be refused: it then goes by a producer of its own, so that a refusal
+    /// disturbs nothing else.
+    pub is_careful: bool,
 }
 
 /// What became of one record.
@@ -131,8 +135,22 @@ impl Producer {
     ///
     /// [`Error::Forbidden`] and [`Error::Configuration`], as [`Settings::check`].
     pub fn new(settings: &Settings) -> Result<Producer, Error> {
-        let inner = settings
-            .producer_config()?
+        Producer::with(settings.producer_config()?)
+    }
+
+    /// Creates a producer that goes on after a refusal: what stands behind a refused record in its
+    /// queue may overtake it. So of one partition no more than one batch is handed over to it at
+    /// a time, which [`Producer::pause`] makes sure is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::new`].
+    pub fn careful(settings: &Settings) -> Result<Producer, Error> {
+        Producer::with(settings.careful_producer_config()?)
+    }
+
+    fn with(config: ClientConfig) -> Result<Producer, Error> {
+        let inner = config
             .create_with_context(Inbox::default())
             .map_err(|error| configuration_error(&error))?;
         Ok(Producer {
@@ -140,6 +158,43 @@ impl Producer {
             slab: Slab::default(),
             batch: Vec::new(),
         })
+    }
+
+    /// Keeps what is handed over for a partition until [`Producer::resume`]: all of it then goes as
+    /// one batch, if that is below librdkafka's limits for one. False: the partition is not known
+    /// yet, and nothing is kept.
+    pub fn pause(&self, topic: &str, partition: i32) -> bool {
+        self.is_open(topic, partition, false)
+    }
+
+    /// Lets go what [`Producer::pause`] kept.
+    pub fn resume(&self, topic: &str, partition: i32) -> bool {
+        self.is_open(topic, partition, true)
+    }
+
+    #[expect(unsafe_code, reason = "the binding offers this for consumers alone")]
+    fn is_open(&self, topic: &str, partition: i32, is_open: bool) -> bool {
+        use rdkafka::bindings::{rd_kafka_pause_partitions, rd_kafka_resume_partitions};
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let client = self.inner.client().native_ptr();
+        // SAFETY: both pointers are those of living objects, which outlive the calls; librdkafka
+        // writes nothing but the error of the list's element.
+        let code = unsafe {
+            if is_open {
+                rd_kafka_resume_partitions(client, list.ptr())
+            } else {
+                rd_kafka_pause_partitions(client, list.ptr())
+            }
+        };
+        let is_known = list.elements().iter().all(|found| found.error().is_ok());
+        RDKafkaErrorCode::from(code) == RDKafkaErrorCode::NoError && is_known
+    }
+
+    /// The tokens of what was taken and not reported. Whoever drops the producer after this knows
+    /// what is in doubt.
+    pub fn outstanding(&self) -> Vec<u64> {
+        self.slab.tokens()
     }
 
     /// Hands one record over. Never blocks.
@@ -351,6 +406,17 @@ impl Slab {
         self.tokens[slot]
     }
 
+    fn tokens(&self) -> Vec<u64> {
+        let mut is_free = vec![false; self.tokens.len()];
+        for &slot in &self.free {
+            is_free[slot] = true;
+        }
+        let taken = self.tokens.iter().zip(is_free);
+        taken
+            .filter_map(|(token, free)| (!free).then_some(*token))
+            .collect()
+    }
+
     fn len(&self) -> usize {
         self.tokens.len() - self.free.len()
     }
@@ -366,6 +432,7 @@ mod tests {
         let (a, b) = (slab.insert(70), slab.insert(71));
         assert_eq!(slab.len(), 2);
         assert_eq!(slab.take(a), 70);
+        assert_eq!(slab.tokens(), [71]);
         assert_eq!(slab.insert(72), a);
         assert_eq!((slab.take(b), slab.take(a)), (71, 72));
         assert_eq!(slab.len(), 0);

@@ -10,8 +10,9 @@
 
 use crate::wal::SeqNo;
 
-/// How far pieces may grow while they are taken.
-const PIECE_MAX: usize = 1 << 16;
+/// How far pieces may grow while they are taken: far below librdkafka's limit for one batch
+/// (`batch.num.messages`, 10,000).
+const PIECE_MAX: usize = 4096;
 
 /// One search, over the records of one partition in one log, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Bisect {
     /// A search among `refused` records that came back, the newest of which is `last`.
     pub(super) fn new(refused: usize, last: SeqNo) -> Bisect {
         Bisect {
-            piece: refused.div_ceil(2).max(1),
+            piece: refused.div_ceil(2).clamp(1, PIECE_MAX),
             last,
         }
     }

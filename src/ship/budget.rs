@@ -161,13 +161,6 @@ impl Budget {
         self.sample_time = Duration::ZERO;
         self.sample_bytes = 0;
     }
-
-    /// Everything in flight was given up: a new producer starts empty.
-    pub(super) fn cleared(&mut self) {
-        self.in_flight = 0;
-        self.busy_since = None;
-        self.partitions.fill(0);
-    }
 }
 
 /// The memory one record takes while it is in flight; `payload_len` is its key and value.

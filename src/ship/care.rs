@@ -24,6 +24,9 @@ const CARE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long nothing is parked after it failed.
 const PARKING_PAUSE: Duration = Duration::from_secs(5);
 
+/// Bytes of a piece: far below librdkafka's limit for one batch (`batch.size`, 1 MB).
+const PIECE_BYTES: u64 = 256 * 1024;
+
 /// The name under which records are held that are no messages.
 const UNDECODABLE: &str = "(undecodable)";
 
@@ -85,13 +88,20 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
             for index in behind {
                 let from = &self.sources[source];
-                let Some((_, since)) = self.health[index].held() else {
-                    continue;
+                let is_long = match &self.health[index].phase {
+                    Phase::Flowing => continue,
+                    Phase::Held { since, .. } => {
+                        now.saturating_duration_since(*since) >= self.options.park_after
+                    }
+                    Phase::Searched(_) => false,
                 };
-                let is_long = now.saturating_duration_since(since) >= self.options.park_after;
                 let owes = self.health[index].outstanding > 0;
                 if from.captured(index).is_none() && (is_long || is_full) && !owes {
                     self.begin_parking_of(source, index, now)?;
+                    if matches!(self.health[index].phase, Phase::Searched(_)) {
+                        // The search begins anew among what is parked.
+                        self.health[index].release();
+                    }
                 }
             }
         }
@@ -288,8 +298,31 @@ impl<'a, S: Sink> Shipper<'a, S> {
         piece: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        let mut handed = 0;
-        while handed < piece {
+        let Some((topic, _, Some(partition))) = self.topics.named(index) else {
+            return Ok(());
+        };
+        let topic = Arc::clone(topic);
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        let is_whole = piece > 1 && self.sink.begin_piece(&topic, partition);
+        let piece = if is_whole { piece } else { 1 };
+        let handed = self.hand_over_piece(source, index, piece, now);
+        if is_whole {
+            self.sink.end_piece(&topic, partition);
+        }
+        self.health[index].piece_handed_over(handed?);
+        Ok(())
+    }
+
+    /// Returns how many records were handed over.
+    fn hand_over_piece(
+        &mut self,
+        source: usize,
+        index: usize,
+        piece: usize,
+        now: Instant,
+    ) -> Result<usize, Error> {
+        let (mut handed, mut bytes) = (0, 0);
+        while handed < piece && bytes < PIECE_BYTES {
             let Some(entry) = self.sources[source].left_behind(index, 0)? else {
                 if handed == 0 {
                     self.health[index].release();
@@ -300,14 +333,14 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let Ok(message) = &entry.message else {
                 break;
             };
-            let Placed::Sent(_) = self.send(source, index, &entry, message, now)? else {
+            let Placed::Sent(cost) = self.send(source, index, &entry, message, now)? else {
                 break;
             };
             self.sources[source].cared_for(index, entry.seq + 1);
             handed += 1;
+            bytes += cost;
         }
-        self.health[index].piece_handed_over(handed);
-        Ok(())
+        Ok(handed)
     }
 
     /// Has readers go back to what was left behind and can be taken care of now.

@@ -19,6 +19,9 @@ pub(super) const SILENT: Duration = Duration::from_secs(5);
 /// limit that was changed by mistake must not empty the log.
 pub(super) const STORM: u32 = 100;
 
+/// Records that must be taken as one piece before a search is over.
+const PROBATION: usize = 1024;
+
 /// Why a partition is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +116,8 @@ pub(super) struct Search {
     handed: usize,
     /// What the cluster said to that piece.
     refused: Option<Failure>,
+    /// Whether some of that piece is in doubt.
+    is_in_doubt: bool,
     /// The newest record that was taken.
     taken: Option<SeqNo>,
 }
@@ -141,8 +146,6 @@ pub(super) struct Health {
     next_trial: Instant,
     /// The record that was refused alone, not for itself, and how often.
     pub(super) attempted: Option<(SeqNo, u32)>,
-    /// Most bytes that may be outstanding: larger batches were refused though nobody was to blame.
-    pub(super) batch_limit: Option<u64>,
 }
 
 impl Health {
@@ -154,7 +157,6 @@ impl Health {
             failures: 0,
             next_trial: now,
             attempted: None,
-            batch_limit: None,
         }
     }
 
@@ -206,6 +208,7 @@ impl Health {
             bisect: Bisect::new(refused, last),
             handed: 0,
             refused: None,
+            is_in_doubt: false,
             taken: None,
         });
     }
@@ -236,9 +239,14 @@ impl Health {
             return None;
         }
         let handed = std::mem::take(&mut search.handed);
+        if std::mem::take(&mut search.is_in_doubt) {
+            return Some(Piece::Next);
+        }
         let Some(failure) = search.refused.take() else {
             search.bisect.taken(handed);
-            let is_over = search.taken.is_some_and(|seq| search.bisect.is_over(seq));
+            let is_behind = search.taken.is_some_and(|seq| search.bisect.is_over(seq));
+            // Where one was refused others may follow: a large piece has to be taken first.
+            let is_over = is_behind && handed >= PROBATION;
             return Some(if is_over { Piece::Over } else { Piece::Next });
         };
         Some(match search.bisect.refused(handed) {
@@ -252,15 +260,10 @@ impl Health {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// Everything handed over is in doubt, and a new producer knows of none of it.
-    pub(super) fn recalled(&mut self, now: Instant) {
-        self.outstanding = 0;
-        self.last_sign = now;
-        // A piece in doubt says nothing: it is handed over again.
-        if let Phase::Searched(search) = &mut self.phase
-            && search.refused.is_none()
-        {
-            search.handed = 0;
+    /// What is under way of a search is in doubt: it says nothing, and is handed over again.
+    pub(super) fn piece_in_doubt(&mut self) {
+        if let Phase::Searched(search) = &mut self.phase {
+            search.is_in_doubt = true;
         }
     }
 
@@ -403,8 +406,9 @@ mod tests {
         // A piece that a lost producer took with it judges nobody.
         health.handed_over(now);
         health.piece_handed_over(1);
-        health.recalled(now);
-        assert_eq!(health.piece_ended(), None);
+        health.came_back();
+        health.piece_in_doubt();
+        assert_eq!(health.piece_ended(), Some(Piece::Next));
         health.handed_over(now);
         health.piece_handed_over(1);
         health.came_back();
@@ -414,6 +418,10 @@ mod tests {
         health.handed_over(now);
         health.piece_handed_over(1);
         health.acknowledged(SeqNo::new(3), now);
+        assert_eq!(health.piece_ended(), Some(Piece::Next), "a small piece");
+        health.handed_over(now);
+        health.piece_handed_over(PROBATION);
+        health.acknowledged(SeqNo::new(4), now);
         assert_eq!(health.piece_ended(), Some(Piece::Over));
     }
 
@@ -426,7 +434,7 @@ mod tests {
         health.handed_over(later);
         assert!(!health.is_silent(later + Duration::from_secs(4)));
         assert!(health.is_silent(later + SILENT));
-        health.recalled(later);
+        health.came_back();
         assert!(!health.is_silent(later + SILENT));
     }
 

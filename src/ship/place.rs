@@ -43,7 +43,7 @@ impl<S: Sink> Shipper<'_, S> {
         let known = from.flight.find(seq);
         match known {
             Some((_, State::Waiting)) => {}
-            Some((_, State::InFlight | State::Settled(_) | State::Told)) => {
+            Some((_, State::InFlight | State::Tried | State::Settled(_) | State::Told)) => {
                 return Ok(Placed::Done);
             }
             None if seq < from.settled_below && from.stream.is_settled(seq) => {
@@ -203,14 +203,10 @@ impl<S: Sink> Shipper<'_, S> {
         let (key, value) = content(&self.replaced, source, entry, message);
         let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let cost = budget::cost(len, headers);
-        let limit = self.health[index].batch_limit;
-        let fits = limit.is_none_or(|limit| {
-            let held = self.budget.of(index);
-            held == 0 || held + cost <= limit
-        });
-        if !fits || !self.budget.has_room(index, cost) {
+        if !self.budget.has_room(index, cost) {
             return Ok(Placed::Full);
         }
+        let is_careful = !self.health[index].is_flowing();
         let flight = &self.sources[source].flight;
         let known = flight.find(entry.seq);
         let place = known.map_or_else(|| flight.next_token(), |(token, _)| token);
@@ -222,6 +218,7 @@ impl<S: Sink> Shipper<'_, S> {
             headers,
             timestamp_millis: late.unwrap_or(message.timestamp_millis),
             token: token_of(source, place),
+            is_careful,
         });
         let flown = Flown {
             seq: entry.seq,
@@ -233,9 +230,14 @@ impl<S: Sink> Shipper<'_, S> {
         match sent {
             Ok(()) => {
                 let flight = &mut self.sources[source].flight;
+                let to = if is_careful {
+                    State::Tried
+                } else {
+                    State::InFlight
+                };
                 match known {
-                    Some((token, _)) => flight.hand_over(token, flown),
-                    None => flight.push(flown, State::InFlight),
+                    Some((token, _)) => flight.hand_over(token, flown, to),
+                    None => flight.push(flown, to),
                 }
                 self.health[index].handed_over(now);
                 self.budget.take(index, u64::from(flown.cost), now);
@@ -244,7 +246,9 @@ impl<S: Sink> Shipper<'_, S> {
             }
             Err(SendError::QueueFull) => Ok(Placed::Full),
             Err(SendError::Failed(failure)) if is_spent(failure.class) => {
-                self.spent.get_or_insert_with(|| failure.to_string());
+                if !is_careful {
+                    self.spent.get_or_insert_with(|| failure.to_string());
+                }
                 Ok(Placed::Full)
             }
             Err(SendError::Failed(failure)) => {

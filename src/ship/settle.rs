@@ -30,6 +30,13 @@ pub(super) struct Flown {
     pub(super) at_millis: u32,
 }
 
+impl Flown {
+    /// The index of its topic-partition, for lists.
+    pub(super) fn index(&self) -> usize {
+        usize::try_from(self.partition).unwrap_or(usize::MAX)
+    }
+}
+
 /// Where a record of the window stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -37,6 +44,8 @@ pub(super) enum State {
     Waiting,
     /// Handed over, and not reported.
     InFlight,
+    /// Handed over carefully, because it may be refused, and not reported.
+    Tried,
     /// Settled, and the log does not know it yet.
     Settled(Class),
     /// Settled, and the log was told.
@@ -91,18 +100,24 @@ impl Flight {
         if let Some((newest, _)) = self.window.back() {
             assert!(newest.seq < flown.seq, "read out of order");
         }
-        self.in_flight += usize::from(state == State::InFlight);
+        self.in_flight += usize::from(is_under_way(state));
         self.window.push_back((flown, state));
     }
 
     /// A record that was left behind is handed over.
-    pub(super) fn hand_over(&mut self, token: u64, flown: Flown) {
+    pub(super) fn hand_over(&mut self, token: u64, flown: Flown, to: State) {
         if let Some((place, state)) = self.at(token)
             && *state == State::Waiting
         {
-            (*place, *state) = (flown, State::InFlight);
+            (*place, *state) = (flown, to);
             self.in_flight += 1;
         }
+    }
+
+    /// Where the record of a token stands.
+    pub(super) fn state(&self, token: u64) -> Option<State> {
+        let index = usize::try_from(token.checked_sub(self.base)?).ok()?;
+        self.window.get(index).map(|(_, state)| *state)
     }
 
     fn at(&mut self, token: u64) -> Option<&mut (Flown, State)> {
@@ -113,7 +128,7 @@ impl Flight {
     /// A record that was handed over came back without an outcome.
     pub(super) fn give_back(&mut self, token: u64) -> Option<Flown> {
         let (flown, state) = self.at(token)?;
-        if *state != State::InFlight {
+        if !is_under_way(*state) {
             return None;
         }
         *state = State::Waiting;
@@ -131,19 +146,20 @@ impl Flight {
         }
         *state = State::Settled(class);
         let flown = *flown;
-        self.in_flight -= usize::from(before == State::InFlight);
+        self.in_flight -= usize::from(is_under_way(before));
         Some(flown)
     }
 
-    /// Everything that was handed over is in doubt: it waits to be handed over again.
+    /// Everything that was handed over, but not carefully, is in doubt: it waits to be handed over
+    /// again.
     pub(super) fn recall(&mut self, mut recalled: impl FnMut(Flown)) {
         for (flown, state) in &mut self.window {
             if *state == State::InFlight {
                 *state = State::Waiting;
+                self.in_flight -= 1;
                 recalled(*flown);
             }
         }
-        self.in_flight = 0;
     }
 
     /// Hands over runs of settled numbers at the front: the low mark moves past them.
@@ -151,7 +167,7 @@ impl Flight {
         let mut runs = Runs::new(told);
         while let Some(&(flown, state)) = self.window.front() {
             match state {
-                State::Waiting | State::InFlight => break,
+                State::Waiting | State::InFlight | State::Tried => break,
                 State::Settled(class) => runs.add(flown.seq, class),
                 State::Told => {}
             }
@@ -183,6 +199,10 @@ impl Flight {
         let found = self.window.range(from..).filter(waits);
         found.map(|(flown, _)| *flown)
     }
+}
+
+fn is_under_way(state: State) -> bool {
+    matches!(state, State::InFlight | State::Tried)
 }
 
 fn length(len: usize) -> u64 {
@@ -316,10 +336,11 @@ mod tests {
         let told = Some((tokens[1], State::Settled(Class::Shipped)));
         assert_eq!(flight.find(SeqNo::new(4)), told);
         assert_eq!(flight.find(SeqNo::new(6)), None);
-        flight.hand_over(tokens[0], flown(3));
+        flight.hand_over(tokens[0], flown(3), State::Tried);
+        flight.recall(|flown| panic!("{flown:?} was handed over carefully"));
         assert_eq!(flight.in_flight(), 1);
         assert!(ship(&mut flight, tokens[0]).is_some());
-        assert_eq!(front(&mut flight), [3..5]);
+        assert_eq!(front(&mut flight).len(), 1);
         assert_eq!(flight.find(SeqNo::new(4)), None);
     }
 

@@ -17,6 +17,7 @@ use super::link::{DrainRate, Link, WindowClock};
 use super::place::{Placed, source_of};
 use super::progress::{Counters, Drained, Progress};
 use super::retry::Replacement;
+use super::settle::State;
 use super::share::Share;
 use super::source::Source;
 use super::topics::Topics;
@@ -378,7 +379,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let Some(flown) = source.flight.settle(token, Class::Shipped) else {
             return;
         };
-        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
+        let index = flown.index();
         self.budget.acknowledge(index, u64::from(flown.cost));
         self.counters.shipped += 1;
         self.counters.shipped_bytes += u64::from(flown.len);
@@ -406,10 +407,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let Some(source) = self.sources.get_mut(place) else {
             return;
         };
+        let was_careful = source.flight.state(token) == Some(State::Tried);
         let Some(flown) = source.flight.give_back(token) else {
             return;
         };
-        let index = usize::try_from(flown.partition).unwrap_or(usize::MAX);
+        let index = flown.index();
         source.leave(index, flown.seq);
         self.needs_care = true;
         self.budget.give_back(index, u64::from(flown.cost));
@@ -417,6 +419,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
         match failure.class {
             // librdkafka gave the record back although it may try for ever: only a new producer
             // takes it again in order.
+            ErrorClass::Fatal | ErrorClass::Network if was_careful => {
+                self.health[index].piece_in_doubt();
+            }
             ErrorClass::Fatal | ErrorClass::Network => {
                 self.spent.get_or_insert_with(|| failure.to_string());
             }

@@ -4,11 +4,12 @@
 //! of one partition arrive in the order they were sent, until one of them fails; each record taken
 //! is reported at most once; after [`Sink::rebuild`] nothing taken before is reported or sent.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::LinkOptions;
 use crate::kafka::{
-    self, Outgoing, Probed, Prober, Producer, Report, SendError, Settings, Trouble,
+    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Prober, Producer, Report,
+    SendError, Settings, Trouble,
 };
 
 /// Where records go.
@@ -20,6 +21,13 @@ pub trait Sink {
     /// [`SendError::QueueFull`]: the same record again after a poll. [`SendError::Failed`]: it was
     /// not taken.
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError>;
+
+    /// What is sent carefully to this partition until [`Sink::end_piece`] goes to the cluster as one
+    /// batch, which it takes or refuses as a whole. False: only one record may be sent.
+    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool;
+
+    /// See [`Sink::begin_piece`].
+    fn end_piece(&mut self, topic: &str, partition: i32);
 
     /// Appends what became of records. If nothing did, it may wait for that, up to `timeout`.
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>);
@@ -41,7 +49,8 @@ pub trait Sink {
     /// its verdicts once they are in. Never blocks.
     fn probe(&mut self, link: &LinkOptions) -> Option<Probed>;
 
-    /// Starts anew. What was taken and not reported is in doubt.
+    /// Starts anew. What was taken and not reported is in doubt, but for what was sent carefully,
+    /// which goes on.
     ///
     /// # Errors
     ///
@@ -52,11 +61,16 @@ pub trait Sink {
     fn address(&self) -> &str;
 }
 
+/// How long the producer for what may be refused is kept without use.
+const CAREFUL_IDLE: Duration = Duration::from_secs(60);
+
 /// A Kafka cluster as a sink.
 #[derive(Debug)]
 pub struct KafkaSink {
     settings: Settings,
     producer: Producer,
+    /// For what may be refused, and when it was last of use.
+    careful: Option<(Producer, Instant)>,
     prober: Prober,
 }
 
@@ -71,22 +85,87 @@ impl KafkaSink {
         Ok(KafkaSink {
             settings,
             producer,
+            careful: None,
             prober: Prober::default(),
         })
     }
 }
 
+impl KafkaSink {
+    /// The producer for what may be refused.
+    fn careful(&mut self) -> Result<&mut Producer, SendError> {
+        let now = Instant::now();
+        let (producer, used) = match self.careful.take() {
+            Some(careful) => self.careful.insert(careful),
+            // Its configuration is the other one's, which was accepted.
+            None => match Producer::careful(&self.settings) {
+                Ok(producer) => self.careful.insert((producer, now)),
+                Err(_) => return Err(SendError::QueueFull),
+            },
+        };
+        *used = now;
+        Ok(producer)
+    }
+
+    /// Takes the reports of the careful producer, and replaces it where it is spent.
+    fn poll_careful(&mut self, reports: &mut Vec<Report>) {
+        let Some((producer, used)) = &mut self.careful else {
+            return;
+        };
+        producer.poll(Duration::ZERO, reports);
+        let trouble = producer.trouble();
+        let spent = trouble.filter(|trouble| trouble.class == ErrorClass::Fatal);
+        if let Some(trouble) = &spent {
+            for token in producer.outstanding() {
+                let outcome = Outcome::Failed(Failure {
+                    class: ErrorClass::Fatal,
+                    code: trouble.code,
+                    name: trouble.reason.clone(),
+                    persistence: Persistence::Possibly,
+                });
+                reports.push(Report { token, outcome });
+            }
+        }
+        let is_idle = producer.in_flight() == 0 && used.elapsed() > CAREFUL_IDLE;
+        if spent.is_some() || is_idle {
+            self.careful = None;
+        }
+    }
+}
+
 impl Sink for KafkaSink {
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
-        self.producer.send(record)
+        if record.is_careful {
+            self.careful()?.send(record)
+        } else {
+            self.producer.send(record)
+        }
+    }
+
+    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
+        self.careful()
+            .is_ok_and(|producer| producer.pause(topic, partition))
+    }
+
+    fn end_piece(&mut self, topic: &str, partition: i32) {
+        if let Ok(producer) = self.careful() {
+            producer.resume(topic, partition);
+        }
     }
 
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
-        self.producer.poll(timeout, reports);
+        self.poll_careful(reports);
+        let wait = if reports.is_empty() {
+            timeout
+        } else {
+            Duration::ZERO
+        };
+        self.producer.poll(wait, reports);
     }
 
     fn in_flight(&self) -> usize {
-        self.producer.in_flight()
+        let careful = self.careful.as_ref().map_or(0, |(p, _)| p.in_flight());
+        self.producer.in_flight() + careful
     }
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::settle::Flight;
+use super::settle::{Flight, Flown};
 use crate::store::{self, Entry, LaneReader, Stream};
 use crate::wal::{self, Gap, SeqNo};
 
@@ -123,14 +123,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Everything handed over is in doubt, and waits again.
-    pub(super) fn recall(&mut self) {
+    /// Everything handed over, but not carefully, is in doubt, and waits again.
+    pub(super) fn recall(&mut self, mut recalled: impl FnMut(Flown)) {
         let mut flight = std::mem::take(&mut self.flight);
         flight.recall(|flown| {
-            self.leave(
-                usize::try_from(flown.partition).unwrap_or(usize::MAX),
-                flown.seq,
-            );
+            self.leave(flown.index(), flown.seq);
+            recalled(flown);
         });
         self.flight = flight;
     }
@@ -161,7 +159,7 @@ impl<'a> Source<'a> {
             return Ok(None);
         };
         let wanted = u32::try_from(index).unwrap_or(u32::MAX);
-        let of_it = |flown: &super::settle::Flown| flown.partition == wanted && flown.seq >= from;
+        let of_it = |flown: &Flown| flown.partition == wanted && flown.seq >= from;
         let Some(seq) = self.flight.waiting_from(from).filter(of_it).nth(skip) else {
             return Ok(None);
         };

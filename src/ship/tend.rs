@@ -247,14 +247,14 @@ impl<S: Sink> Shipper<'_, S> {
         self.spent = None;
         self.counters.rebuilds += 1;
         self.tell_all();
-        for source in &mut self.sources {
-            source.recall();
-        }
         let now = Instant::now();
-        for health in &mut self.health {
-            health.recalled(now);
+        let (health, budget) = (&mut self.health, &mut self.budget);
+        for source in &mut self.sources {
+            source.recall(|flown| {
+                health[flown.index()].came_back();
+                budget.give_back(flown.index(), u64::from(flown.cost));
+            });
         }
-        self.budget.cleared();
         self.is_unproven = true;
         self.sink.rebuild()?;
         self.needs_care = true;

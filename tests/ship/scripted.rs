@@ -291,6 +291,12 @@ impl Sink for Mute {
         Ok(())
     }
 
+    fn begin_piece(&mut self, _: &str, _: i32) -> bool {
+        false
+    }
+
+    fn end_piece(&mut self, _: &str, _: i32) {}
+
     fn poll(&mut self, timeout: Duration, _: &mut Vec<Report>) {
         thread::sleep(timeout);
     }
@@ -508,6 +514,14 @@ impl Sink for Flood<'_> {
             self.scratch.fill_with("t", 10_000, &[7; 1000]);
         }
         self.sink.send(record)
+    }
+
+    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
+        self.sink.begin_piece(topic, partition)
+    }
+
+    fn end_piece(&mut self, topic: &str, partition: i32) {
+        self.sink.end_piece(topic, partition);
     }
 
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {

@@ -4,7 +4,7 @@
 //! As the real one, it keeps the order of a partition, and what it holds when its producer is spent
 //! was either written or not, without a report.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,6 +63,12 @@ pub(crate) struct Scripted {
     pub(crate) rebuild_count: u32,
     pub(crate) written_count: usize,
     queued: BTreeMap<i32, VecDeque<(u64, Written)>>,
+    /// What was sent carefully, one batch a partition; the open one still grows.
+    careful: BTreeMap<i32, VecDeque<(u64, Written)>>,
+    open: Option<i32>,
+    /// Records that are refused, and every batch with one of them.
+    pub(crate) poison: HashSet<u64>,
+    pub(crate) refusals: u32,
     reports: Vec<Report>,
     away_polls: u32,
     is_spent: bool,
@@ -84,6 +90,10 @@ impl Scripted {
             rebuild_count: 0,
             written_count: 0,
             queued: BTreeMap::new(),
+            careful: BTreeMap::new(),
+            open: None,
+            poison: HashSet::new(),
+            refusals: 0,
             reports: Vec::new(),
             away_polls: 0,
             is_spent: false,
@@ -170,8 +180,54 @@ impl Scripted {
         self.reports.push(Report { token, outcome });
     }
 
+    /// Takes or refuses a batch that was sent carefully.
+    fn careful_step(&mut self) {
+        let open = self.open;
+        let ready = |partition: &&i32| Some(**partition) != open;
+        let Some(&partition) = self.careful.keys().find(ready) else {
+            return;
+        };
+        let batch = self.careful.remove(&partition).unwrap();
+        let is_bad = batch.iter().any(|(_, r)| self.poison.contains(&r.seq()));
+        self.refusals += u32::from(is_bad);
+        for (token, record) in batch {
+            if is_bad {
+                self.fail(token, ErrorClass::Poison, 87);
+            } else {
+                self.deliver(partition, token, record);
+            }
+        }
+    }
+
+    /// Refuses a batch of the main producer if there is poison among the next records of a
+    /// partition: that spends it.
+    fn refuses(&mut self, partition: i32) -> bool {
+        let len = 1 + self.random.below(30) as usize;
+        let queue = self.queued.get_mut(&partition).unwrap();
+        let batch = || queue.iter().take(len);
+        if !batch().any(|(_, record)| self.poison.contains(&record.seq())) {
+            return false;
+        }
+        self.refusals += 1;
+        let refused: Vec<u64> = batch().map(|(token, _)| *token).collect();
+        queue.drain(..refused.len());
+        for token in refused {
+            self.fail(token, ErrorClass::Poison, 87);
+        }
+        for (_, queue) in std::mem::take(&mut self.queued) {
+            for (token, _) in queue {
+                self.fail(token, ErrorClass::Fatal, -152);
+            }
+        }
+        self.spend("gapless guarantee");
+        true
+    }
+
     /// Delivers the oldest record of a random partition, unless a fault comes first.
     fn step(&mut self) {
+        if self.away_polls == 0 {
+            self.careful_step();
+        }
         self.queued.retain(|_, queue| !queue.is_empty());
         if self.queued.is_empty() || self.away_polls > 0 || self.is_spent {
             return;
@@ -185,12 +241,15 @@ impl Scripted {
             self.play(fault, partition);
             return;
         }
-        let (token, record) = self
-            .queued
-            .get_mut(&partition)
-            .unwrap()
-            .pop_front()
-            .unwrap();
+        if !self.poison.is_empty() && self.refuses(partition) {
+            return;
+        }
+        let queue = self.queued.get_mut(&partition).unwrap();
+        let (token, record) = queue.pop_front().unwrap();
+        self.deliver(partition, token, record);
+    }
+
+    fn deliver(&mut self, partition: i32, token: u64, record: Written) {
         self.write(partition, record);
         let partition_offset = i64::try_from(self.written[&partition].len()).unwrap();
         let outcome = Outcome::Delivered {
@@ -208,7 +267,7 @@ impl Scripted {
 impl Sink for Scripted {
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         let is_full = self.in_flight() >= 500 || self.random.below(100) == 0;
-        if is_full || self.is_spent {
+        if is_full || (self.is_spent && !record.is_careful) {
             return Err(SendError::QueueFull);
         }
         let headers = record.headers.iter();
@@ -221,9 +280,23 @@ impl Sink for Scripted {
             timestamp_millis: record.timestamp_millis,
         };
         self.sent_count += 1;
-        let queue = self.queued.entry(record.partition).or_default();
+        let queues = if record.is_careful {
+            &mut self.careful
+        } else {
+            &mut self.queued
+        };
+        let queue = queues.entry(record.partition).or_default();
         queue.push_back((record.token, written));
         Ok(())
+    }
+
+    fn begin_piece(&mut self, _: &str, partition: i32) -> bool {
+        self.open = Some(partition);
+        true
+    }
+
+    fn end_piece(&mut self, _: &str, _: i32) {
+        self.open = None;
     }
 
     fn poll(&mut self, _: Duration, reports: &mut Vec<Report>) {
@@ -235,7 +308,8 @@ impl Sink for Scripted {
     }
 
     fn in_flight(&self) -> usize {
-        self.queued.values().map(VecDeque::len).sum::<usize>() + self.reports.len()
+        let queues = self.queued.values().chain(self.careful.values());
+        queues.map(VecDeque::len).sum::<usize>() + self.reports.len()
     }
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
@@ -270,7 +344,6 @@ impl Sink for Scripted {
     fn rebuild(&mut self) -> Result<(), kafka::Error> {
         self.rebuild_count += 1;
         self.queued.clear();
-        self.reports.clear();
         self.is_spent = false;
         Ok(())
     }
