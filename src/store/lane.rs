@@ -13,7 +13,7 @@ use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duratio
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Error, LaneOptions, Order, parking};
+use super::{Error, LaneOptions, Order, dead_letter::LETTER_OVERHEAD_MAX, parking};
 use crate::{
     message::{
         Message, MessageRef,
@@ -27,6 +27,11 @@ use crate::{
 
 /// First byte of a definition that names a topic. Other kinds of definitions may follow.
 const DEFINES_TOPIC: u8 = b't';
+
+/// Largest record of a lane: one that can be kept as a dead letter, too.
+fn record_bytes_max() -> usize {
+    wal::Options::default().max_record_bytes - 2 * LETTER_OVERHEAD_MAX
+}
 
 /// One log of messages, open for appending and settling.
 #[derive(Debug)]
@@ -46,9 +51,10 @@ impl Lane {
     pub(super) fn open(
         name: &str,
         dir: &Path,
-        options: LaneOptions,
+        mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
+        options.wal.max_record_bytes = options.wal.max_record_bytes.min(record_bytes_max());
         Ok(Self {
             name: name.into(),
             wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,

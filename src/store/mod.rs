@@ -1,6 +1,6 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log), its creation, and who may open it how:
+//! Owns the directory's layout (`lanes/NAME/` is one log, `dead-letters/` is another), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
@@ -9,6 +9,7 @@
 //! directories are durable before a record in them is acknowledged. A lane that is on disk is open,
 //! whatever the options say: a record is never left in one that nobody looks at.
 
+mod dead_letter;
 mod error;
 mod lane;
 mod options;
@@ -16,8 +17,19 @@ mod parking;
 mod route;
 mod stream;
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+pub use dead_letter::{
+    Body, CLASS_LEN_MAX, Cause, Content, Copied, DeadLetterCounts, DeadLetterOptions,
+    DeadLetterReader, DeadLetterView, DeadLetters, LANE_LEN_MAX, LETTERS_MAX, Letter, Malformed,
+    OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
+};
 pub use error::Error;
 pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
 pub use options::{
@@ -43,6 +55,7 @@ pub struct Store {
     /// the store's.
     lanes: Vec<Lane>,
     parking: Option<Parking>,
+    dead_letters: dead_letter::Lazy,
     routes: Routes,
 }
 
@@ -78,11 +91,7 @@ impl Store {
         }
         for (name, _) in options.all() {
             let lane = lanes_dir.join(name);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(DIRECTORY_MODE)
-                .create(&lane)
-                .map_err(io_error("make the directory", &lane))?;
+            make_directory(&lane)?;
         }
         // The names must outlive a power loss before anything in them is acknowledged, also when
         // the process that made them was killed before it came to this line.
@@ -97,6 +106,7 @@ impl Store {
         let mut store = Self {
             lanes: Vec::new(),
             parking: None,
+            dead_letters: dead_letter::Lazy::new(dir, options),
             routes,
         };
         for (name, lane) in options.all() {
@@ -176,7 +186,9 @@ impl Store {
     /// [`Error::Log`] if the last write or sync of a lane fails: then what was not acknowledged yet in
     /// it may be lost. The others are closed all the same.
     pub fn close(mut self) -> Result<(), Error> {
-        let mut closed = self.parking.as_mut().map_or(Ok(()), Parking::close);
+        let letters = self.dead_letters.take();
+        let mut closed = letters.map_or(Ok(()), DeadLetters::close);
+        closed = closed.and(self.parking.as_mut().map_or(Ok(()), Parking::close));
         while let Some(lane) = self.lanes.pop() {
             closed = closed.and(lane.close());
         }
@@ -186,6 +198,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        drop(self.dead_letters.take());
         drop(self.parking.take());
         // Backwards, as `close`: who finds `default` unlocked finds all of them unlocked.
         while self.lanes.pop().is_some() {}
@@ -208,6 +221,7 @@ fn routes(options: &StoreOptions) -> Result<Routes, Error> {
 /// appends.
 #[derive(Debug)]
 pub struct StoreView {
+    dir: PathBuf,
     lanes: Vec<LaneView>,
 }
 
@@ -243,7 +257,10 @@ impl StoreView {
         if lanes.is_empty() {
             return Err(Error::NoStore { path: dir.into() });
         }
-        Ok(Self { lanes })
+        Ok(Self {
+            dir: dir.into(),
+            lanes,
+        })
     }
 
     /// The lanes, by name.
@@ -282,6 +299,15 @@ fn holds_something(dir: &Path) -> Result<bool, Error> {
         }
     }
     Ok(false)
+}
+
+/// Makes a directory of the store, with those above it.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(path)
+        .map_err(io_error("make the directory", path))
 }
 
 fn sync_directory(path: &Path) -> Result<(), Error> {

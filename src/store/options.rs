@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Error;
+use super::{DeadLetterOptions, Error};
 use crate::wal;
 
 /// The lane that every store has.
@@ -76,6 +76,8 @@ pub struct StoreOptions {
     pub default: LaneOptions,
     /// The other lanes, by name.
     pub lanes: BTreeMap<String, LaneOptions>,
+    /// How dead letters are kept.
+    pub dead_letters: DeadLetterOptions,
 }
 
 impl StoreOptions {
@@ -85,6 +87,7 @@ impl StoreOptions {
         Self {
             default: LaneOptions::new(wal),
             lanes: BTreeMap::new(),
+            dead_letters: DeadLetterOptions::default(),
         }
     }
 
@@ -102,6 +105,7 @@ impl StoreOptions {
             lanes: lanes
                 .map(|(name, weight)| (name.into(), lane(weight)))
                 .into(),
+            dead_letters: DeadLetterOptions::default(),
         }
     }
 
@@ -127,6 +131,7 @@ impl StoreOptions {
                 return refused(name, "its options stand apart from the others'".into());
             }
         }
+        self.dead_letters.check()?;
         for (name, options) in self.all() {
             if !(1..=WEIGHT_MAX).contains(&options.weight) {
                 let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);
