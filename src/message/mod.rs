@@ -12,6 +12,7 @@
 //! the append.
 
 pub mod codec;
+pub mod time;
 
 use std::{error, fmt, sync::Arc};
 
