@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The directory of the dead letters, beside the lanes'.
-const DEAD_LETTERS: &str = "dead-letters";
+pub(in crate::store) const DEAD_LETTERS: &str = "dead-letters";
 
 /// A dead-letter log that may not be open yet.
 #[derive(Debug)]

@@ -31,8 +31,7 @@ use parking_lot::Mutex;
 
 pub(super) use codec::LETTER_OVERHEAD_MAX;
 pub use codec::Malformed;
-pub(super) use lazy::Lazy;
-pub(super) use lazy::dir;
+pub(super) use lazy::{DEAD_LETTERS, Lazy, dir};
 pub use letter::{
     Body, CLASS_LEN_MAX, Cause, Content, Copied, DeadLetterCounts, DeadLetterOptions, LANE_LEN_MAX,
     LETTERS_MAX, Letter, OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State,

@@ -5,11 +5,11 @@
 use std::path::Path;
 
 use super::{
-    DeadLetterCounts, Entry, Index, LogId, SeqNo, StoredLetter, Totals, codec, dir, letter::State,
-    take_in,
+    DEAD_LETTERS, DeadLetterCounts, Entry, Index, LogId, SeqNo, StoredLetter, Totals, codec, dir,
+    letter::State, take_in,
 };
 use crate::{
-    store::{Error, StoreView},
+    store::{Error, LaneView, StoreView},
     wal::{self, Reader, View},
 };
 
@@ -110,6 +110,21 @@ impl StoreView {
     /// [`Error::Log`] if their log cannot be read.
     pub fn dead_letters(&self) -> Result<Option<DeadLetterView>, Error> {
         DeadLetterView::open(&dir(&self.dir))
+    }
+
+    /// The files of the dead letters, if there ever was one: for who checks every byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lane`] if they cannot be read.
+    pub fn dead_letter_log(&self) -> Result<Option<LaneView>, Error> {
+        match LaneView::open(DEAD_LETTERS, &dir(&self.dir)) {
+            Err(Error::Lane {
+                source: wal::Error::NotALog { .. },
+                ..
+            }) => Ok(None),
+            view => view.map(Some),
+        }
     }
 }
 
