@@ -1,14 +1,14 @@
 //! The dead-letter log on a disk: what it keeps, what a crash leaves of it, and what it gives up.
 
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use ferrylog::{
     message::{Header, MessageRef},
     store::{
-        Cause, Content, Copied, DeadLetterOptions, DeadLetters, Error, Letter, OnLettersFull,
-        Origin, Stage, State, Store, StoreView, StoredLetter,
+        Cause, Content, Copied, DeadLetterOptions, DeadLetters, Error, LETTERS_MAX, Letter,
+        OnLettersFull, Origin, REASON_LEN_MAX, Stage, State, Store, StoreView, StoredLetter,
     },
-    wal::{LogId, Options, SeqNo, fs::Fs, fs::RealFs},
+    wal::{self, LogId, Options, SeqNo, fs::Fs, fs::RealFs},
 };
 
 use crate::faulty::{Faulty, Survivors};
@@ -72,7 +72,7 @@ fn on(disk: &Arc<Faulty>) -> DeadLetters<Faulty> {
     )
 }
 
-fn value(letter: &StoredLetter) -> &[u8] {
+fn value_of(letter: &StoredLetter) -> &[u8] {
     letter
         .body
         .content
@@ -91,7 +91,7 @@ fn lying<F: Fs>(letters: &DeadLetters<F>) -> Vec<(u64, u64, State, Copied, Vec<u
         .map(|seq| {
             let letter = letters.get(seq).unwrap().unwrap();
             let origin = letter.body.origin.seq.get();
-            let value = value(&letter).to_vec();
+            let value = value_of(&letter).to_vec();
             (origin, seq.get(), letter.state, letter.copied, value)
         })
         .collect()
@@ -219,7 +219,7 @@ fn what_was_added_or_decided_is_there_after_a_power_loss_at_any_moment() {
                 (*state, *copied),
                 "seed {seed}, letter {n}"
             );
-            assert_eq!(value(&read), n.to_le_bytes(), "seed {seed}");
+            assert_eq!(value_of(&read), n.to_le_bytes(), "seed {seed}");
             assert!(letters_after.holds(LANE, SeqNo::new(n)), "seed {seed}");
             // The cut came before the lane knew: it adds them again, and nothing is kept twice.
             let again = letters_after.add(&letter(n, of_value(b"again"))).unwrap();
@@ -337,7 +337,7 @@ fn a_walk_over_uncopied_letters_meets_each_until_it_is_copied_or_refused() {
     assert_eq!(letters.counts().kept, 100);
     let mut met = Vec::new();
     while let Some(next) = letters.next_uncopied(met.last().copied()).unwrap() {
-        assert_eq!(value(&next), contents[met.len()]);
+        assert_eq!(value_of(&next), contents[met.len()]);
         met.push(next.seq);
     }
     assert_eq!(met, seqs);
@@ -557,7 +557,7 @@ fn a_look_at_a_store_that_is_open_sees_what_is_durable() {
     let mut reader = seen.letters();
     for n in 0..3 {
         let read = reader.next().unwrap().unwrap();
-        assert_eq!((read.seq, value(&read)), (SeqNo::new(n), &[n as u8][..]));
+        assert_eq!((read.seq, value_of(&read)), (SeqNo::new(n), &[n as u8][..]));
         assert_eq!(read.state == State::Pending, n == 1);
     }
     assert_eq!(reader.next().unwrap(), None);
@@ -566,4 +566,119 @@ fn a_look_at_a_store_that_is_open_sees_what_is_durable() {
         None,
         "a change is no letter"
     );
+}
+
+/// Else the largest records would be the only ones that no policy can take out of the way.
+#[test]
+fn the_largest_record_of_a_lane_can_be_kept_and_edited() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let lane = store.lane();
+    let topic = "t".repeat(249);
+    let value = vec![7; 16 << 20];
+    let of_len = |len: usize| MessageRef {
+        value: Some(&value[..len]),
+        ..MessageRef::to(&topic)
+    };
+    // The largest value that the lane takes.
+    let (mut taken, mut refused) = (0, value.len());
+    while taken + 1 < refused {
+        let middle = usize::midpoint(taken, refused);
+        match lane.append_wait(&of_len(middle)) {
+            Ok(_) => taken = middle,
+            Err(Error::Log(wal::Error::TooLarge { .. })) => refused = middle,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(taken > value.len() - 5000, "{taken}");
+    let long = "x".repeat(5000);
+    let largest = MessageRef {
+        partition: Some(i32::MAX),
+        timestamp_millis: Some(i64::MAX),
+        ..of_len(taken)
+    };
+    let mut letter = letter(u64::MAX, Content::Message(largest));
+    (letter.lane, letter.cause.class, letter.cause.reason) = (&long, &long, &long);
+    let letters = store.dead_letters().unwrap();
+    let seq = letters.add(&letter).unwrap();
+    let seq = letters.edit(seq, &largest).unwrap();
+    let read = letters.get(seq).unwrap().unwrap();
+    assert_eq!(value_of(&read).len(), taken);
+    assert_eq!(read.body.reason.len(), REASON_LEN_MAX);
+}
+
+#[test]
+fn letters_are_bounded_in_number_too() {
+    let count = LETTERS_MAX as u64 + 1000;
+    let all: Vec<Letter<'_>> = (0..count).map(|n| letter(n, Content::Raw(b""))).collect();
+    for (on_full, kept) in [
+        (OnLettersFull::Hold, LETTERS_MAX as u64),
+        // A sixteenth of them goes at once.
+        (OnLettersFull::DropOldest, count - LETTERS_MAX as u64 / 16),
+    ] {
+        let mut options = DeadLetterOptions::default();
+        options.on_full = on_full;
+        let dir = tempfile::tempdir().unwrap();
+        let letters = open(Arc::new(RealFs), dir.path(), options);
+        let added = letters.add_all(&all);
+        assert_eq!(added.is_ok(), on_full == OnLettersFull::DropOldest);
+        let check = |letters: &DeadLetters| {
+            assert_eq!(letters.counts().kept, kept);
+            assert_eq!(
+                letters.fill_percent() == 100,
+                on_full == OnLettersFull::Hold
+            );
+            assert!(letters.holds(LANE, SeqNo::new(LETTERS_MAX as u64 - 1)));
+            assert_balances(letters);
+        };
+        check(&letters);
+        letters.close().unwrap();
+        let letters = open(Arc::new(RealFs), dir.path(), options);
+        check(&letters);
+        // One in the way that nobody decided about does not keep the others from making room.
+        let others = letters.open_letters(|seq, _, _| seq > SeqNo::new(LETTERS_MAX as u64 / 8));
+        letters.drop_letters(&others).unwrap();
+        assert_eq!(letters.add_all(&all[..10]).unwrap().len(), 10);
+        let new = [letter(count, Content::Raw(b""))];
+        letters.add_all(&new).unwrap();
+        assert!(letters.fill_percent() < 20);
+        assert_balances(&letters);
+    }
+}
+
+#[test]
+fn a_letter_that_is_damaged_while_the_log_is_open_stops_no_walk() {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = open(Arc::new(RealFs), dir.path(), options(OnLettersFull::Hold));
+    let seqs: Vec<SeqNo> = (0..4_u8)
+        .map(|n| {
+            letters
+                .add(&letter(n.into(), of_value(&[b'a' + n; 10_000])))
+                .unwrap()
+        })
+        .collect();
+    letters.mark_pending(&seqs).unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes.windows(64).position(|window| window == [b'b'; 64]);
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+        }
+    }
+    let mut met = Vec::new();
+    while let Some(next) = letters.next_pending(met.last().copied()).unwrap() {
+        assert_eq!(value_of(&next).len(), 10_000);
+        met.push(next.seq);
+    }
+    assert_eq!(met, [seqs[0], seqs[2], seqs[3]]);
+    assert_eq!(letters.totals().lost, 1);
+    assert_eq!(
+        letters.mark_replayed(&seqs).unwrap(),
+        3,
+        "the lost one is no letter any more"
+    );
+    assert_balances(&letters);
 }

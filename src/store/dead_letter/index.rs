@@ -5,7 +5,7 @@
 //!
 //! Invariants: applying the same records in the same order gives the same index; a final state is
 //! never left; a number that is no letter changes nothing. It holds no more than
-//! [`LETTERS_MAX`](super::LETTERS_MAX) letters, because no more are appended.
+//! [`LETTERS_MAX`] letters, because no more are appended.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     codec::Change,
-    letter::{Copied, DeadLetterCounts, Origin, State},
+    letter::{Copied, DeadLetterCounts, LETTERS_MAX, Origin, State},
 };
 use crate::wal::{Class, SeqNo};
 
@@ -144,6 +144,19 @@ impl Index {
         over.into_iter().for_each(|seq| self.give_up(seq));
     }
 
+    /// Where there are as many as may be: forgets those that nothing can become of any more, and with
+    /// them their origins, which is to say a record that its lane should still not have settled would
+    /// be kept once more.
+    pub(crate) fn forget_ended(&mut self) {
+        if self.len() < LETTERS_MAX {
+            return;
+        }
+        let ended = |slip: &Slip| !slip.state.is_open() && slip.state != State::Unreadable;
+        let slips = self.slips.iter().filter(|(_, slip)| ended(slip));
+        let over: Vec<SeqNo> = slips.map(|(&seq, _)| seq).collect();
+        over.into_iter().for_each(|seq| self.remove(seq..seq + 1));
+    }
+
     /// Forgets letters whose bytes are gone, and with them their origins.
     pub(crate) fn remove(&mut self, range: Range<SeqNo>) {
         let gone: Vec<SeqNo> = self.slips.range(range).map(|(&seq, _)| seq).collect();
@@ -192,10 +205,6 @@ impl Index {
             }
         }
         counts
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Keeps the two lists in step with a letter.
@@ -354,9 +363,9 @@ mod tests {
             Some(new),
             "the old one is gone"
         );
-        assert_eq!((index.len(), index.bytes()), (1, 10));
+        assert_eq!((index.len(), index.counts().bytes), (1, 10));
         index.remove(SeqNo::ZERO..SeqNo::new(9));
-        assert_eq!((index.len(), index.bytes()), (0, 0));
+        assert_eq!((index.len(), index.counts().bytes), (0, 0));
         assert_eq!(index.of_origin(&origin(100)), None);
     }
 

@@ -110,6 +110,7 @@ impl<F: Fs> DeadLetters<F> {
             }
         }
         index.give_up_where(|seq| self.wal.is_settled(seq));
+        index.forget_ended();
         *self.index.lock() = index;
         Ok(())
     }

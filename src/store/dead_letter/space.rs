@@ -73,8 +73,12 @@ impl<F: Fs> DeadLetters<F> {
     #[must_use]
     pub fn fill_percent(&self) -> u8 {
         let (letters, bytes) = {
-            let index = self.index.lock();
-            (index.len() as u64, index.bytes())
+            // The others are forgotten where there are too many.
+            let counts = self.index.lock().counts();
+            (
+                counts.kept + counts.pending + counts.unreadable,
+                counts.bytes,
+            )
         };
         let segments = self.wal.segment_starts().len() as u64;
         // The newest segment is nearly empty or nearly full: its letters say which.
@@ -102,6 +106,7 @@ impl<F: Fs> DeadLetters<F> {
     ///
     /// [`Error::DeadLettersFull`] if the policy is to hold: nothing was given up that is nowhere else.
     pub(super) fn make_room(&self) -> Result<(), Error> {
+        self.index.lock().forget_ended();
         while !self.has_room() {
             let Some(oldest) = self.oldest_share() else {
                 return Err(self.no_room("its newest segment alone"));
