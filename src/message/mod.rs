@@ -12,7 +12,6 @@
 //! the append.
 
 pub mod codec;
-pub mod time;
 
 use std::{error, fmt, sync::Arc};
 

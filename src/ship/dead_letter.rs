@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::ID_HEADER;
-use crate::message::{Header, Invalid, Message, check_topic, time};
+use crate::message::{Header, Invalid, Message, check_topic};
 use crate::store::{Body, StoredLetter};
 use crate::wal::LogId;
 
@@ -220,11 +220,8 @@ fn add_native(copy: &mut LetterMessage, body: &Body) {
     copy.header("dlq.stage", body.stage.name());
     copy.header("dlq.reason", &*body.reason);
     copy.header("dlq.attempts", body.attempts.to_string());
-    copy.header(
-        "dlq.first-attempt",
-        time::to_text(body.first_attempt_millis),
-    );
-    copy.header("dlq.last-attempt", time::to_text(body.last_attempt_millis));
+    copy.header("dlq.first-attempt", time_text(body.first_attempt_millis));
+    copy.header("dlq.last-attempt", time_text(body.last_attempt_millis));
     copy.header("dlq.lane", &*body.lane);
     copy.header("dlq.seq", body.origin.seq.to_string());
     copy.header("dlq.log-id", body.origin.log_id.to_string());
@@ -247,6 +244,19 @@ fn add_connect(copy: &mut LetterMessage, body: &Body) {
     copy.header("__connect.errors.class.name", "ferrylog");
     copy.header("__connect.errors.exception.class.name", &*body.class);
     copy.header("__connect.errors.exception.message", &*body.reason);
+}
+
+/// A time as headers, JSON and people have it: `2026-11-21T20:51:53.004Z`. What lies beyond the years
+/// that have four digits is the first or last moment of them.
+#[must_use]
+pub fn time_text(millis: i64) -> String {
+    let bound = if millis < 0 {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    };
+    let time = jiff::Timestamp::from_millisecond(millis).unwrap_or(bound);
+    format!("{time:.3}")
 }
 
 fn owned(header: Header<'_>) -> (String, Option<Bytes>) {
@@ -316,7 +326,7 @@ impl<'a> Event<'a> {
             key_base64: base64(&message.key),
             value_base64: base64(&message.value),
             headers: message.headers().map(header).collect(),
-            timestamp: time::to_text(message.timestamp_millis),
+            timestamp: time_text(message.timestamp_millis),
         }
     }
 }
@@ -334,8 +344,8 @@ fn envelope(body: &Body) -> Vec<u8> {
         partition: message.ok().and_then(|message| message.partition),
         failure_reason: &body.reason,
         attempt_count: body.attempts,
-        first_attempt: time::to_text(body.first_attempt_millis),
-        last_attempt: time::to_text(body.last_attempt_millis),
+        first_attempt: time_text(body.first_attempt_millis),
+        last_attempt: time_text(body.last_attempt_millis),
         class: &body.class,
         code: body.code,
         stage: body.stage.name(),
@@ -507,7 +517,7 @@ mod tests {
                     .is_none_or(|text| BASE64.decode(text).is_ok()),
                 "format" => value
                     .as_str()
-                    .is_some_and(|text| time::from_text(text).is_some()),
+                    .is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()),
                 "type" => rule
                     .as_array()
                     .map_or_else(|| is(rule), |kinds| kinds.iter().any(is)),
@@ -660,6 +670,14 @@ mod tests {
             "it has no topic and no time"
         );
         assert_eq!(replay(&raw, KEPT_IN, true), None);
+    }
+
+    #[test]
+    fn every_time_has_a_text() {
+        assert_eq!(time_text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_text(951_782_400_007), "2000-02-29T00:00:00.007Z");
+        assert!(time_text(i64::MAX).starts_with("9999-12-30"));
+        assert!(time_text(i64::MIN).starts_with("-009999-01-02"));
     }
 
     #[test]

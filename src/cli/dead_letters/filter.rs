@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::failure::{Exit, Failure};
-use crate::{message::time, store::StoredLetter, wal::SeqNo};
+use crate::{store::StoredLetter, wal::SeqNo};
 
 /// A choice of letters: all that is given must hold
 #[derive(Debug, clap::Args)]
@@ -105,7 +105,17 @@ fn instant_at(text: &str, now_millis: i64) -> Option<i64> {
         let count: u32 = text.strip_suffix(unit)?.parse().ok()?;
         Some(now_millis.saturating_sub(i64::from(count).saturating_mul(millis)))
     });
-    ago.or_else(|| time::from_text(text))
+    ago.or_else(|| moment(text))
+}
+
+/// Without an offset it is UTC, without a time of day the day's beginning.
+fn moment(text: &str) -> Option<i64> {
+    let time = text.parse::<jiff::Timestamp>().ok();
+    let time = time.or_else(|| {
+        let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+        Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    });
+    time.map(jiff::Timestamp::as_millisecond)
 }
 
 #[cfg(test)]
@@ -119,8 +129,25 @@ mod tests {
         assert_eq!(instant_at("30m", now), Some(now - 1_800_000));
         assert_eq!(instant_at("12h", now), Some(now - 43_200_000));
         assert_eq!(instant_at("7d", now), Some(now - 604_800_000));
-        assert_eq!(instant_at("1970-01-02", now), Some(86_400_000));
-        for wrong in ["", "h", "-1h", "1.5h", "1w", "yesterday", "12"] {
+        for same in [
+            "1970-01-02",
+            "1970-01-02T00:00",
+            "1970-01-02T00:00:00Z",
+            "1970-01-02T01:00+01:00",
+            "1970-01-01 23:00:00.000-01:00",
+        ] {
+            assert_eq!(instant_at(same, now), Some(86_400_000), "{same}");
+        }
+        for wrong in [
+            "",
+            "h",
+            "-1h",
+            "1.5h",
+            "1w",
+            "yesterday",
+            "12",
+            "2026-02-30",
+        ] {
             assert_eq!(instant_at(wrong, now), None, "{wrong}");
         }
     }

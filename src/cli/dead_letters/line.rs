@@ -12,7 +12,8 @@ use super::super::{
     output,
 };
 use crate::{
-    message::{Message, time},
+    message::Message,
+    ship::dead_letter::time_text,
     store::{Copied, StoredLetter},
 };
 
@@ -42,7 +43,7 @@ impl<'a> Line<'a> {
             "{:>6}  {:8}  {}  {}  {} ({}): {}",
             self.letter.seq.get(),
             self.letter.state.name(),
-            time::to_text(body.last_attempt_millis),
+            time_text(body.last_attempt_millis),
             body.topic().unwrap_or("no message"),
             body.class,
             body.code,
@@ -74,8 +75,8 @@ impl<'a> Line<'a> {
                 format!(
                     "{}, first {}, last {}",
                     output::count(body.attempts.into(), "time"),
-                    time::to_text(body.first_attempt_millis),
-                    time::to_text(body.last_attempt_millis)
+                    time_text(body.first_attempt_millis),
+                    time_text(body.last_attempt_millis)
                 ),
             ),
         ]);
@@ -94,7 +95,7 @@ fn message_rows(message: &Message) -> Vec<(&'static str, String)> {
     };
     let mut rows = vec![
         ("topic", topic),
-        ("time", time::to_text(message.timestamp_millis)),
+        ("time", time_text(message.timestamp_millis)),
         ("key", text(message.key.as_deref())),
     ];
     for header in message.headers() {
@@ -149,8 +150,8 @@ impl Serialize for Line<'_> {
         map.serialize_entry("stage", body.stage.name())?;
         map.serialize_entry("reason", &body.reason)?;
         map.serialize_entry("attempts", &body.attempts)?;
-        map.serialize_entry("first_attempt", &time::to_text(body.first_attempt_millis))?;
-        map.serialize_entry("last_attempt", &time::to_text(body.last_attempt_millis))?;
+        map.serialize_entry("first_attempt", &time_text(body.first_attempt_millis))?;
+        map.serialize_entry("last_attempt", &time_text(body.last_attempt_millis))?;
         map.serialize_entry("topic", &body.topic())?;
         match message {
             Ok(message) => {
