@@ -235,9 +235,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
     fn serve(&mut self, now: Instant) -> Result<(), Error> {
         for source in 0..self.sources.len() {
             let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
-            let mut served = false;
+            let mut is_searched = false;
             for index in behind {
                 let health = &self.health[index];
+                is_searched |= matches!(health.phase, Phase::Searched(_));
                 let may = health.allowance(source, now);
                 let is_ours = self.sources[source].captured(index).is_none();
                 if may == 0 || !is_ours || !self.topics.is_current(index) {
@@ -246,13 +247,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 match health.phase {
                     Phase::Flowing => {}
                     Phase::Held { .. } => self.try_one(source, index, now)?,
-                    Phase::Searched(_) => {
-                        served = true;
-                        self.try_piece(source, index, may, now)?;
-                    }
+                    Phase::Searched(_) => self.try_piece(source, index, may, now)?,
                 }
             }
-            if !served {
+            if !is_searched {
                 self.sources[source].put_side_away();
             }
         }

@@ -144,6 +144,8 @@ pub(super) struct Health {
     /// Failed trials since anything was acknowledged.
     pub(super) failures: u32,
     next_trial: Instant,
+    /// Records refused for themselves since anything was acknowledged.
+    pub(super) verdicts: u32,
     /// The record that was refused alone, not for itself, and how often.
     pub(super) attempted: Option<(SeqNo, u32)>,
 }
@@ -156,6 +158,7 @@ impl Health {
             last_sign: now,
             failures: 0,
             next_trial: now,
+            verdicts: 0,
             attempted: None,
         }
     }
@@ -188,6 +191,7 @@ impl Health {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.last_sign = now;
         self.failures = 0;
+        self.verdicts = 0;
         match &mut self.phase {
             Phase::Flowing => false,
             Phase::Searched(search) => {

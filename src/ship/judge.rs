@@ -14,8 +14,8 @@ use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
 use super::shipper::Shipper;
 use super::{Error, OnBadTimestamp, Sink};
 use crate::kafka::{ErrorClass, Failure};
-use crate::message::Message;
-use crate::store::Entry;
+use crate::message::{Message, MessageRef};
+use crate::store::{self, Cause, Content, Entry, Letter, Origin, Stage, Store};
 use crate::wal::{Class, SeqNo};
 
 /// How long a refused timestamp says something about the next ones of its topic.
@@ -30,8 +30,6 @@ const NO_TIMESTAMP: i64 = -1;
 /// What is remembered of a topic.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TopicMemory {
-    /// Verdicts since anything of it was acknowledged.
-    pub(super) verdicts: u32,
     /// Timestamps from here on were refused, and until when that is believed.
     bad_time: Option<(i64, Instant)>,
 }
@@ -174,9 +172,8 @@ impl<S: Sink> Shipper<'_, S> {
         if failure.class == ErrorClass::BadTime && self.restamp(ordinal, entry, now) {
             return Ok(());
         }
-        let memory = &mut self.memory[ordinal];
-        memory.verdicts = memory.verdicts.saturating_add(1);
-        if memory.verdicts >= STORM {
+        self.health[index].verdicts += 1;
+        if self.verdicts_in_a_row(index) >= STORM {
             self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
             return Ok(());
         }
@@ -264,15 +261,54 @@ impl<S: Sink> Shipper<'_, S> {
         Ok(())
     }
 
+    /// Makes the record durable among the dead letters.
     fn bury(
         &mut self,
-        _source: usize,
-        _index: usize,
-        _entry: &Entry,
-        _failure: &Failure,
-        _attempts: u32,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        failure: &Failure,
+        attempts: u32,
     ) -> Result<(), String> {
-        Err("there are none yet".to_owned())
+        let store = self.store;
+        let lane = self.sources[source].stream.lane();
+        let origin = Origin {
+            log_id: lane.log_id(),
+            seq: entry.origin,
+        };
+        let now = wall_millis();
+        let cause = Cause {
+            class: failure.class.name(),
+            code: failure.code,
+            stage: if entry.message.is_ok() {
+                Stage::Produce
+            } else {
+                Stage::Decode
+            },
+            reason: &failure.to_string(),
+            attempts,
+            first_attempt_millis: now,
+            last_attempt_millis: now,
+        };
+        let partition = self
+            .topics
+            .named(index)
+            .and_then(|(.., partition)| partition);
+        let partition = partition.and_then(|number| i32::try_from(number).ok());
+        let added = match &entry.message {
+            Ok(message) => message.with_ref(|message| {
+                let content = Content::Message(MessageRef {
+                    partition: message.partition.or(partition),
+                    ..*message
+                });
+                add_letter(store, lane.name(), origin, cause, content)
+            }),
+            Err(undecodable) => {
+                let content = Content::Raw(&undecodable.raw);
+                add_letter(store, lane.name(), origin, cause, content)
+            }
+        };
+        added.map(drop).map_err(|error| error.to_string())
     }
 
     /// Makes the record durable among the dead letters and settles it; or holds its partition.
@@ -364,6 +400,16 @@ impl<S: Sink> Shipper<'_, S> {
         self.health[index].hold(why, &self.options.retry, now, super::tend::random());
     }
 
+    /// Verdicts on a topic since anything was acknowledged, partition by partition.
+    fn verdicts_in_a_row(&self, index: usize) -> u32 {
+        let Some((_, topic, _)) = self.topics.named(index) else {
+            return 0;
+        };
+        let of = |partition| self.health[topic.index(partition)].verdicts;
+        let partitions: u32 = (0..topic.count).map(of).sum();
+        partitions + self.health[topic.nowhere()].verdicts
+    }
+
     /// Holds all partitions of the topic that an index is of.
     fn hold_topic(&mut self, index: usize, why: &HoldReason, now: Instant) {
         let Some((_, topic, _)) = self.topics.named(index) else {
@@ -373,6 +419,21 @@ impl<S: Sink> Shipper<'_, S> {
             self.hold(topic.index(partition), why.clone(), now);
         }
     }
+}
+
+fn add_letter(
+    store: &Store,
+    lane: &str,
+    origin: Origin,
+    cause: Cause<'_>,
+    content: Content<'_>,
+) -> Result<SeqNo, store::Error> {
+    store.dead_letters()?.add(&Letter {
+        origin,
+        lane,
+        cause,
+        content,
+    })
 }
 
 /// What is sent as key and value: the record's own, or what a callback put in their place.

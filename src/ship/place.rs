@@ -53,11 +53,18 @@ impl<S: Sink> Shipper<'_, S> {
             None if from.moved.contains(&seq) => {
                 return Ok(self.settle_unsent(source, entry, Class::Moved));
             }
+            None if seq < from.settled_below && self.is_buried(source, entry) => {
+                return Ok(self.settle_unsent(source, entry, Class::DeadLettered));
+            }
             None => {}
         }
         let Ok(message) = &entry.message else {
             return self.undecodable(source, entry, now);
         };
+        if from.stream.lane().is_expired(entry, &self.time) {
+            self.counters.expired += 1;
+            return Ok(self.settle_unsent(source, entry, Class::Expired));
+        }
         let Some(index) = self.index_of(entry, message, now)? else {
             return Ok(Placed::Full);
         };
@@ -76,6 +83,13 @@ impl<S: Sink> Shipper<'_, S> {
             }
         }
         self.send(source, index, entry, message, now)
+    }
+
+    /// Whether a record stands among the dead letters, put there before a crash.
+    fn is_buried(&self, source: usize, entry: &Entry) -> bool {
+        let log_id = self.sources[source].stream.lane().log_id();
+        let letters = self.store.dead_letters_if_any().ok().flatten();
+        letters.is_some_and(|letters| letters.holds(log_id, entry.origin))
     }
 
     /// The record waits behind the reader.

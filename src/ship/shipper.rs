@@ -23,7 +23,7 @@ use super::source::Source;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
 use crate::kafka::{ErrorClass, Failure, Outcome, Report};
-use crate::store::{Store, Stream};
+use crate::store::{Now, Store, Stream};
 use crate::wal::{Class, SeqNo};
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
@@ -63,6 +63,8 @@ enum Turn {
 
 pub(super) struct Shipper<'a, S: Sink> {
     pub(super) store: &'a Store,
+    /// The time of day, as of this turn.
+    pub(super) time: Now,
     pub(super) sink: &'a mut S,
     pub(super) options: &'a ShipOptions,
     stop: &'a AtomicBool,
@@ -134,6 +136,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let now = Instant::now();
         let lanes = store.lanes();
         let mut shipper = Shipper {
+            time: store.now(),
             store,
             sink,
             options,
@@ -222,7 +225,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             };
             let now = self.collect(wait)?;
             self.tend(now)?;
-            if turn == Turn::Dry && !self.is_busy() {
+            if turn == Turn::Dry && !self.is_busy() && !self.needs_care {
                 if self.options.until == Until::Empty {
                     if self.queued() == 0 {
                         return Ok(true);
@@ -262,6 +265,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if !self.link.is_up() {
             return self.look(now);
         }
+        self.time = self.store.now();
         self.care(now)?;
         let mut ready: Vec<bool> = vec![true; self.store.lanes().len()];
         let mut turn = Turn::Dry;
@@ -397,8 +401,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if !self.replaced.is_empty() {
             self.replaced.remove(&(place, flown.seq));
         }
-        let ordinal = self.ordinal(index);
-        self.memory[ordinal].verdicts = 0;
     }
 
     /// A record came back: it waits for its next turn.

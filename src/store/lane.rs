@@ -17,6 +17,7 @@ use super::{
     Error, LaneOptions, Now, Order,
     boots::Boots,
     clock::{self, Appended, Clock},
+    dead_letter::LETTER_OVERHEAD_MAX,
     parking,
 };
 use crate::{
@@ -32,6 +33,11 @@ use crate::{
 
 /// First byte of a definition that names a topic. Other kinds of definitions may follow.
 const DEFINES_TOPIC: u8 = b't';
+
+/// What a lane leaves free of the largest record that a log can hold, so that each of its records can
+/// be kept as a dead letter: that takes the letter's own bytes, and a frame for an edit's second record.
+const ROOM_FOR_LETTER: usize = 4096;
+const _: () = assert!(LETTER_OVERHEAD_MAX + 1024 <= ROOM_FOR_LETTER);
 
 /// One log of messages, open for appending and settling.
 #[derive(Debug)]
@@ -53,9 +59,11 @@ impl Lane {
         name: &str,
         dir: &Path,
         clock: Arc<Clock>,
-        options: LaneOptions,
+        mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
+        let largest = wal::Options::default().max_record_bytes - ROOM_FOR_LETTER;
+        options.wal.max_record_bytes = options.wal.max_record_bytes.min(largest);
         Ok(Self {
             name: name.into(),
             wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,

@@ -667,6 +667,12 @@ impl Sink for Unprobeable {
         self.sink.send(record)
     }
 
+    fn begin_piece(&mut self, _: &str, _: i32) -> bool {
+        false
+    }
+
+    fn end_piece(&mut self, _: &str, _: i32) {}
+
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
         self.sink.poll(timeout, reports);
     }

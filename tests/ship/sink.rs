@@ -34,6 +34,7 @@ pub(crate) struct Written {
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
     pub(crate) timestamp_millis: i64,
+    pub(crate) topic: String,
 }
 
 impl Written {
@@ -69,6 +70,12 @@ pub(crate) struct Scripted {
     /// Records that are refused, and every batch with one of them.
     pub(crate) poison: HashSet<u64>,
     pub(crate) refusals: u32,
+    /// Records that are not taken now, in every batch that holds one.
+    pub(crate) flaky: HashSet<u64>,
+    /// Topics that do not exist.
+    pub(crate) missing: HashSet<String>,
+    /// The numbers that each topic and partition holds, in its order.
+    pub(crate) by_topic: BTreeMap<(String, i32), Vec<u64>>,
     reports: Vec<Report>,
     away_polls: u32,
     is_spent: bool,
@@ -94,6 +101,9 @@ impl Scripted {
             open: None,
             poison: HashSet::new(),
             refusals: 0,
+            flaky: HashSet::new(),
+            missing: HashSet::new(),
+            by_topic: BTreeMap::new(),
             reports: Vec::new(),
             away_polls: 0,
             is_spent: false,
@@ -108,6 +118,10 @@ impl Scripted {
     }
 
     fn write(&mut self, partition: i32, record: Written) {
+        let place = (record.topic.clone(), partition);
+        if record.headers.iter().any(|(name, _)| name == "ferry-id") {
+            self.by_topic.entry(place).or_default().push(record.seq());
+        }
         self.written.entry(partition).or_default().push(record);
         self.written_count += 1;
         if let Some((at, stop)) = &self.stop
@@ -188,31 +202,45 @@ impl Scripted {
             return;
         };
         let batch = self.careful.remove(&partition).unwrap();
-        let is_bad = batch.iter().any(|(_, r)| self.poison.contains(&r.seq()));
-        self.refusals += u32::from(is_bad);
+        let verdict = self.verdict(batch.iter().map(|(_, record)| record));
+        self.refusals += u32::from(verdict.is_some());
         for (token, record) in batch {
-            if is_bad {
-                self.fail(token, ErrorClass::Poison, 87);
+            if let Some((class, code)) = verdict {
+                self.fail(token, class, code);
             } else {
                 self.deliver(partition, token, record);
             }
         }
     }
 
+    /// What a batch is refused with, if it is.
+    fn verdict<'a>(
+        &self,
+        mut batch: impl Iterator<Item = &'a Written> + Clone,
+    ) -> Option<(ErrorClass, i32)> {
+        let mut again = batch.clone();
+        if batch.any(|record| self.poison.contains(&record.seq())) {
+            return Some((ErrorClass::Poison, 87));
+        }
+        let is_flaky = again.any(|record| self.flaky.contains(&record.seq()));
+        is_flaky.then_some((ErrorClass::Transient, -1))
+    }
+
     /// Refuses a batch of the main producer if there is poison among the next records of a
     /// partition: that spends it.
     fn refuses(&mut self, partition: i32) -> bool {
         let len = 1 + self.random.below(30) as usize;
-        let queue = self.queued.get_mut(&partition).unwrap();
+        let queue = &self.queued[&partition];
         let batch = || queue.iter().take(len);
-        if !batch().any(|(_, record)| self.poison.contains(&record.seq())) {
+        let Some((class, code)) = self.verdict(batch().map(|(_, record)| record)) else {
             return false;
-        }
+        };
         self.refusals += 1;
         let refused: Vec<u64> = batch().map(|(token, _)| *token).collect();
+        let queue = self.queued.get_mut(&partition).unwrap();
         queue.drain(..refused.len());
         for token in refused {
-            self.fail(token, ErrorClass::Poison, 87);
+            self.fail(token, class, code);
         }
         for (_, queue) in std::mem::take(&mut self.queued) {
             for (token, _) in queue {
@@ -241,7 +269,7 @@ impl Scripted {
             self.play(fault, partition);
             return;
         }
-        if !self.poison.is_empty() && self.refuses(partition) {
+        if !(self.poison.is_empty() && self.flaky.is_empty()) && self.refuses(partition) {
             return;
         }
         let queue = self.queued.get_mut(&partition).unwrap();
@@ -278,6 +306,7 @@ impl Sink for Scripted {
                 .map(|&(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
                 .collect(),
             timestamp_millis: record.timestamp_millis,
+            topic: record.topic.to_owned(),
         };
         self.sent_count += 1;
         let queues = if record.is_careful {
@@ -321,10 +350,12 @@ impl Sink for Scripted {
                 name: "scripted".to_owned(),
             });
         }
-        self.partition_count
-            .ok_or_else(|| kafka::Error::UnknownTopic {
-                topic: topic.to_owned(),
-            })
+        let count = self
+            .partition_count
+            .filter(|_| !self.missing.contains(topic));
+        count.ok_or_else(|| kafka::Error::UnknownTopic {
+            topic: topic.to_owned(),
+        })
     }
 
     fn trouble(&mut self) -> Option<Trouble> {

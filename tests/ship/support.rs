@@ -27,6 +27,11 @@ impl Scratch {
         Scratch { store, dir }
     }
 
+    /// Where the store is.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
     /// Where the files of the lane are.
     pub(crate) fn lane_dir(&self) -> PathBuf {
         self.dir.path().join("store/lanes/default")
