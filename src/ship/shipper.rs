@@ -490,6 +490,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
     fn show_progress(&mut self, now: Instant) {
         let millis = now.saturating_duration_since(self.shown).as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
+        let mut link = self.link.sentence(now);
+        if self.link.is_up() && self.rate.holds_back() {
+            link.push_str(", held back by the drain rate");
+        }
         let shipped = self.counters.shipped;
         let lost = self.sources.iter_mut().flat_map(|s| mem::take(&mut s.lost));
         let lost = lost.collect();
@@ -500,7 +504,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             in_flight: self.sink.in_flight(),
             records_per_second: (shipped - self.shown_shipped).saturating_mul(1000) / millis,
             link_state: self.link.state(),
-            link: self.link.sentence(now),
+            link,
             link_changes: self.link.changes(),
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::health::HoldReason;
-use super::link::{Block, LinkState, local_minute};
+use super::link::{Block, LinkState, Look, local_minute};
 use super::shipper::Shipper;
 use super::{Error, Sink};
 use crate::kafka::{self, ErrorClass, Failure, Persistence};
@@ -104,8 +104,8 @@ impl<S: Sink> Shipper<'_, S> {
     fn keep_to_the_window(&mut self, now: Instant) {
         let window = &self.options.drain_window;
         match self.window.look(window, now, local_minute) {
-            Some(Some(why)) => self.link.disabled(&why, now),
-            Some(None) => self.link.enabled(now),
+            Some(Look::Closed(why)) => self.link.disabled(&why, now),
+            Some(Look::Opened) => self.link.enabled(now),
             None => {}
         }
         if self.link.state() == LinkState::Disabled {

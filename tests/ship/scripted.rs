@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ferrylog::kafka::{self, ErrorClass, Outgoing, Probed, Report, SendError, Trouble};
+use ferrylog::kafka::{self, ErrorClass, Outgoing, Probed, Report, Rung, SendError, Trouble};
 use ferrylog::message::{Header, MessageRef};
 use ferrylog::ship::{self, Error, LinkOptions, LinkState, Sink, Until};
 use ferrylog::store;
@@ -573,8 +573,18 @@ fn no_more_is_handed_over_than_the_drain_rate_allows() {
     options.timeout = Some(Duration::from_millis(300));
     let stop = AtomicBool::new(false);
     let mut sink = Scripted::new(3, 2);
-    let drained =
-        ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {}).unwrap();
+    let mut is_told = false;
+    let drained = ship::drain_into(
+        &scratch.store,
+        &mut sink,
+        &options,
+        &stop,
+        &mut |progress| {
+            is_told |= progress.link.ends_with("held back by the drain rate");
+        },
+    );
+    let drained = drained.unwrap();
+    assert!(is_told);
     assert_eq!((drained.shipped, drained.is_empty), (300, true));
     // One second's worth passes at once, then 100 kB in half a second.
     assert!(drained.elapsed >= Duration::from_millis(490), "{drained:?}");
@@ -631,4 +641,77 @@ fn options_that_make_no_sense_are_refused_before_anything_is_sent() {
         ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {}).unwrap_err();
     assert!(error.to_string().starts_with("link.ping_url: "), "{error}");
     assert_eq!((sink.sent_count, scratch.queued()), (0, 10));
+}
+
+/// Records get through, and probes never do: a firewall lets only one of them pass.
+struct Unprobeable {
+    sink: Scripted,
+}
+
+impl Sink for Unprobeable {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        self.sink.send(record)
+    }
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        self.sink.poll(timeout, reports);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.sink.in_flight()
+    }
+
+    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
+        self.sink.partitions(topic, timeout)
+    }
+
+    /// So that it is probed again and again.
+    fn trouble(&mut self) -> Option<Trouble> {
+        Some(Trouble {
+            class: ErrorClass::Network,
+            code: -195,
+            timed_out: false,
+            reason: "a doubt".to_owned(),
+        })
+    }
+
+    fn probe(&mut self, _: &LinkOptions) -> Option<Probed> {
+        Some(Err("no route to host".to_owned()).into())
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.sink.rebuild()
+    }
+
+    fn address(&self) -> &str {
+        self.sink.address()
+    }
+}
+
+#[test]
+fn a_probe_that_never_passes_delays_the_first_try_and_stops_nothing() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..20_000);
+    let mut sink = Unprobeable {
+        sink: Scripted::new(6, 3),
+    };
+    let stop = AtomicBool::new(false);
+    let mut last = (0, 0, 0);
+    let drained = ship::drain_into(
+        &scratch.store,
+        &mut sink,
+        &options(),
+        &stop,
+        &mut |progress| {
+            let tcp = &progress.ladder.rungs()[0];
+            assert_eq!((tcp.rung, tcp.passed), (Rung::Tcp, 0));
+            last = (progress.link_tries, progress.link_changes, tcp.failed);
+        },
+    );
+    assert_eq!(drained.unwrap().shipped, 20_000);
+    let (tries, changes, failed) = last;
+    // Tried until the waits were at their longest, 1 ms to 20 ms; then up, and up it stayed.
+    assert_eq!((tries, changes), (7, 2), "down, up");
+    assert!(failed > tries, "{failed}");
+    check_first_copies(&sink.sink, 0..20_000);
 }

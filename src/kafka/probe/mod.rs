@@ -498,7 +498,7 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(20);
-    const SHORT: Duration = Duration::from_millis(200);
+    const SHORT: Duration = Duration::from_secs(1);
 
     fn plan(bootstrap: &str, timeout: Duration) -> Plan {
         Plan::new(&Settings::new(bootstrap), &[], Require::Any, None, timeout)

@@ -25,7 +25,7 @@ pub use ladder::{Ladder, RungState};
 pub use options::LinkOptions;
 pub(super) use rate::DrainRate;
 pub use window::{BadWindow, DrainWindow};
-pub(super) use window::{WindowClock, local_minute};
+pub(super) use window::{Look, WindowClock, local_minute};
 
 /// A link that acknowledged something within this time is up, unless its own producer is silent.
 const FRESH: Duration = Duration::from_secs(30);
@@ -827,6 +827,18 @@ mod tests {
         assert_eq!(link.sentence(later), "up for 0 s");
         link.climbed(&refused(), later, LATEST);
         assert_eq!(link.sentence(later), "up for 0 s, doubted: refused");
+    }
+
+    #[test]
+    fn an_explanation_replaces_the_one_before() {
+        let (mut link, now) = new();
+        link.lost("refused", now, LATEST);
+        for doubt in ["a reset", "a timeout", "refused"] {
+            link.explain(doubt);
+        }
+        assert_eq!(link.why(), "refused");
+        link.explain("a timeout");
+        assert_eq!(link.why(), "refused (a timeout)");
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl DrainRate {
         self.credit > 0
     }
 
+    /// Whether it held a record back when it was last asked.
+    pub(in crate::ship) fn holds_back(&self) -> bool {
+        self.rate.is_some() && self.credit <= 0
+    }
+
     /// A record of so many bytes was sent.
     pub(in crate::ship) fn take(&mut self, bytes: u64) {
         if self.rate.is_some() {
@@ -108,7 +113,7 @@ mod tests {
         assert!(limit.has_room(start));
         limit.take(10_000);
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(!limit.has_room(after(9)));
+        assert!(!limit.has_room(after(9)) && limit.holds_back());
         assert!(limit.has_room(after(10)));
     }
 

@@ -6,6 +6,7 @@
 
 use std::error;
 use std::fmt;
+use std::mem;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -127,32 +128,48 @@ fn clock(minute: u16) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
+/// What a look at a window shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ship) enum Look {
+    /// It is closed, and why.
+    Closed(String),
+    /// It is open again.
+    Opened,
+}
+
 /// Looks at a window now and then.
 #[derive(Debug)]
 pub(in crate::ship) struct WindowClock {
     looked: Option<Instant>,
+    was_closed: bool,
 }
 
 impl WindowClock {
     pub(in crate::ship) fn new() -> WindowClock {
-        WindowClock { looked: None }
+        WindowClock {
+            looked: None,
+            was_closed: false,
+        }
     }
 
-    /// Why nothing is sent; `Some(None)` if the window is open, `None` if it was looked at
-    /// just now. `local_minute` gives nothing while the time is not known: then it is open.
-    #[allow(clippy::option_option, reason = "not looked at, or looked at and open")]
+    /// What is seen; `None` if it is open as before, or was looked at just now. `local_minute`
+    /// gives nothing while the time is not known: then it is open.
     pub(in crate::ship) fn look(
         &mut self,
         window: &DrainWindow,
         now: Instant,
         local_minute: impl FnOnce() -> Option<u16>,
-    ) -> Option<Option<String>> {
+    ) -> Option<Look> {
         let is_recent = |looked| now.saturating_duration_since(looked) < INTERVAL;
         if window.is_always() || self.looked.is_some_and(is_recent) {
             return None;
         }
         self.looked = Some(now);
-        Some(local_minute().and_then(|minute| window.closed(minute)))
+        let closed = local_minute().and_then(|minute| window.closed(minute));
+        let was_closed = mem::replace(&mut self.was_closed, closed.is_some());
+        closed
+            .map(Look::Closed)
+            .or_else(|| was_closed.then_some(Look::Opened))
     }
 }
 
@@ -242,24 +259,27 @@ mod tests {
         let start = Instant::now();
         let night = window("22:00-06:00");
         let mut clock = WindowClock::new();
-        let closed = clock.look(&night, start, || Some(720)).unwrap().unwrap();
-        assert_eq!(
-            closed,
-            "outside of the drain window 22:00-06:00, which opens at 22:00"
-        );
+        let why = "outside of the drain window 22:00-06:00, which opens at 22:00";
+        let closed = Some(Look::Closed(why.to_owned()));
+        assert_eq!(clock.look(&night, start, || Some(720)), closed);
         let soon = start + Duration::from_millis(999);
         assert_eq!(clock.look(&night, soon, || panic!("looked")), None);
-        let later = start + Duration::from_secs(1);
-        assert_eq!(clock.look(&night, later, || Some(0)), Some(None));
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(clock.look(&night, after(1), || Some(1319)), closed);
+        assert_eq!(
+            clock.look(&night, after(2), || Some(1320)),
+            Some(Look::Opened)
+        );
+        assert_eq!(clock.look(&night, after(3), || Some(1320)), None);
         // A window without hours costs nothing.
-        assert_eq!(clock.look(&window(""), later, || panic!("looked")), None);
+        assert_eq!(clock.look(&window(""), after(4), || panic!("looked")), None);
     }
 
     #[test]
     fn a_clock_that_nobody_set_closes_no_window() {
         let mut clock = WindowClock::new();
-        let open = clock.look(&window("22:00-06:00"), Instant::now(), || None);
-        assert_eq!(open, Some(None));
+        let look = clock.look(&window("22:00-06:00"), Instant::now(), || None);
+        assert_eq!(look, None);
     }
 
     #[test]
