@@ -1,6 +1,6 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `shipper` calls the loop as a library; `input`, `faults` and `kills` run the program, as a user
+//! `link` and `shipper` call the library; `input`, `faults` and `kills` run the program, as a user
 //! would. Each test has a broker of its own.
 
 #![allow(
@@ -23,4 +23,5 @@ mod faults;
 mod gateway;
 mod input;
 mod kills;
+mod link;
 mod shipper;

@@ -53,7 +53,13 @@ impl Scratch {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Drained, Error> {
         let stop = AtomicBool::new(false);
-        ship::drain(&self.store, settings, &ShipOptions::default(), &stop, progress)
+        ship::drain(
+            &self.store,
+            settings,
+            &ShipOptions::default(),
+            &stop,
+            progress,
+        )
     }
 }
 
