@@ -15,6 +15,7 @@ mod error;
 mod lane;
 mod options;
 mod parking;
+mod reader;
 mod route;
 mod stream;
 
@@ -22,12 +23,13 @@ use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path
 
 pub use clock::{ClockOptions, Now, Reading, SystemTime, TimeSource, Trust};
 pub use error::Error;
-pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
+pub use lane::{Lane, LaneView};
 pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
 };
 
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
+pub use reader::{Entry, LaneReader, Undecodable};
 pub use stream::Stream;
 
 use crate::wal;
