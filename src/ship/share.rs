@@ -107,6 +107,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn ten_lanes_get_what_their_weights_say_whatever_the_sizes() {
         let weights = [8, 8, 8, 4, 4, 4, 4, 1, 1, 1];
         let total: u32 = weights.iter().sum();
@@ -135,6 +136,7 @@ mod tests {
 
     /// Every history of five turns of three lanes that come and go, with two sizes each.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn of_two_lanes_that_stay_ready_none_is_ahead_by_more_than_a_record_each() {
         const TURNS: u32 = 5;
         let weights = [1_u32, 2, 4];
@@ -175,6 +177,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn an_idle_lane_that_comes_back_is_served_at_once_and_does_not_burst() {
         let mut share = Share::new([1, 8]);
         for _ in 0..100_000 {
@@ -191,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn one_huge_record_is_paid_for_and_then_forgotten() {
         let mut share = Share::new([1, 1]);
         share.charge(0, 16_000_000);
@@ -214,6 +218,7 @@ mod tests {
 
     /// As on a slow link: there is room for one record, then for none, and each lane is asked every time.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn whoever_finds_no_room_keeps_its_claim() {
         let weights = [8, 4, 1];
         let mut share = Share::new(weights);
