@@ -275,6 +275,7 @@ mod tests {
 
     /// Every history of nine events, without a producer that dies: each number is handed over once.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn every_number_is_in_one_stream_and_each_stream_is_in_order() {
         fn go_on(lane: &Lane, left: u32, jumps: &mut u32) {
             let mut last = lane.clone();
@@ -308,6 +309,7 @@ mod tests {
 
     /// Long histories with acknowledgements out of order and producers that die.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn what_is_in_doubt_is_read_again_and_nothing_is_lost() {
         let (mut most_holes, mut twice) = (0, 0);
         for seed in 0..2_000 {

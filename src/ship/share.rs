@@ -3,12 +3,12 @@
 //! Owns whose turn it is. Pure; it must not know what a lane is, nor what makes it ready.
 //!
 //! Each lane has a *tag*: the bytes it was charged, divided by its weight. The ready lane with the
-//! lowest tag is next; the clock of all this, the *present*, is the tag of the lane that was served last.
+//! lowest tag is next; the clock of all this, the *present*, is the tag that the last charged lane had.
 //!
 //! Invariants: of two lanes that stay ready, the charges divided by the weights never differ by more
 //! than one charge of each, divided alike; so a lane that stays ready waits for a bounded number of
-//! bytes, and none starves. A lane that was idle starts at the present: it gathers no credit, and its
-//! debt is worked off while others are served.
+//! bytes, and none starves. A lane that was not ready while others were charged starts at the present:
+//! it gathers no credit, and its debt is worked off meanwhile. Asking changes nothing.
 
 use std::cmp::Reverse;
 
@@ -41,37 +41,39 @@ impl Share {
         }
     }
 
-    /// The lane that is to be served next, of those that are ready: that have a record which may be
-    /// handed over now. `None`: none is. Looks at each lane once.
-    ///
-    /// Ask only while there is room for a record: a lane that is not ready counts as idle. The answer
-    /// stays the same until something is charged or a lane becomes ready.
-    pub fn next(&mut self, ready: impl Fn(usize) -> bool) -> Option<usize> {
-        let tag = |account: &Account| account.tag.max(self.present);
-        let turn = (0..self.lanes.len())
+    /// The lane that is to be served next, of those that are ready: that may have a record to be
+    /// handed over. `None`: none is. Looks at each lane once.
+    pub fn next(&self, ready: impl Fn(usize) -> bool) -> Option<usize> {
+        (0..self.lanes.len())
             .filter(|lane| ready(*lane))
             // Of equals the heaviest: what is urgent waits for nobody.
-            .min_by_key(|lane| {
-                let account = &self.lanes[*lane];
-                (tag(account), Reverse(account.weight))
-            });
-        self.present = match turn {
-            Some(lane) => tag(&self.lanes[lane]),
-            // All are idle: no debt outlives that.
-            None => self.lanes.iter().map(tag).max().unwrap_or(self.present),
-        };
-        turn
+            .min_by_key(|lane| (self.tag(*lane), Reverse(self.lanes[*lane].weight)))
     }
 
-    /// Counts what a lane has just handed over. Nothing is free: 0 bytes count as one.
+    /// Counts what a lane has just handed over. 0 bytes: there was nothing, or no room; whoever waits
+    /// keeps its claim.
     ///
     /// # Panics
     ///
     /// Panics if there is no such lane.
     pub fn charge(&mut self, lane: usize, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.present = self.tag(lane);
         let account = &mut self.lanes[lane];
-        let cost = BYTE * (bytes.max(1) as u128) / u128::from(account.weight);
-        account.tag = account.tag.max(self.present) + cost;
+        let cost = BYTE * (bytes as u128) / u128::from(account.weight);
+        account.tag = self.present + cost;
+    }
+
+    /// Nothing waits in any lane: no debt outlives that.
+    pub fn forgive(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.tag = 0);
+        self.present = 0;
+    }
+
+    fn tag(&self, lane: usize) -> u128 {
+        self.lanes[lane].tag.max(self.present)
     }
 }
 
@@ -105,6 +107,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn ten_lanes_get_what_their_weights_say_whatever_the_sizes() {
         let weights = [8, 8, 8, 4, 4, 4, 4, 1, 1, 1];
         let total: u32 = weights.iter().sum();
@@ -133,6 +136,7 @@ mod tests {
 
     /// Every history of five turns of three lanes that come and go, with two sizes each.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn of_two_lanes_that_stay_ready_none_is_ahead_by_more_than_a_record_each() {
         const TURNS: u32 = 5;
         let weights = [1_u32, 2, 4];
@@ -173,6 +177,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn an_idle_lane_that_comes_back_is_served_at_once_and_does_not_burst() {
         let mut share = Share::new([1, 8]);
         for _ in 0..100_000 {
@@ -189,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn one_huge_record_is_paid_for_and_then_forgotten() {
         let mut share = Share::new([1, 1]);
         share.charge(0, 16_000_000);
@@ -203,23 +209,40 @@ mod tests {
         }
         assert_eq!(share.next(|_| true), Some(0));
 
-        // And when all are idle nothing is left of it.
+        // And when nothing waits at all, nothing is left of it.
         share.charge(0, 16_000_000);
-        assert_eq!(share.next(|_| false), None);
+        share.forgive();
         let bytes = serve(&mut share, 100, |_| 1000);
         assert_eq!(bytes, [50_000, 50_000]);
     }
 
+    /// As on a slow link: there is room for one record, then for none, and each lane is asked every time.
     #[test]
-    fn no_record_is_free_and_no_weight_is_nothing() {
-        let mut share = Share::new([0, 1]);
-        let mut turns = [0; 2];
-        for _ in 0..100 {
-            let lane = share.next(|_| true).unwrap();
-            share.charge(lane, 0);
-            turns[lane] += 1;
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
+    fn whoever_finds_no_room_keeps_its_claim() {
+        let weights = [8, 4, 1];
+        let mut share = Share::new(weights);
+        let mut bytes = [0; 3];
+        for _ in 0..13_000 {
+            let mut is_ready = [true; 3];
+            let mut has_room = true;
+            while let Some(lane) = share.next(|lane| is_ready[lane]) {
+                let sent = if has_room { 1_000 } else { 0 };
+                share.charge(lane, sent);
+                bytes[lane] += sent;
+                (has_room, is_ready[lane]) = (false, false);
+            }
         }
-        assert_eq!(turns, [50, 50]);
+        for (lane, weight) in weights.into_iter().enumerate() {
+            let fair = 1_000_000 * usize::try_from(weight).unwrap();
+            assert!(bytes[lane].abs_diff(fair) <= 8_000, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn no_weight_is_nothing() {
+        let mut share = Share::new([0, 1]);
+        assert_eq!(serve(&mut share, 100, |_| 10), [500, 500]);
     }
 
     #[test]

@@ -234,6 +234,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                         return Ok(false);
                     }
                 }
+                self.share.forgive();
                 self.rest();
             }
             if now.saturating_duration_since(self.shown) >= PROGRESS_INTERVAL {

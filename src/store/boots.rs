@@ -187,6 +187,7 @@ mod tests {
     const OFFSETS: [(u64, i64); 3] = [(7, 1_700_000_000_000), (u64::MAX, -1), (0, i64::MIN)];
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn f14_what_is_learned_is_remembered_and_what_was_first_stays() {
         let dir = tempfile::tempdir().unwrap();
         let boots = Boots::load(dir.path());
@@ -205,6 +206,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn f14_of_many_boots_the_newest_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let many: Vec<(u64, i64)> = (0..1024).map(|boot| (boot, 1)).collect();
@@ -232,6 +234,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn f14_a_newer_versions_file_is_left_alone_and_a_bad_one_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
@@ -257,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn a_save_that_failed_is_tried_again_after_a_minute() {
         let dir = tempfile::tempdir().unwrap();
         let later = dir.path().join("later");

@@ -345,6 +345,7 @@ mod tests {
 
     /// Every combination of where a record comes from and what is known now.
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn an_age_is_known_within_a_boot_or_between_two_trusted_ends() {
         let boots = boots();
         let at = |wall_millis, boot: u64, millis| Appended {
@@ -418,6 +419,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn a_boot_has_a_number_of_64_bits() {
         let uuid = "00000000-0000-0001-8000-0000000000ff\n";
         assert_eq!(boot_number(uuid), Some(0x8000_0000_0000_00fe));
@@ -427,6 +429,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn the_machines_clocks_go_forward_and_a_file_says_that_they_are_right() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("synchronised");

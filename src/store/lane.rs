@@ -10,7 +10,6 @@
 
 use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{
@@ -18,21 +17,18 @@ use super::{
     boots::Boots,
     clock::{self, Appended, Clock},
     dead_letter::LETTER_OVERHEAD_MAX,
-    parking,
+    reader::{DEFINES_TOPIC, Definitions, Entry, LaneReader},
 };
 use crate::{
     message::{
-        Message, MessageRef,
-        codec::{self, DecodeError, Topic},
+        MessageRef,
+        codec::{self, Topic},
     },
     wal::{
         self, Class, Encode, Gap, LogId, Marks, Opened, Reader, SegmentInfo, SeqNo, Ticket, Totals,
         Verified, View, Wal,
     },
 };
-
-/// First byte of a definition that names a topic. Other kinds of definitions may follow.
-const DEFINES_TOPIC: u8 = b't';
 
 /// What a lane leaves free of the largest record that a log can hold, so that each of its records can
 /// be kept as a dead letter: that takes the letter's own bytes, and a frame for an edit's second record.
@@ -166,10 +162,7 @@ impl Lane {
 
     /// A reader of a parking log of this lane.
     pub(super) fn parked_reader(&self, reader: Reader) -> LaneReader<'_> {
-        LaneReader {
-            is_parked: true,
-            ..LaneReader::new(reader, Definitions::Log(&self.wal), self.clock.boots())
-        }
+        LaneReader::new(reader, Definitions::Log(&self.wal), self.clock.boots()).of_parked()
     }
 
     /// Reads what is on disk, from `from` on.
@@ -353,135 +346,6 @@ impl LaneView {
     /// [`Error::Log`] if the files cannot be read at all; what is wrong in them is a finding.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
         Ok(self.view.verify(progress)?)
-    }
-}
-
-/// A record of a lane.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its number in the log it was read from.
-    pub seq: SeqNo,
-    /// Its number in its lane, which is its identity. The same, unless it was read from a parking
-    /// log.
-    pub origin: SeqNo,
-    /// When it was appended to its lane: microseconds since 1970, as the machine believed then.
-    pub time_micros: i64,
-    /// Its bytes as its lane keeps them.
-    pub raw: Bytes,
-    /// What it holds.
-    pub message: Result<Message, Undecodable>,
-}
-
-/// A record that is no message: its bytes are kept.
-#[derive(Clone, Debug)]
-pub struct Undecodable {
-    /// The bytes.
-    pub raw: Bytes,
-    /// Why they are no message.
-    pub reason: DecodeError,
-}
-
-/// Reads the records of a lane in order. It borrows the lane, so that a store cannot be closed
-/// under it.
-#[derive(Debug)]
-pub struct LaneReader<'a> {
-    pub(super) reader: Reader,
-    definitions: Definitions<'a>,
-    /// Whether its records stand in a parking log.
-    is_parked: bool,
-    boots: &'a Boots,
-    /// Names of the topics met so far, so that each is one allocation, not one per record.
-    names: HashMap<u32, Arc<str>>,
-}
-
-impl<'a> LaneReader<'a> {
-    fn new(reader: Reader, definitions: Definitions<'a>, boots: &'a Boots) -> Self {
-        Self {
-            reader,
-            definitions,
-            is_parked: false,
-            boots,
-            names: HashMap::new(),
-        }
-    }
-
-    /// The next record, or `None` while nothing more is on disk: ask again later.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`] if the file cannot be read or its bytes are not what was written.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "the end is not final: more may come"
-    )]
-    pub fn next(&mut self) -> Result<Option<Entry>, Error> {
-        let Some(record) = self.reader.next()? else {
-            return Ok(None);
-        };
-        let parked = self.is_parked.then(|| parking::unwrap(&record)).flatten();
-        let (origin, time_micros, raw) =
-            parked.unwrap_or((record.seq, record.time_micros, record.payload));
-        let (names, definitions) = (&mut self.names, &self.definitions);
-        let mut message = codec::decode(&raw, time_micros / 1_000, |id| {
-            names.get(&id).cloned().or_else(|| {
-                let name = definitions.topic(id)?;
-                names.insert(id, Arc::clone(&name));
-                Some(name)
-            })
-        });
-        if let Ok(message) = &mut message
-            && let Some(uptime) = message.uptime
-            && !message.timestamp_given
-            && let Some(wall_millis) = clock::wall_millis(uptime, self.boots)
-        {
-            // Its clock was wrong when it was appended, and has been right since.
-            message.timestamp_millis = wall_millis;
-        }
-        Ok(Some(Entry {
-            seq: record.seq,
-            origin,
-            time_micros,
-            message: message.map_err(|reason| Undecodable {
-                raw: raw.clone(),
-                reason,
-            }),
-            raw,
-        }))
-    }
-
-    /// Passes over what [`next`](Self::next) just called corrupt; returns the numbers that cannot be
-    /// read.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Log`] if the file cannot be read.
-    pub fn skip_damage(&mut self) -> Result<Range<SeqNo>, Error> {
-        Ok(self.reader.skip_damage()?)
-    }
-
-    /// The number of the record to be read next.
-    #[must_use]
-    pub fn position(&self) -> SeqNo {
-        self.reader.position()
-    }
-}
-
-/// Where the definitions of a log are found.
-#[derive(Clone, Copy, Debug)]
-enum Definitions<'a> {
-    Log(&'a Wal),
-    View(&'a View),
-}
-
-impl Definitions<'_> {
-    fn topic(&self, id: u32) -> Option<Arc<str>> {
-        let definition = match self {
-            Self::Log(wal) => wal.definition(id),
-            Self::View(view) => view.definition(id),
-        }?;
-        let (&kind, name) = definition.split_first()?;
-        let name = str::from_utf8(name).ok()?;
-        (kind == DEFINES_TOPIC).then(|| Arc::from(name))
     }
 }
 

@@ -17,6 +17,7 @@ mod error;
 mod lane;
 mod options;
 mod parking;
+mod reader;
 mod route;
 mod stream;
 
@@ -35,12 +36,13 @@ pub use dead_letter::{
     OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
 };
 pub use error::Error;
-pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
+pub use lane::{Lane, LaneView};
 pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
 };
 
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
+pub use reader::{Entry, LaneReader, Undecodable};
 pub use stream::Stream;
 
 use crate::wal;

@@ -194,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn the_preset_passes_and_weighs_8_4_1() {
         let options = StoreOptions::priorities(&wal::Options::default());
         options.check().unwrap();
@@ -205,6 +206,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
     fn wrong_options_are_refused_with_the_name_of_the_lane() {
         let with = |name: &str, lane: LaneOptions| {
             let mut options = StoreOptions::default();

@@ -155,6 +155,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn a_pattern_fits_what_it_means() {
         let topics = texts("ab", 5);
         let mut fitting = 0;
@@ -173,6 +174,7 @@ mod tests {
 
     /// Two patterns of at most three characters that share a text share one of at most six.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn patterns_overlap_if_a_text_fits_both() {
         let (patterns, topics) = (texts("ab*", 3), texts("ab", 6));
         for a in &patterns {
@@ -233,6 +235,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes of loops; the others take the same ways")]
     fn a_pattern_of_many_stars_ends_soon() {
         let (pattern, topic) = ("*a".repeat(124), "a".repeat(248) + "b");
         assert!(!fits(&pattern, &topic));
