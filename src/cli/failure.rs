@@ -162,6 +162,16 @@ pub(super) fn of_store(error: &store::Error, data: &Path) -> Failure {
             "refused",
             "correct the record and send it again".into(),
         ),
+        store::Error::DeadLettersFull { .. } => (
+            Exit::Unreachable,
+            "dead_letters_full",
+            "`ferrylog dead-letters list` shows what lies there; replay or drop it".into(),
+        ),
+        store::Error::NoSuchLetter { .. } => (
+            Exit::Wrong,
+            "no_such_letter",
+            "`ferrylog dead-letters list` shows what lies there".into(),
+        ),
         store::Error::Options { .. } => (
             Exit::Usage,
             "configuration",

@@ -317,16 +317,16 @@ impl error::Error for DecodeError {}
 
 /// What is left to be read.
 #[derive(Clone, Copy, Debug)]
-struct In<'a>(&'a [u8]);
+pub(crate) struct In<'a>(pub(crate) &'a [u8]);
 
 impl<'a> In<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Truncated)?;
         self.0 = rest;
         Ok(head)
     }
 
-    fn varint(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(DecodeError::Truncated)?;
@@ -343,7 +343,7 @@ impl<'a> In<'a> {
         Err(DecodeError::Range)
     }
 
-    fn prefixed(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn prefixed(&mut self) -> Result<&'a [u8], DecodeError> {
         // A length that does not fit the address space does not fit the message either.
         let len = usize::try_from(self.varint()?).map_err(|_| DecodeError::Truncated)?;
         self.take(len)
@@ -371,16 +371,16 @@ impl<'a> In<'a> {
 }
 
 /// What is left to be filled.
-struct Out<'a>(&'a mut [u8]);
+pub(crate) struct Out<'a>(pub(crate) &'a mut [u8]);
 
 impl Out<'_> {
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let (head, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
         head.copy_from_slice(bytes);
         self.0 = rest;
     }
 
-    fn varint(&mut self, mut value: u64) {
+    pub(crate) fn varint(&mut self, mut value: u64) {
         loop {
             let low = low_seven_bits(value);
             value >>= 7;
@@ -391,7 +391,7 @@ impl Out<'_> {
         }
     }
 
-    fn prefixed(&mut self, bytes: &[u8]) {
+    pub(crate) fn prefixed(&mut self, bytes: &[u8]) {
         self.varint(len_u64(bytes.len()));
         self.bytes(bytes);
     }
@@ -401,19 +401,19 @@ const fn low_seven_bits(value: u64) -> u8 {
     (value & 0x7f) as u8
 }
 
-const fn varint_len(value: u64) -> usize {
+pub(crate) const fn varint_len(value: u64) -> usize {
     match value.checked_ilog2() {
         None => 1,
         Some(highest_bit) => highest_bit as usize / 7 + 1,
     }
 }
 
-const fn prefixed_len(bytes: &[u8]) -> usize {
+pub(crate) const fn prefixed_len(bytes: &[u8]) -> usize {
     varint_len(len_u64(bytes.len())) + bytes.len()
 }
 
 /// A length as it is written; `usize` never has more than 64 bits.
-const fn len_u64(len: usize) -> u64 {
+pub(crate) const fn len_u64(len: usize) -> u64 {
     len as u64
 }
 

@@ -192,6 +192,22 @@ impl Message {
     pub fn headers(&self) -> codec::Headers<'_> {
         self.headers.iter()
     }
+
+    /// Hands it on in the shape that can be appended again.
+    pub fn with_ref<T>(&self, use_it: impl FnOnce(&MessageRef<'_>) -> T) -> T {
+        let headers: Vec<Header<'_>> = self.headers().collect();
+        use_it(&MessageRef {
+            topic: &self.topic,
+            partition: self.partition,
+            key: self.key.as_deref(),
+            headers: &headers,
+            // A clock before 1970 is no time that Kafka takes.
+            timestamp_millis: Some(self.timestamp_millis.max(0)),
+            expires: self.expires,
+            uptime: self.uptime,
+            value: self.value.as_deref(),
+        })
+    }
 }
 
 /// Why a message can never be accepted.

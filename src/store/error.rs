@@ -5,7 +5,10 @@
 
 use std::{error, fmt, io, path::PathBuf};
 
-use crate::{message::Invalid, wal};
+use crate::{
+    message::Invalid,
+    wal::{self, SeqNo},
+};
 
 /// What can go wrong with a store.
 #[derive(Debug)]
@@ -46,6 +49,17 @@ pub enum Error {
     },
     /// The message breaks a limit: it was not appended, and never can be.
     Invalid(Invalid),
+    /// There is no room for another dead letter. Nothing was given up for it; keep the record, and
+    /// come again when letters were decided about, or space was made.
+    DeadLettersFull {
+        /// What is full.
+        reason: String,
+    },
+    /// No letter of this number lies open. Nothing was changed.
+    NoSuchLetter {
+        /// The number.
+        seq: SeqNo,
+    },
     /// The log refused.
     Log(wal::Error),
 }
@@ -64,6 +78,10 @@ impl fmt::Display for Error {
             Self::Io { action, path, .. } => write!(f, "could not {action} {}", path.display()),
             Self::Options { lane, reason } => write!(f, "lane {lane}: {reason}"),
             Self::Lane { lane, source } => write!(f, "lane {lane}: {source}"),
+            Self::DeadLettersFull { reason } => {
+                write!(f, "no room for another dead letter: {reason}")
+            }
+            Self::NoSuchLetter { seq } => write!(f, "no dead letter {seq} lies open"),
             // These add nothing of their own: the cause is the whole message.
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::Log(error) => error.fmt(f),
@@ -74,7 +92,11 @@ impl fmt::Display for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::NotAStore { .. } | Self::NoStore { .. } | Self::Options { .. } => None,
+            Self::NotAStore { .. }
+            | Self::NoStore { .. }
+            | Self::Options { .. }
+            | Self::DeadLettersFull { .. }
+            | Self::NoSuchLetter { .. } => None,
             Self::Io { source, .. } => Some(source),
             Self::Invalid(invalid) => invalid.source(),
             Self::Log(error) | Self::Lane { source: error, .. } => error.source(),

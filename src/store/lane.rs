@@ -17,7 +17,7 @@ use super::{
     Error, LaneOptions, Now, Order,
     boots::Boots,
     clock::{self, Appended, Clock},
-    parking,
+    dead_letter, parking,
 };
 use crate::{
     message::{
@@ -53,9 +53,10 @@ impl Lane {
         name: &str,
         dir: &Path,
         clock: Arc<Clock>,
-        options: LaneOptions,
+        mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
+        dead_letter::leave_room(&mut options.wal);
         Ok(Self {
             name: name.into(),
             wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,

@@ -1,6 +1,7 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log, `boots` a file about time), its creation, and who may open it how:
+//! Owns the directory's layout (`lanes/NAME/` is one log, `dead-letters/` another, `boots` a file about
+//! time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
@@ -11,6 +12,7 @@
 
 mod boots;
 mod clock;
+mod dead_letter;
 mod error;
 mod lane;
 mod options;
@@ -18,9 +20,20 @@ mod parking;
 mod route;
 mod stream;
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use clock::{ClockOptions, Now, Reading, SystemTime, TimeSource, Trust};
+pub use dead_letter::{
+    Body, CLASS_LEN_MAX, Cause, Content, Copied, DeadLetterCounts, DeadLetterOptions,
+    DeadLetterReader, DeadLetterView, DeadLetters, LANE_LEN_MAX, LETTERS_MAX, Letter, Malformed,
+    OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
+};
 pub use error::Error;
 pub use lane::{Entry, Lane, LaneReader, LaneView, Undecodable};
 pub use options::{
@@ -48,6 +61,7 @@ pub struct Store {
     /// the store's.
     lanes: Vec<Lane>,
     parking: Option<Parking>,
+    dead_letters: dead_letter::Lazy,
     routes: Routes,
     clock: Arc<Clock>,
 }
@@ -84,11 +98,7 @@ impl Store {
         }
         for (name, _) in options.all() {
             let lane = lanes_dir.join(name);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(DIRECTORY_MODE)
-                .create(&lane)
-                .map_err(io_error("make the directory", &lane))?;
+            make_directory(&lane)?;
         }
         // The names must outlive a power loss before anything in them is acknowledged, also when
         // the process that made them was killed before it came to this line.
@@ -103,6 +113,7 @@ impl Store {
         let mut store = Self {
             lanes: Vec::new(),
             parking: None,
+            dead_letters: dead_letter::Lazy::new(dir, options),
             routes,
             clock: Arc::new(Clock::open(dir, options.clock.clone())),
         };
@@ -199,7 +210,9 @@ impl Store {
     /// [`Error::Log`] if the last write or sync of a lane fails: then what was not acknowledged yet in
     /// it may be lost. The others are closed all the same.
     pub fn close(mut self) -> Result<(), Error> {
-        let mut closed = self.parking.as_mut().map_or(Ok(()), Parking::close);
+        let letters = self.dead_letters.take();
+        let mut closed = letters.map_or(Ok(()), DeadLetters::close);
+        closed = closed.and(self.parking.as_mut().map_or(Ok(()), Parking::close));
         while let Some(lane) = self.lanes.pop() {
             closed = closed.and(lane.close());
         }
@@ -209,6 +222,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        drop(self.dead_letters.take());
         drop(self.parking.take());
         // The time may have become known since the last look.
         self.clock.now();
@@ -233,6 +247,7 @@ fn routes(options: &StoreOptions) -> Result<Routes, Error> {
 /// appends.
 #[derive(Debug)]
 pub struct StoreView {
+    dir: PathBuf,
     lanes: Vec<LaneView>,
 }
 
@@ -269,7 +284,10 @@ impl StoreView {
         if lanes.is_empty() {
             return Err(Error::NoStore { path: dir.into() });
         }
-        Ok(Self { lanes })
+        Ok(Self {
+            dir: dir.into(),
+            lanes,
+        })
     }
 
     /// The lanes, by name.
@@ -308,6 +326,15 @@ fn holds_something(dir: &Path) -> Result<bool, Error> {
         }
     }
     Ok(false)
+}
+
+/// Makes a directory of the store, with those above it.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(path)
+        .map_err(io_error("make the directory", path))
 }
 
 fn sync_directory(path: &Path) -> Result<(), Error> {

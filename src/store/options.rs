@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{ClockOptions, Error};
+use super::{ClockOptions, DeadLetterOptions, Error};
 use crate::wal;
 
 /// The lane that every store has.
@@ -78,6 +78,8 @@ pub struct StoreOptions {
     pub lanes: BTreeMap<String, LaneOptions>,
     /// How it tells the time.
     pub clock: ClockOptions,
+    /// How dead letters are kept.
+    pub dead_letters: DeadLetterOptions,
 }
 
 impl StoreOptions {
@@ -105,6 +107,7 @@ impl StoreOptions {
                 .map(|(name, weight)| (name.into(), lane(weight)))
                 .into(),
             clock: ClockOptions::default(),
+            dead_letters: DeadLetterOptions::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl StoreOptions {
                 return refused(name, "its options stand apart from the others'".into());
             }
         }
+        self.dead_letters.check()?;
         for (name, options) in self.all() {
             if !(1..=WEIGHT_MAX).contains(&options.weight) {
                 let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);

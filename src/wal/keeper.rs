@@ -258,7 +258,7 @@ impl<F: Fs> Core<F> {
     }
 
     /// R6: releases the oldest segments, as far as all in them is settled.
-    fn release(&self) -> Result<(), Error> {
+    pub(crate) fn release(&self) -> Result<(), Error> {
         let wanted = {
             let files = self.cursor.lock();
             self.slot(&files, false).oldest

@@ -363,6 +363,23 @@ impl<F: Fs> Wal<F> {
         }
     }
 
+    /// The first number of each live segment, oldest first. All records of a segment leave the disk
+    /// together, once they are settled and a newer one has begun.
+    pub fn segment_starts(&self) -> Vec<SeqNo> {
+        let segments = self.core.segments.0.lock();
+        segments.iter().map(|live| live.base_seq).collect()
+    }
+
+    /// Gives the disk back now what else the next round of housekeeping would: the oldest segments,
+    /// as far as all in them is settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: what is settled stays so, and the next round tries again.
+    pub fn release_settled(&self) -> Result<(), Error> {
+        self.core.release()
+    }
+
     /// The terms of the conservation law, as of now.
     pub fn totals(&self) -> Totals {
         let settled = self.core.settled.lock();

@@ -8,9 +8,13 @@
     reason = "what cannot go on here panics"
 )]
 
+#[path = "../support/faulty.rs"]
+#[allow(dead_code, reason = "shared: not every test needs all of it")]
+mod faulty;
 #[path = "../support/random.rs"]
 mod random;
 
+mod dead_letters;
 mod mock;
 mod scripted;
 mod sink;
