@@ -7,6 +7,8 @@
     reason = "a test fails by panic"
 )]
 
+#[path = "cli/dead_letters.rs"]
+mod dead_letters;
 #[path = "support/program.rs"]
 mod program;
 
@@ -97,6 +99,7 @@ fn help_names_every_command_and_every_exit_code() {
         "status",
         "verify",
         "export",
+        "dead-letters",
         "--data",
         "--json",
         "Exit codes",
@@ -104,7 +107,15 @@ fn help_names_every_command_and_every_exit_code() {
     ] {
         assert!(help.contains(word), "no {word:?} in {help}");
     }
-    for command in ["demo", "send", "drain", "status", "verify", "export"] {
+    for command in [
+        "demo",
+        "send",
+        "drain",
+        "status",
+        "verify",
+        "export",
+        "dead-letters",
+    ] {
         let help = run(&data, [command, "--help"]).expect(0);
         assert!(help.contains("Usage: ferrylog"), "{help}");
     }

@@ -160,7 +160,8 @@ impl Serialize for Record<'_> {
     }
 }
 
-struct Headers<'a>(&'a Message);
+/// The headers of a message, in order.
+pub(super) struct Headers<'a>(pub(super) &'a Message);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -180,7 +181,7 @@ impl Serialize for HeaderLine<'_> {
 }
 
 /// Text as it is, other bytes as base64 under the other name, nothing as null.
-fn serialize_bytes<M: SerializeMap>(
+pub(super) fn serialize_bytes<M: SerializeMap>(
     map: &mut M,
     (text_name, base64_name): (&'static str, &'static str),
     bytes: Option<&[u8]>,

@@ -7,6 +7,7 @@
 //! Invariants: results go to standard output, everything else to standard error. A command that
 //! ends with 0 did all that it was asked for.
 
+mod dead_letters;
 mod demo;
 mod drain;
 mod export;
@@ -71,6 +72,7 @@ enum Command {
     Status(status::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
+    DeadLetters(dead_letters::Arguments),
     /// The process that `demo` kills.
     #[command(hide = true)]
     DemoAppend(demo::append::Arguments),
@@ -104,6 +106,7 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
         Command::Status(arguments) => status::run(global, arguments),
         Command::Verify(arguments) => verify::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(global, arguments),
         Command::DemoAppend(arguments) => demo::append::run(global, arguments),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     output,
 };
 use crate::{
-    store::{ClockOptions, LaneView, StoreView},
+    store::{ClockOptions, DeadLetterView, LaneView, StoreView},
     wal::Totals,
 };
 
@@ -31,7 +31,11 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
     let lanes: Vec<Lane> = store.lanes().iter().map(Lane::of).collect();
     let well = |lane: &Lane| lane.records.balances && lane.damage.is_none();
-    let all_well = lanes.iter().all(well);
+    let letters = store.dead_letters();
+    let letters = letters.map_err(|error| failure::of_store(&error, &global.data))?;
+    let letters = letters.as_ref().map(DeadLetters::of);
+    let letters_well = letters.as_ref().is_none_or(|letters| letters.balances);
+    let all_well = letters_well && lanes.iter().all(well);
     let now = ClockOptions::default().now();
     if global.json {
         output::json(&Status {
@@ -42,6 +46,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
                 verdict: now.verdict(),
             },
             lanes,
+            dead_letters: letters,
         })?;
     } else {
         let mut out = output::stdout();
@@ -53,6 +58,11 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         for lane in &lanes {
             rows.extend(lane.rows());
         }
+        rows.extend(
+            letters
+                .iter()
+                .map(|letters| ("dead letters", letters.line())),
+        );
         output::table(&mut out, &rows)?;
     }
     Ok(if all_well { Exit::Done } else { Exit::Wrong })
@@ -64,6 +74,8 @@ struct Status<'a> {
     promise: &'static str,
     clock: Clock,
     lanes: Vec<Lane>,
+    /// Null: there never was one.
+    dead_letters: Option<DeadLetters>,
 }
 
 /// Whether this machine's wall clock can be believed now.
@@ -144,6 +156,68 @@ impl Lane {
             rows.push(("damage", output::bad(damage)));
         }
         rows
+    }
+}
+
+/// What Kafka refused for good.
+#[derive(Serialize)]
+struct DeadLetters {
+    log_id: String,
+    kept: u64,
+    pending: u64,
+    replayed: u64,
+    dropped: u64,
+    expired: u64,
+    copied: u64,
+    copy_refused: u64,
+    /// By this version: a newer one wrote them.
+    unreadable: u64,
+    lost: u64,
+    bytes: u64,
+    balances: bool,
+}
+
+impl DeadLetters {
+    fn of(letters: &DeadLetterView) -> Self {
+        let (counts, totals) = (letters.counts(), letters.totals());
+        Self {
+            log_id: letters.log_id().to_string(),
+            kept: counts.kept,
+            pending: counts.pending,
+            replayed: counts.replayed,
+            dropped: counts.dropped,
+            expired: counts.expired,
+            copied: counts.copied,
+            copy_refused: counts.copy_refused,
+            unreadable: counts.unreadable,
+            lost: totals.lost,
+            bytes: counts.bytes,
+            balances: totals.balances(),
+        }
+    }
+
+    fn line(&self) -> String {
+        let classes = [
+            ("kept", self.kept),
+            ("pending", self.pending),
+            ("replayed", self.replayed),
+            ("dropped", self.dropped),
+            ("expired", self.expired),
+            ("lost", self.lost),
+            ("unreadable", self.unreadable),
+            ("copied", self.copied),
+            ("copies refused", self.copy_refused),
+        ];
+        let told: Vec<String> = classes
+            .into_iter()
+            .filter(|&(class, count)| count > 0 || class == "kept")
+            .map(|(class, count)| format!("{} {class}", output::number(count)))
+            .collect();
+        let told = told.join(", ");
+        match self.kept {
+            0 => told,
+            _ => format!("{told}; `ferrylog dead-letters list` shows them"),
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let store_failure = |error| failure::of_store(&error, &global.data);
     let store = StoreView::open(&global.data).map_err(store_failure)?;
     let mut lanes = Vec::new();
-    for lane in store.lanes() {
+    let dead_letters = store.dead_letter_log().map_err(store_failure)?;
+    for lane in store.lanes().iter().chain(&dead_letters) {
         let mut progress = Progress::new("verifying");
         let verified = lane
             .verify(&mut |done, total| progress.bytes(done, Some(total)))
@@ -34,12 +35,20 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         lanes.push(Lane::of(lane, &verified));
     }
     let sound = lanes.iter().all(|lane| lane.sound);
+    let dead_letters = dead_letters.and_then(|_| lanes.pop());
     if global.json {
-        output::json(&Verified { sound, lanes })?;
+        output::json(&Verified {
+            sound,
+            lanes,
+            dead_letters,
+        })?;
     } else {
         let mut out = output::stdout();
         for lane in &lanes {
-            lane.tell(&mut out)?;
+            lane.tell(&mut out, "lane ")?;
+        }
+        if let Some(letters) = &dead_letters {
+            letters.tell(&mut out, "")?;
         }
     }
     Ok(if sound { Exit::Done } else { Exit::Wrong })
@@ -49,6 +58,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
 struct Verified {
     sound: bool,
     lanes: Vec<Lane>,
+    dead_letters: Option<Lane>,
 }
 
 #[derive(Serialize)]
@@ -88,7 +98,7 @@ impl Lane {
         }
     }
 
-    fn tell(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    fn tell(&self, out: &mut impl std::io::Write, kind: &str) -> std::io::Result<()> {
         let verdict = if self.sound {
             output::good("sound")
         } else {
@@ -96,7 +106,7 @@ impl Lane {
         };
         writeln!(
             out,
-            "lane {}: {verdict}, {} in {} and {}, {} checked",
+            "{kind}{}: {verdict}, {} in {} and {}, {} checked",
             self.name,
             output::count(self.records, "record"),
             output::count(self.frames, "frame"),
