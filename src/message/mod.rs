@@ -203,10 +203,9 @@ impl Message {
             headers: &headers,
             // A clock before 1970 is no time that Kafka takes.
             timestamp_millis: Some(self.timestamp_millis.max(0)),
+            expires: self.expires,
+            uptime: self.uptime,
             value: self.value.as_deref(),
-            // What it grows too old by ends with its first life.
-            expires: None,
-            uptime: None,
         })
     }
 }

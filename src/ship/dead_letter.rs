@@ -390,7 +390,6 @@ mod tests {
 
     fn message(value: &[u8]) -> Message {
         let message = MessageRef {
-            topic: "temps",
             partition: Some(3),
             key: Some(b"k\xfe"),
             headers: &HEADERS,

@@ -16,8 +16,7 @@ use super::{
     Error, LaneOptions, Now, Order,
     boots::Boots,
     clock::{self, Appended, Clock},
-    dead_letter::LETTER_OVERHEAD_MAX,
-    reader::{DEFINES_TOPIC, Definitions, Entry, LaneReader},
+    dead_letter, parking,
 };
 use crate::{
     message::{
@@ -58,8 +57,7 @@ impl Lane {
         mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
-        let largest = wal::Options::default().max_record_bytes - ROOM_FOR_LETTER;
-        options.wal.max_record_bytes = options.wal.max_record_bytes.min(largest);
+        dead_letter::leave_room(&mut options.wal);
         Ok(Self {
             name: name.into(),
             wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,

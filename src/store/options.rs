@@ -106,7 +106,8 @@ impl StoreOptions {
             lanes: lanes
                 .map(|(name, weight)| (name.into(), lane(weight)))
                 .into(),
-            ..Self::default()
+            clock: ClockOptions::default(),
+            dead_letters: DeadLetterOptions::default(),
         }
     }
 

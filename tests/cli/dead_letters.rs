@@ -42,13 +42,12 @@ fn six_letters_with(data: &Path, more: &str) {
         let key = format!("site-{n}");
         let value = format!("value {n}{more}");
         let message = MessageRef {
-            topic: if n == 4 { "doors" } else { "temps" },
             partition: Some(2),
             key: Some(key.as_bytes()),
             headers: &headers,
             timestamp_millis: Some(77),
             value: Some(value.as_bytes()),
-            ..MessageRef::to("temps")
+            ..MessageRef::to(if n == 4 { "doors" } else { "temps" })
         };
         let content = match n {
             5 => Content::Raw(b"\x02\xff"),

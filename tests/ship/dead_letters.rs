@@ -123,13 +123,12 @@ fn a_dead_letter_comes_back_byte_for_byte_after_a_reopen() {
         },
     ];
     let full = MessageRef {
-        topic: "temps.raw",
         partition: Some(i32::MAX),
         key: Some(&all_bytes[..1000]),
         headers: &headers,
         timestamp_millis: Some(i64::MAX),
         value: Some(&all_bytes),
-        ..MessageRef::to("temps")
+        ..MessageRef::to("temps.raw")
     };
     let tombstone = MessageRef {
         timestamp_millis: Some(0),
@@ -682,4 +681,31 @@ fn a_letter_that_is_damaged_while_the_log_is_open_stops_no_walk() {
         "the lost one is no letter any more"
     );
     assert_balances(&letters);
+}
+
+/// A refused record is as secret as the others.
+#[cfg(feature = "encryption")]
+#[test]
+fn letters_are_encrypted_with_the_keys_of_the_lanes() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = b"nobody reads this from the disk".repeat(10);
+    let on_disk = || {
+        let files = std::fs::read_dir(dir.path().join("dead-letters")).unwrap();
+        let holds = |bytes: Vec<u8>| bytes.windows(20).any(|window| window == &secret[..20]);
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .any(holds)
+    };
+    let mut wal = Options::default();
+    wal.keys = wal::Keys::none().write_with(1.try_into().unwrap(), [9; 32]);
+    let store = Store::open(dir.path(), wal.clone()).unwrap();
+    let first = letter(1, of_value(&secret));
+    store.dead_letters().unwrap().add(&first).unwrap();
+    store.close().unwrap();
+    assert!(!on_disk());
+
+    let store = Store::open(dir.path(), wal).unwrap();
+    let letters = store.dead_letters().unwrap();
+    let read = letters.get(SeqNo::ZERO).unwrap().unwrap();
+    assert_eq!(value_of(&read), secret);
 }

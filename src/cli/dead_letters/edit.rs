@@ -185,12 +185,12 @@ impl Arguments {
         };
         let stays = key_now == key && body.topic() == Some(topic);
         use_it(&MessageRef {
-            topic,
             partition: partition.filter(|_| stays),
             key: key_now,
             headers: &self.headers(headers),
             timestamp_millis: Some(timestamp_millis.max(0)),
             value: value.or(old_value),
+            // Who edits a record wants it sent, however late.
             ..MessageRef::to(topic)
         })
     }

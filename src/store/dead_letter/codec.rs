@@ -36,7 +36,7 @@ const KNOWN: u64 = RAW | REPLACES;
 
 /// Most bytes that a letter takes beyond its message as the lane has it: the texts in full length,
 /// a topic that stands inline, a partition and a time that the message may not have, and numbers.
-pub(in crate::store) const LETTER_OVERHEAD_MAX: usize =
+pub(super) const LETTER_OVERHEAD_MAX: usize =
     LANE_LEN_MAX + CLASS_LEN_MAX + REASON_LEN_MAX + TOPIC_LEN_MAX + 128;
 
 /// What is said about letters that stand already.
@@ -404,7 +404,6 @@ mod tests {
                 last_attempt_millis: 1_700_000_000_500,
             },
             content: Content::Message(MessageRef {
-                topic: "temps",
                 partition: Some(3),
                 key: Some(b"site-17"),
                 headers: HEADERS,

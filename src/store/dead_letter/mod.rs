@@ -15,7 +15,7 @@
 //!
 //! Space comes back in the order of age, a segment at a time (`space`).
 //!
-//! Order of locks: writing -> index -> readers. The log is never called with `index` held.
+//! Order of locks: writing -> readers -> index. The log is never called with `index` held.
 
 mod codec;
 mod index;
@@ -29,7 +29,6 @@ use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 
-pub(super) use codec::LETTER_OVERHEAD_MAX;
 pub use codec::Malformed;
 pub(super) use lazy::{DEAD_LETTERS, Lazy, dir};
 pub use letter::{
@@ -37,6 +36,7 @@ pub use letter::{
     LETTERS_MAX, Letter, OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State,
     StoredLetter,
 };
+pub(super) use space::leave_room;
 pub use view::{DeadLetterReader, DeadLetterView};
 
 use super::Error;

@@ -12,6 +12,7 @@ use std::{ops::Range, time::Duration};
 
 use super::{
     DeadLetters,
+    codec::LETTER_OVERHEAD_MAX,
     index::Slip,
     letter::{Copied, DeadLetterOptions, LETTERS_MAX, OnLettersFull, QUOTA_MIN, State},
 };
@@ -43,6 +44,17 @@ pub(super) fn segment_size(quota_bytes: u64) -> Result<u64, Error> {
     }
     let size = ((quota_bytes - OTHER_FILES) / SEGMENTS_PER_QUOTA).clamp(SEGMENT_MIN, SEGMENT_MAX);
     Ok(size / 4096 * 4096)
+}
+
+/// What a lane leaves free of the largest record that a log can hold, so that each of its records can
+/// be kept as a dead letter: that takes the letter's own bytes, and a frame for an edit's second record.
+const ROOM_FOR_LETTER: usize = 4096;
+const _: () = assert!(LETTER_OVERHEAD_MAX + 1024 <= ROOM_FOR_LETTER);
+
+/// Has a lane take no record that no letter could hold.
+pub(in crate::store) fn leave_room(lane: &mut wal::Options) {
+    let largest = wal::Options::default().max_record_bytes - ROOM_FOR_LETTER;
+    lane.max_record_bytes = lane.max_record_bytes.min(largest);
 }
 
 impl DeadLetterOptions {

@@ -118,7 +118,6 @@ impl StoreView {
     ///
     /// [`Error::Lane`] if they cannot be read.
     pub fn dead_letter_log(&self) -> Result<Option<LaneView>, Error> {
-        // Nothing in them is told by the time since boot.
         let boots = Arc::new(Boots::load(&self.dir));
         match LaneView::open(DEAD_LETTERS, &dir(&self.dir), boots) {
             Err(Error::Lane {
