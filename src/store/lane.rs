@@ -16,7 +16,8 @@ use super::{
     Error, LaneOptions, Now, Order,
     boots::Boots,
     clock::{self, Appended, Clock},
-    dead_letter, parking,
+    dead_letter,
+    reader::{DEFINES_TOPIC, Definitions, Entry, LaneReader},
 };
 use crate::{
     message::{
@@ -28,11 +29,6 @@ use crate::{
         Verified, View, Wal,
     },
 };
-
-/// What a lane leaves free of the largest record that a log can hold, so that each of its records can
-/// be kept as a dead letter: that takes the letter's own bytes, and a frame for an edit's second record.
-const ROOM_FOR_LETTER: usize = 4096;
-const _: () = assert!(LETTER_OVERHEAD_MAX + 1024 <= ROOM_FOR_LETTER);
 
 /// One log of messages, open for appending and settling.
 #[derive(Debug)]

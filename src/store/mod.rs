@@ -1,7 +1,7 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log, `dead-letters/` another, `boots` a file about
-//! time), its creation, and who may open it how:
+//! Owns the directory's layout (`lanes/NAME/` is one log, `dead-letters/` and `parked/LANE/TOPIC/PARTITION/`
+//! are others, `boots` is a file about time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.

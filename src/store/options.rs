@@ -106,8 +106,7 @@ impl StoreOptions {
             lanes: lanes
                 .map(|(name, weight)| (name.into(), lane(weight)))
                 .into(),
-            clock: ClockOptions::default(),
-            dead_letters: DeadLetterOptions::default(),
+            ..Self::default()
         }
     }
 

@@ -55,7 +55,10 @@ fn one_in_a_hundred_is_refused_and_each_alone_goes_to_the_dead_letters() {
         let totals = scratch.store.lane().totals();
         assert!(totals.balances());
         assert_eq!(totals.dead_lettered, dead.len() as u64);
-        println!("{:?}: {} refusals, {} rebuilds", drained.elapsed, sink.refusals, drained.rebuilds);
+        println!(
+            "{:?}: {} refusals, {} rebuilds",
+            drained.elapsed, sink.refusals, drained.rebuilds
+        );
         // The main producer meets few of them.
         assert!(drained.rebuilds < 12, "{}", drained.rebuilds);
     }
