@@ -4,7 +4,7 @@
 //! it did not keep is a refusal; whatever leaves a record's fate in doubt is [`ErrorClass::Fatal`],
 //! which judges nobody; every code that the client library knows stands in the table.
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::RDKafkaErrorCode as Code;
 
 /// What an error means for the record or the client it came with, and so what happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +77,7 @@ pub enum Persistence {
 }
 
 /// Judges one code.
-pub(super) fn classify(code: RDKafkaErrorCode, persistence: Persistence) -> ErrorClass {
+pub(super) fn classify(code: Code, persistence: Persistence) -> ErrorClass {
     // A code of a newer library: to hold the partition loses nothing.
     match (of_code(code).unwrap_or(ErrorClass::Transient), persistence) {
         (_, Persistence::Yes) => ErrorClass::Accepted,
@@ -94,98 +94,89 @@ fn is_refusal(class: ErrorClass) -> bool {
     )
 }
 
+/// The class of a code; none if the code is newer than the table.
+fn of_code(code: Code) -> Option<ErrorClass> {
+    let row = TABLE.iter().find(|(codes, _)| codes.contains(&code));
+    row.map(|(_, class)| *class)
+}
+
 /// The table. Codes 1 and up are Kafka's own (protocol guide, "Error Codes"), those below zero
 /// librdkafka's.
 #[rustfmt::skip]
-fn of_code(code: RDKafkaErrorCode) -> Option<ErrorClass> {
-    use RDKafkaErrorCode as Code;
-    Some(match code {
-        // A retry of what had arrived: its offset is not known.
-        Code::NoError | Code::DuplicateSequenceNumber => ErrorClass::Accepted,
-
-        // No connection, a lost one, or one without an answer.
-        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::SSL
-        | Code::OperationTimedOut | Code::MessageTimedOut | Code::TimedOutQueue
-        | Code::BrokerDestroy | Code::DestroyBroker | Code::RebootstrapRequired => ErrorClass::Network,
-
-        // The cluster is not ready, or not now.
-        Code::LeaderNotAvailable | Code::NotLeaderForPartition | Code::RequestTimedOut
-        | Code::BrokerNotAvailable | Code::ReplicaNotAvailable | Code::NetworkException
-        | Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator
-        | Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend | Code::NotController
-        | Code::KafkaStorageError | Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch
-        | Code::StaleBrokerEpoch | Code::StaleControllerEpoch | Code::ThrottlingQuotaExceeded
-        | Code::OffsetNotAvailable | Code::PreferredLeaderNotAvailable
-        | Code::EligibleLeadersNotAvailable | Code::ReassignmentInProgress
-        | Code::ConcurrentTransactions | Code::LogDirNotFound | Code::UnknownBroker
-        | Code::ISRInsufficient | Code::Unknown | Code::Retry | Code::WaitCache | Code::InProgress
-        | Code::PreviousInProgress | Code::WaitingForCoordinator | Code::NodeUpdate
-        | Code::OperationNotAttempted | Code::Interrupted | Code::QueueFull => ErrorClass::Transient,
-
-        // What a broker, or librdkafka before it, will not take as it is.
-        Code::InvalidMessage | Code::InvalidMessageSize | Code::MessageSizeTooLarge
-        | Code::MessageBatchTooLarge | Code::PolicyViolation | Code::InvalidRecord
-        | Code::BadMessage | Code::BadCompression | Code::InvalidArgument
-        | Code::InvalidDifferentRecord | Code::KeySerialization
-        | Code::ValueSerialization => ErrorClass::Poison,
-
-        Code::InvalidTimestamp => ErrorClass::BadTime,
-
-        // A topic that is missing, forbidden, or set up otherwise.
-        Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition | Code::UnknownTopic
-        | Code::UnknownPartition | Code::UnknownTopicId | Code::InvalidTopic
-        | Code::UnsupportedCompressionType | Code::UnsupportedForMessageFormat
-        | Code::InvalidRequiredAcks | Code::InvalidPartitions | Code::InvalidConfig
-        | Code::InvalidReplicationFactor | Code::InvalidReplicaAssignment | Code::ReadOnly
-        | Code::TopicAlreadyExists | Code::TopicDeletionDisabled | Code::ResourceNotFound
-        | Code::DuplicateResource => ErrorClass::Held,
-
-        // This client may not, or does not speak the cluster's language.
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed | Code::GroupAuthorizationFailed
-        | Code::DelegationTokenAuthorizationFailed | Code::UnsupportedVersion
-        | Code::UnsupportedSASLMechanism | Code::IllegalSASLState | Code::SecurityDisabled
-        | Code::DelegationTokenAuthDisabled | Code::DelegationTokenNotFound
-        | Code::DelegationTokenOwnerMismatch | Code::DelegationTokenRequestNotAllowed
-        | Code::DelegationTokenExpired | Code::InvalidPrincipalType | Code::UnacceptableCredential
-        | Code::PrincipalDeserializationFailure | Code::ListenerNotFound
-        | Code::InvalidTransactionTimeout | Code::UnsupportedFeature | Code::UnknownProtocol
-        | Code::NotImplemented | Code::NotConfigured | Code::InvalidRequest
-        | Code::CriticalSystemResource => ErrorClass::Blocked,
-
-        // The producer's identity or sequence is spent; what it held went nowhere for sure.
-        Code::Fatal | Code::GaplessGuarantee | Code::Fenced | Code::Inconsistent | Code::PurgeQueue
-        | Code::PurgeInflight | Code::OutOfOrderSequenceNumber | Code::InvalidProducerEpoch
-        | Code::InvalidProducerIdMapping | Code::UnknownProducerId | Code::ProducerFenced
-        | Code::InvalidTransactionalState | Code::TransactionCoordinatorFenced | Code::State
-        | Code::Conflict | Code::Outdated | Code::Fail | Code::Application => ErrorClass::Fatal,
-
-        // No producer meets these. Should one, to hold the partition loses nothing.
-        Code::Begin | Code::End | Code::EndAll | Code::PartitionEOF | Code::FileSystem
-        | Code::UnknownGroup | Code::ExistingSubscription | Code::AssignPartitions
-        | Code::RevokePartitions | Code::NoOffset | Code::KeyDeserialization
-        | Code::ValueDeserialization | Code::Partial | Code::NoEnt | Code::Underflow
-        | Code::InvalidType | Code::PollExceeded | Code::AssignmentLost | Code::Noop
-        | Code::AutoOffsetReset | Code::LogTruncation | Code::OffsetOutOfRange
-        | Code::OffsetMetadataTooLarge | Code::IllegalGeneration | Code::InconsistentGroupProtocol
-        | Code::InvalidGroupId | Code::UnknownMemberId | Code::InvalidSessionTimeout
-        | Code::RebalanceInProgress | Code::InvalidCommitOffsetSize | Code::NonEmptyGroup
-        | Code::GroupIdNotFound | Code::FetchSessionIdNotFound | Code::InvalidFetchSessionEpoch
-        | Code::MemberIdRequired | Code::GroupMaxSizeReached | Code::FencedInstanceId
-        | Code::ElectionNotNeeded | Code::NoReassignmentInProgress | Code::GroupSubscribedToTopic
-        | Code::UnstableOffsetCommit | Code::InconsistentVoterSet | Code::InvalidUpdateVersion
-        | Code::FeatureUpdateFailed | Code::FencedMemberEpoch | Code::UnreleasedInstanceId
-        | Code::UnsupportedAssignor | Code::StaleMemberEpoch | Code::UnknownSubscriptionId
-        | Code::TelemetryTooLarge => ErrorClass::Transient,
-
-        _ => return None,
-    })
-}
+const TABLE: &[(&[Code], ErrorClass)] = &[
+    // A retry of what had arrived: its offset is not known.
+    (&[Code::NoError, Code::DuplicateSequenceNumber], ErrorClass::Accepted),
+    // No connection, a lost one, or one without an answer.
+    (&[Code::BrokerTransportFailure, Code::AllBrokersDown, Code::Resolve, Code::SSL,
+        Code::OperationTimedOut, Code::MessageTimedOut, Code::TimedOutQueue, Code::BrokerDestroy,
+        Code::DestroyBroker, Code::RebootstrapRequired], ErrorClass::Network),
+    // The cluster is not ready, or not now.
+    (&[Code::LeaderNotAvailable, Code::NotLeaderForPartition, Code::RequestTimedOut,
+        Code::BrokerNotAvailable, Code::ReplicaNotAvailable, Code::NetworkException,
+        Code::CoordinatorLoadInProgress, Code::CoordinatorNotAvailable, Code::NotCoordinator,
+        Code::NotEnoughReplicas, Code::NotEnoughReplicasAfterAppend, Code::NotController,
+        Code::KafkaStorageError, Code::FencedLeaderEpoch, Code::UnknownLeaderEpoch,
+        Code::StaleBrokerEpoch, Code::StaleControllerEpoch, Code::ThrottlingQuotaExceeded,
+        Code::OffsetNotAvailable, Code::PreferredLeaderNotAvailable,
+        Code::EligibleLeadersNotAvailable, Code::ReassignmentInProgress,
+        Code::ConcurrentTransactions, Code::LogDirNotFound, Code::UnknownBroker,
+        Code::ISRInsufficient, Code::Unknown, Code::Retry, Code::WaitCache, Code::InProgress,
+        Code::PreviousInProgress, Code::WaitingForCoordinator, Code::NodeUpdate,
+        Code::OperationNotAttempted, Code::Interrupted, Code::QueueFull], ErrorClass::Transient),
+    // What a broker, or librdkafka before it, will not take as it is.
+    (&[Code::InvalidMessage, Code::InvalidMessageSize, Code::MessageSizeTooLarge,
+        Code::MessageBatchTooLarge, Code::PolicyViolation, Code::InvalidRecord, Code::BadMessage,
+        Code::BadCompression, Code::InvalidArgument, Code::InvalidDifferentRecord,
+        Code::KeySerialization, Code::ValueSerialization], ErrorClass::Poison),
+    (&[Code::InvalidTimestamp], ErrorClass::BadTime),
+    // A topic that is missing, forbidden, or set up otherwise.
+    (&[Code::TopicAuthorizationFailed, Code::UnknownTopicOrPartition, Code::UnknownTopic,
+        Code::UnknownPartition, Code::UnknownTopicId, Code::InvalidTopic,
+        Code::UnsupportedCompressionType, Code::UnsupportedForMessageFormat,
+        Code::InvalidRequiredAcks, Code::InvalidPartitions, Code::InvalidConfig,
+        Code::InvalidReplicationFactor, Code::InvalidReplicaAssignment, Code::ReadOnly,
+        Code::TopicAlreadyExists, Code::TopicDeletionDisabled, Code::ResourceNotFound,
+        Code::DuplicateResource], ErrorClass::Held),
+    // This client may not, or does not speak the cluster's language.
+    (&[Code::Authentication, Code::SaslAuthenticationFailed, Code::ClusterAuthorizationFailed,
+        Code::TransactionalIdAuthorizationFailed, Code::GroupAuthorizationFailed,
+        Code::DelegationTokenAuthorizationFailed, Code::UnsupportedVersion,
+        Code::UnsupportedSASLMechanism, Code::IllegalSASLState, Code::SecurityDisabled,
+        Code::DelegationTokenAuthDisabled, Code::DelegationTokenNotFound,
+        Code::DelegationTokenOwnerMismatch, Code::DelegationTokenRequestNotAllowed,
+        Code::DelegationTokenExpired, Code::InvalidPrincipalType, Code::UnacceptableCredential,
+        Code::PrincipalDeserializationFailure, Code::ListenerNotFound,
+        Code::InvalidTransactionTimeout, Code::UnsupportedFeature, Code::UnknownProtocol,
+        Code::NotImplemented, Code::NotConfigured, Code::InvalidRequest,
+        Code::CriticalSystemResource], ErrorClass::Blocked),
+    // The producer's identity or sequence is spent; what it held went nowhere for sure.
+    (&[Code::Fatal, Code::GaplessGuarantee, Code::Fenced, Code::Inconsistent, Code::PurgeQueue,
+        Code::PurgeInflight, Code::OutOfOrderSequenceNumber, Code::InvalidProducerEpoch,
+        Code::InvalidProducerIdMapping, Code::UnknownProducerId, Code::ProducerFenced,
+        Code::InvalidTransactionalState, Code::TransactionCoordinatorFenced, Code::State,
+        Code::Conflict, Code::Outdated, Code::Fail, Code::Application], ErrorClass::Fatal),
+    // No producer meets these. Should one, to hold the partition loses nothing.
+    (&[Code::Begin, Code::End, Code::EndAll, Code::PartitionEOF, Code::FileSystem,
+        Code::UnknownGroup, Code::ExistingSubscription, Code::AssignPartitions,
+        Code::RevokePartitions, Code::NoOffset, Code::KeyDeserialization,
+        Code::ValueDeserialization, Code::Partial, Code::NoEnt, Code::Underflow,
+        Code::InvalidType, Code::PollExceeded, Code::AssignmentLost, Code::Noop,
+        Code::AutoOffsetReset, Code::LogTruncation, Code::OffsetOutOfRange,
+        Code::OffsetMetadataTooLarge, Code::IllegalGeneration, Code::InconsistentGroupProtocol,
+        Code::InvalidGroupId, Code::UnknownMemberId, Code::InvalidSessionTimeout,
+        Code::RebalanceInProgress, Code::InvalidCommitOffsetSize, Code::NonEmptyGroup,
+        Code::GroupIdNotFound, Code::FetchSessionIdNotFound, Code::InvalidFetchSessionEpoch,
+        Code::MemberIdRequired, Code::GroupMaxSizeReached, Code::FencedInstanceId,
+        Code::ElectionNotNeeded, Code::NoReassignmentInProgress, Code::GroupSubscribedToTopic,
+        Code::UnstableOffsetCommit, Code::InconsistentVoterSet, Code::InvalidUpdateVersion,
+        Code::FeatureUpdateFailed, Code::FencedMemberEpoch, Code::UnreleasedInstanceId,
+        Code::UnsupportedAssignor, Code::StaleMemberEpoch, Code::UnknownSubscriptionId,
+        Code::TelemetryTooLarge], ErrorClass::Transient),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RDKafkaErrorCode as Code;
 
     #[track_caller]
     fn each(codes: &[Code], class: ErrorClass) {

@@ -142,13 +142,7 @@ pub fn decode(
     let has = |flag| flags & flag != 0;
 
     let topic = if has(TOPIC_INLINE) {
-        let name = rest.prefixed()?;
-        // The length first: what is wrong with a name is told with the name.
-        let name = Some(name).filter(|name| name.len() <= TOPIC_LEN_MAX);
-        name.and_then(|name| str::from_utf8(name).ok())
-            .filter(|name| check_topic(name).is_ok())
-            .map(Arc::from)
-            .ok_or(DecodeError::Topic)?
+        topic_of(rest.prefixed()?)?
     } else {
         let id = u32::try_from(rest.varint()?).map_err(|_| DecodeError::Range)?;
         resolve(id).ok_or(DecodeError::UnknownTopic { id })?
@@ -201,6 +195,15 @@ pub fn decode(
         value,
         headers,
     })
+}
+
+fn topic_of(name: &[u8]) -> Result<Arc<str>, DecodeError> {
+    // The length first: what is wrong with a name is told with the name.
+    let name = Some(name).filter(|name| name.len() <= TOPIC_LEN_MAX);
+    name.and_then(|name| str::from_utf8(name).ok())
+        .filter(|name| check_topic(name).is_ok())
+        .map(Arc::from)
+        .ok_or(DecodeError::Topic)
 }
 
 fn flags(message: &MessageRef<'_>, topic: Topic) -> u64 {

@@ -453,7 +453,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
 /// Whether a topic or partition is what is missing: Kafka's codes 3 and 100, librdkafka's own.
 fn is_missing(why: &HoldReason) -> bool {
     match why {
-        HoldReason::Missing(_) => true,
+        HoldReason::UnknownTopic | HoldReason::NoPartition { .. } => true,
         HoldReason::Refused(failure) => matches!(failure.code, 3 | 100 | -188 | -190),
         _ => false,
     }

@@ -26,8 +26,15 @@ const PROBATION: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HoldReason {
-    /// The cluster does not have the topic, or the partition that the records name.
-    Missing(String),
+    /// The cluster does not have the topic.
+    UnknownTopic,
+    /// Records name a partition that the topic does not have.
+    NoPartition {
+        /// The partition.
+        named: i32,
+        /// How many the topic has.
+        count: u32,
+    },
     /// The cluster says no until a person changes something.
     Refused(Failure),
     /// The cluster says not now.
@@ -58,7 +65,8 @@ impl HoldReason {
     /// A word for programs and metrics; stable.
     pub fn kind(&self) -> &'static str {
         match self {
-            HoldReason::Missing(_) => "missing",
+            HoldReason::UnknownTopic => "unknown_topic",
+            HoldReason::NoPartition { .. } => "no_partition",
             HoldReason::Refused(_) => "refused",
             HoldReason::NotNow(_) => "not_now",
             HoldReason::Silent => "silent",
@@ -74,7 +82,11 @@ impl HoldReason {
 impl std::fmt::Display for HoldReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            HoldReason::Missing(what) => f.write_str(what),
+            HoldReason::UnknownTopic => f.write_str("it does not exist on the cluster; create it"),
+            HoldReason::NoPartition { named, count } => write!(
+                f,
+                "records are for partition {named}, and the topic has {count}; add partitions to it"
+            ),
             HoldReason::Refused(failure) => write!(f, "refused: {failure}"),
             HoldReason::NotNow(failure) => write!(f, "takes nothing now: {failure}"),
             HoldReason::Silent => f.write_str("nothing is acknowledged, while others are"),

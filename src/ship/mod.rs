@@ -26,6 +26,7 @@
 mod bisect;
 mod budget;
 mod care;
+mod collect;
 pub mod dead_letter;
 mod error;
 mod health;

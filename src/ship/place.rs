@@ -145,12 +145,11 @@ impl<S: Sink> Shipper<'_, S> {
         };
         let index = self.partition_of(entry, message, topic);
         if index == topic.nowhere() && self.health[index].is_flowing() {
-            let named = message.partition.unwrap_or(0);
-            let why = format!(
-                "records are for partition {named}, and the topic has {}",
-                topic.count
-            );
-            self.hold(index, HoldReason::Missing(why), now);
+            let why = HoldReason::NoPartition {
+                named: message.partition.unwrap_or(0),
+                count: topic.count,
+            };
+            self.hold(index, why, now);
         }
         Ok(Some(index))
     }

@@ -11,20 +11,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::health::{Health, HoldReason};
+use super::collect::POLL_WAIT;
+use super::health::Health;
 use super::judge::{Refused, TopicMemory};
 use super::link::{DrainRate, Link, WindowClock};
-use super::place::{Placed, source_of};
+use super::place::Placed;
 use super::progress::{Counters, Drained, Progress};
 use super::retry::Replacement;
-use super::settle::State;
 use super::share::Share;
 use super::source::Source;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
-use crate::kafka::{ErrorClass, Failure, Outcome, Report};
+use crate::kafka::{Failure, Report};
 use crate::store::{Now, Store, Stream};
-use crate::wal::{Class, SeqNo};
+use crate::wal::SeqNo;
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
 const RECORDS_PER_TURN: usize = 2048;
@@ -32,20 +32,13 @@ const RECORDS_PER_TURN: usize = 2048;
 /// Records of one lane before it is asked again whose turn it is.
 const RECORDS_PER_SHARE: usize = 32;
 
-/// How long a poll waits when there is nothing to hand over; doubled while nothing is reported, so
-/// that a gateway's processor may sleep on a slow link.
-const POLL_WAIT: Duration = Duration::from_millis(1);
-
-/// Polls in a row that bring nothing before the wait is doubled, and how often it is doubled.
+/// Polls in a row that bring nothing before the wait is doubled, so that a gateway's processor may
+/// sleep on a slow link; and how often it is doubled.
 const QUIET_POLLS: u32 = 16;
 const QUIET_DOUBLINGS_MAX: u32 = 4;
 
 /// How long to wait for records when all are shipped; bounds how late a stop is seen.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
-
-/// How often the log is told of what is settled behind the oldest unsettled record; the cursor
-/// is not saved more often either.
-const TELL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -115,11 +108,11 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) id: String,
     pub(super) id_prefix_len: usize,
     pub(super) id_lane: Option<usize>,
-    reports: Vec<Report>,
+    pub(super) reports: Vec<Report>,
     /// Polls in a row that brought nothing.
-    quiet_polls: u32,
+    pub(super) quiet_polls: u32,
     pub(super) started: Instant,
-    told: Instant,
+    pub(super) told: Instant,
     shown: Instant,
     shown_shipped: u64,
     pub(super) counters: Counters,
@@ -333,139 +326,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
             }
         }
         Ok((bytes, turn))
-    }
-
-    /// Polls the sink, settles what was acknowledged, and judges what came back. Returns the time
-    /// after the poll.
-    fn collect(&mut self, wait: Duration) -> Result<Instant, Error> {
-        let mut reports = mem::take(&mut self.reports);
-        self.sink.poll(wait, &mut reports);
-        let now = Instant::now();
-        let shipped_before = self.counters.shipped;
-        self.quiet_polls = if reports.is_empty() {
-            self.quiet_polls.saturating_add(1)
-        } else {
-            0
-        };
-        for report in reports.drain(..) {
-            match report.outcome {
-                Outcome::Delivered { .. } => self.delivered(report.token, now),
-                Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => {
-                    self.delivered(report.token, now);
-                }
-                Outcome::Failed(failure) => self.came_back(report.token, failure),
-            }
-        }
-        self.reports = reports;
-        if self.counters.shipped > shipped_before {
-            self.progressed = now;
-            self.is_unproven = false;
-            self.acknowledged = Some(now);
-            self.link_acknowledged(now);
-            self.budget.measure(now);
-            self.tell_front();
-        }
-        self.judge(now)?;
-        for index in mem::take(&mut self.doomed) {
-            self.exhausted(index, now)?;
-        }
-        if now.saturating_duration_since(self.told) >= TELL_INTERVAL {
-            self.tell_all();
-            self.told = now;
-        }
-        Ok(now)
-    }
-
-    fn delivered(&mut self, token: u64, now: Instant) {
-        let (place, token) = source_of(token);
-        let Some(source) = self.sources.get_mut(place) else {
-            return;
-        };
-        let Some(flown) = source.flight.settle(token, Class::Shipped) else {
-            return;
-        };
-        let index = flown.index();
-        self.budget.acknowledge(index, u64::from(flown.cost));
-        self.counters.shipped += 1;
-        self.counters.shipped_bytes += u64::from(flown.len);
-        let took = self.millis(now).saturating_sub(flown.at_millis);
-        self.counters.delivery.record(took);
-        let health = &mut self.health[index];
-        self.needs_care |= health.acknowledged(flown.seq, now);
-        if let Some((seq, count)) = health.attempted {
-            if seq == flown.seq {
-                health.attempted = None;
-            } else if count >= self.options.retry.max_attempts {
-                self.doomed.push(index);
-            }
-        }
-        if !self.replaced.is_empty() {
-            self.replaced.remove(&(place, flown.seq));
-        }
-    }
-
-    /// A record came back: it waits for its next turn.
-    fn came_back(&mut self, token: u64, failure: Failure) {
-        let (place, token) = source_of(token);
-        let Some(source) = self.sources.get_mut(place) else {
-            return;
-        };
-        let was_careful = source.flight.state(token) == Some(State::Tried);
-        let Some(flown) = source.flight.give_back(token) else {
-            return;
-        };
-        let index = flown.index();
-        source.leave(index, flown.seq);
-        self.needs_care = true;
-        self.budget.give_back(index, u64::from(flown.cost));
-        self.health[index].came_back();
-        match failure.class {
-            // librdkafka gave the record back although it may try for ever: only a new producer
-            // takes it again in order.
-            ErrorClass::Fatal | ErrorClass::Network if was_careful => {
-                self.health[index].piece_in_doubt();
-            }
-            ErrorClass::Fatal | ErrorClass::Network => {
-                self.spent.get_or_insert_with(|| failure.to_string());
-            }
-            _ => self.refused(place, index, flown.seq, &failure),
-        }
-    }
-
-    fn tell_front(&mut self) {
-        for source in &mut self.sources {
-            let stream = source.stream;
-            source
-                .flight
-                .tell_front(|run, class| stream.settle(run, class));
-        }
-    }
-
-    pub(super) fn tell_all(&mut self) {
-        self.tell_front();
-        for source in &mut self.sources {
-            let stream = source.stream;
-            source
-                .flight
-                .tell_all(|run, class| stream.settle(run, class));
-        }
-    }
-
-    /// Polls until everything in flight is reported, or `grace` is over.
-    pub(super) fn finish_flight(&mut self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        while self.sink.in_flight() > self.stuck() && Instant::now() < deadline {
-            if self.collect(POLL_WAIT).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Records handed over to partitions that owe an answer for long.
-    fn stuck(&self) -> usize {
-        let silent = |health: &&Health| matches!(health.held(), Some((HoldReason::Silent, _)));
-        let stuck = self.health.iter().filter(silent);
-        stuck.map(|health| health.outstanding).sum()
     }
 
     /// Records without an outcome, in all logs.

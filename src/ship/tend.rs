@@ -175,8 +175,7 @@ impl<S: Sink> Shipper<'_, S> {
             }
             Err(kafka::Error::UnknownTopic { .. }) => {
                 self.link_answered(now);
-                let why = "the cluster does not have the topic; create it".to_owned();
-                self.not_to_be_had(topic, &HoldReason::Missing(why), now);
+                self.not_to_be_had(topic, &HoldReason::UnknownTopic, now);
                 Ok(Answer::No)
             }
             Err(kafka::Error::Refused {

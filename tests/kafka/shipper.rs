@@ -168,7 +168,7 @@ fn a_topic_that_does_not_exist_is_named_and_not_created() {
     scratch.fill("misspelt", 10, 100);
     let drained = scratch.drain(&settings, &mut |_| {}).unwrap();
     assert_eq!(&*drained.held[0].topic, "misspelt");
-    assert_eq!(drained.held[0].why.kind(), "missing");
+    assert_eq!(drained.held[0].why.kind(), "unknown_topic");
     // Once it is there, everything goes.
     broker.create_topic("misspelt", 2);
     assert_eq!(scratch.drain(&settings, &mut |_| {}).unwrap().shipped, 10);

@@ -129,7 +129,7 @@ fn an_unknown_topic_is_named_and_not_created() {
         let drained = drain(&scratch, &settings, &mut |_| {}).unwrap();
         let held: Vec<_> = drained.held.iter().map(|held| &*held.topic).collect();
         assert_eq!((held, drained.is_empty), (vec!["misspelt"], false));
-        assert_eq!(drained.held[0].why.kind(), "missing");
+        assert_eq!(drained.held[0].why.kind(), "unknown_topic");
     }
     assert_eq!(scratch.queued(), 10);
 }

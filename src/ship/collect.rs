@@ -1,0 +1,158 @@
+//! What becomes of records by their reports: settled, or back to wait for their next turn.
+//!
+//! Owns the way from a report to the log's settlement. Must not know what a refusal means.
+//! Invariants: a report counts once; the log is told of a settlement at once where it moves the
+//! low mark, and of the others a few times a second.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::health::{Health, HoldReason};
+use super::place::source_of;
+use super::settle::State;
+use super::shipper::Shipper;
+use super::{Error, Sink};
+use crate::kafka::{ErrorClass, Failure, Outcome};
+use crate::wal::Class;
+
+/// How long a poll waits when there is nothing to hand over.
+pub(super) const POLL_WAIT: Duration = Duration::from_millis(1);
+
+/// How often the log is told of what is settled behind the oldest unsettled record; the cursor
+/// is not saved more often either.
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
+
+impl<S: Sink> Shipper<'_, S> {
+    /// Polls the sink, settles what was acknowledged, and judges what came back. Returns the time
+    /// after the poll.
+    pub(super) fn collect(&mut self, wait: Duration) -> Result<Instant, Error> {
+        let mut reports = mem::take(&mut self.reports);
+        self.sink.poll(wait, &mut reports);
+        let now = Instant::now();
+        let shipped_before = self.counters.shipped;
+        self.quiet_polls = if reports.is_empty() {
+            self.quiet_polls.saturating_add(1)
+        } else {
+            0
+        };
+        for report in reports.drain(..) {
+            match report.outcome {
+                Outcome::Delivered { .. } => self.delivered(report.token, now),
+                Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => {
+                    self.delivered(report.token, now);
+                }
+                Outcome::Failed(failure) => self.came_back(report.token, failure),
+            }
+        }
+        self.reports = reports;
+        if self.counters.shipped > shipped_before {
+            self.progressed = now;
+            self.is_unproven = false;
+            self.acknowledged = Some(now);
+            self.link_acknowledged(now);
+            self.budget.measure(now);
+            self.tell_front();
+        }
+        self.judge(now)?;
+        for index in mem::take(&mut self.doomed) {
+            self.exhausted(index, now)?;
+        }
+        if now.saturating_duration_since(self.told) >= TELL_INTERVAL {
+            self.tell_all();
+            self.told = now;
+        }
+        Ok(now)
+    }
+
+    fn delivered(&mut self, token: u64, now: Instant) {
+        let (place, token) = source_of(token);
+        let Some(source) = self.sources.get_mut(place) else {
+            return;
+        };
+        let Some(flown) = source.flight.settle(token, Class::Shipped) else {
+            return;
+        };
+        let index = flown.index();
+        self.budget.acknowledge(index, u64::from(flown.cost));
+        self.counters.shipped += 1;
+        self.counters.shipped_bytes += u64::from(flown.len);
+        let took = self.millis(now).saturating_sub(flown.at_millis);
+        self.counters.delivery.record(took);
+        let health = &mut self.health[index];
+        self.needs_care |= health.acknowledged(flown.seq, now);
+        if let Some((seq, count)) = health.attempted {
+            if seq == flown.seq {
+                health.attempted = None;
+            } else if count >= self.options.retry.max_attempts {
+                self.doomed.push(index);
+            }
+        }
+        if !self.replaced.is_empty() {
+            self.replaced.remove(&(place, flown.seq));
+        }
+    }
+
+    /// A record came back: it waits for its next turn.
+    fn came_back(&mut self, token: u64, failure: Failure) {
+        let (place, token) = source_of(token);
+        let Some(source) = self.sources.get_mut(place) else {
+            return;
+        };
+        let was_careful = source.flight.state(token) == Some(State::Tried);
+        let Some(flown) = source.flight.give_back(token) else {
+            return;
+        };
+        let index = flown.index();
+        source.leave(index, flown.seq);
+        self.needs_care = true;
+        self.budget.give_back(index, u64::from(flown.cost));
+        self.health[index].came_back();
+        match failure.class {
+            // librdkafka gave the record back although it may try for ever: only a new producer
+            // takes it again in order.
+            ErrorClass::Fatal | ErrorClass::Network if was_careful => {
+                self.health[index].piece_in_doubt();
+            }
+            ErrorClass::Fatal | ErrorClass::Network => {
+                self.spent.get_or_insert_with(|| failure.to_string());
+            }
+            _ => self.refused(place, index, flown.seq, &failure),
+        }
+    }
+
+    fn tell_front(&mut self) {
+        for source in &mut self.sources {
+            let stream = source.stream;
+            source
+                .flight
+                .tell_front(|run, class| stream.settle(run, class));
+        }
+    }
+
+    pub(super) fn tell_all(&mut self) {
+        self.tell_front();
+        for source in &mut self.sources {
+            let stream = source.stream;
+            source
+                .flight
+                .tell_all(|run, class| stream.settle(run, class));
+        }
+    }
+
+    /// Polls until everything in flight is reported, or `grace` is over.
+    pub(super) fn finish_flight(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        while self.sink.in_flight() > self.stuck() && Instant::now() < deadline {
+            if self.collect(POLL_WAIT).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Records handed over to partitions that owe an answer for long.
+    fn stuck(&self) -> usize {
+        let silent = |health: &&Health| matches!(health.held(), Some((HoldReason::Silent, _)));
+        let stuck = self.health.iter().filter(silent);
+        stuck.map(|health| health.outstanding).sum()
+    }
+}
