@@ -157,16 +157,9 @@ pub fn decode(
     } else {
         append_millis
     };
-    let uptime = if has(UPTIME) {
-        Some(rest.uptime()?)
-    } else {
-        None
-    };
-    let expires = if has(EXPIRES) {
-        Some(to_expires(rest.varint()?)?)
-    } else {
-        None
-    };
+    let uptime = has(UPTIME).then(|| rest.uptime()).transpose()?;
+    let expires = has(EXPIRES).then(|| to_expires(rest.varint()?));
+    let expires = expires.transpose()?;
     let headers = if has(HEADERS) {
         HeaderBlock::check(payload.slice_ref(rest.prefixed()?))?
     } else {
