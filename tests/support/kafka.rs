@@ -94,6 +94,12 @@ impl Builder {
         self.protocol(Protocol::Ssl)
     }
 
+    /// The Java machine as it is for users: for measurements.
+    pub(crate) fn measured(mut self) -> Builder {
+        self.common.is_measured = true;
+        self
+    }
+
     /// A property of all brokers.
     pub(crate) fn property(mut self, name: &str, value: &str) -> Builder {
         let property = (name.to_owned(), value.to_owned());

@@ -17,7 +17,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
 
-use super::broker::java;
+use super::broker::light_java;
 use super::wire::{self, Operation, Resource};
 use super::{Kafka, START_DEADLINE, wait_for};
 
@@ -120,7 +120,8 @@ impl Kafka {
     /// Gives a user a password, from now on.
     pub(crate) fn set_password(&self, user: &str, password: &str) {
         let home = self.home.path();
-        let ran = java(&self.jars, home, "kafka.admin.ConfigCommand")
+        let ran = light_java(&self.jars, home)
+            .arg("kafka.admin.ConfigCommand")
             .args(["--bootstrap-server", &self.direct_servers(), "--alter"])
             .args(["--entity-type", "users", "--entity-name", user])
             .arg("--add-config")

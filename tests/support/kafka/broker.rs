@@ -29,6 +29,7 @@ pub(crate) enum Protocol {
 pub(super) struct Common {
     pub(super) protocol: Protocol,
     pub(super) is_relayed: bool,
+    pub(super) is_measured: bool,
     pub(super) properties: Vec<(String, String)>,
     /// Of the only controller, on the first broker.
     pub(super) controller_port: u16,
@@ -41,6 +42,7 @@ pub(super) struct Broker {
     pub(super) direct_port: u16,
     client_port: u16,
     pub(super) relay: Option<Relay>,
+    is_measured: bool,
     process: Option<Child>,
 }
 
@@ -59,6 +61,7 @@ impl Broker {
             direct_port,
             client_port,
             relay,
+            is_measured: common.is_measured,
             process: None,
         };
         let properties = broker.properties(node, common);
@@ -130,8 +133,8 @@ impl Broker {
 
     /// Formats its directory for a cluster. `more`: users, for one.
     pub(super) fn format(&self, node: usize, cluster: &str, more: &[String]) {
-        let mut command = java(&self.jars, &self.home, "kafka.tools.StorageTool");
-        command.arg("format");
+        let mut command = light_java(&self.jars, &self.home);
+        command.args(["kafka.tools.StorageTool", "format"]);
         if node == 1 {
             command.arg("--standalone");
         }
@@ -153,7 +156,13 @@ impl Broker {
     pub(super) fn start(&mut self) {
         assert!(self.process.is_none(), "the broker is running already");
         let log = File::create(self.home.join("kafka.log")).unwrap();
-        let process = java(&self.jars, &self.home, "kafka.Kafka")
+        let mut java = if self.is_measured {
+            plain_java(&self.jars, &self.home)
+        } else {
+            light_java(&self.jars, &self.home)
+        };
+        let process = java
+            .arg("kafka.Kafka")
             .arg(self.home.join("server.properties"))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -199,15 +208,21 @@ impl Drop for Broker {
     }
 }
 
-/// A light JVM: it starts quickly and leaves the cores to the program under test.
-pub(super) fn java(jars: &Path, home: &Path, class: &str) -> Command {
+/// A light JVM: it starts quickly and leaves the cores to the program under test. A class is to
+/// follow.
+pub(super) fn light_java(jars: &Path, home: &Path) -> Command {
+    let mut command = plain_java(jars, home);
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+    command
+}
+
+fn plain_java(jars: &Path, home: &Path) -> Command {
     let mut command = Command::new("java");
     command
-        .args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+        .arg("-Xmx512m")
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         .arg("-cp")
         .arg(jars.join("*"))
-        .arg(class)
         .current_dir(home)
         .stdin(Stdio::null());
     command
