@@ -1,6 +1,6 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `link` and `shipper` call the library; `input`, `faults`, `kills`, `outages` and `restraints` run
+//! `link`, `shipper`, `holds` and `lanes` call the library; `input`, `faults`, `kills`, `outages` and `restraints` run
 //! the program, as a user would. Each test has a broker of its own. `bed` and `relay` test what the
 //! faults are caused with. With `KAFKA_LONG=1` the outages last as long as they may with the timeouts
 //! that users have.
@@ -25,10 +25,13 @@ mod bed;
 mod copies;
 mod faults;
 mod gateway;
+mod holds;
 mod input;
 mod kills;
+mod lanes;
 mod link;
 mod outages;
 mod relay;
 mod restraints;
 mod shipper;
+mod shipping;

@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 
-/// Read at once from a fast line, and from a thin one, where a piece must not take long.
+/// Read at once from a fast line.
 const PIECE: usize = 64 * 1024;
-const THIN_PIECE: usize = 512;
 
-/// What a thin line holds of what it was given and did not carry yet.
-const THIN_BUFFER: usize = 4 * 1024;
+/// Pieces that a thin line carries in a second: none takes long.
+const THIN_PIECES: u32 = 16;
+
+/// What a thin line holds of what it was given and did not carry yet: what it carries in half a
+/// second, 4 KB at 64 kbit/s.
+const THIN_BUFFERS: u32 = 2;
 
 /// Pieces on their way: more than a delayed line of the tests ever holds.
 const PIECES_MAX: usize = 1024;
@@ -234,9 +237,10 @@ fn connect(shared: &Arc<Shared>, client: TcpStream, faults: &Faults) {
         let _ = set_socket_linger(&client, Some(Duration::ZERO));
         return;
     };
-    if faults.bytes_per_second.is_some() {
+    if let Some(rate) = faults.bytes_per_second {
+        let buffer = usize::try_from(rate / THIN_BUFFERS).unwrap();
         for socket in [&client, &broker] {
-            set_socket_recv_buffer_size(socket, THIN_BUFFER).unwrap();
+            set_socket_recv_buffer_size(socket, buffer).unwrap();
         }
     }
     for socket in [&client, &broker] {
@@ -305,7 +309,8 @@ impl Connection {
         let mut left: Option<usize> = None;
         loop {
             let limit = shared.faults.lock().unwrap().bytes_per_second;
-            let most = if limit.is_some() { THIN_PIECE } else { PIECE };
+            let thin = limit.map(|rate| usize::try_from(rate / THIN_PIECES).unwrap());
+            let most = thin.map_or(PIECE, |piece| piece.clamp(1, PIECE));
             let read = match source.read(&mut buffer[..most]) {
                 Ok(read) if read > 0 && !self.is_cut.load(Ordering::Relaxed) => read,
                 Ok(_) | Err(_) => return,
