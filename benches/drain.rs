@@ -1,9 +1,10 @@
-//! How fast a lane drains, beside a bare librdkafka producer on the same topic of the same broker.
+//! How fast a lane drains, beside a bare librdkafka producer on the same topic of the same broker;
+//! and how much memory the program takes for it.
 //!
-//! `cargo bench --features kafka-tests --bench drain` prints the ratio table of
-//! `docs/benchmarks.md`: bare and drain alternate, medians of several rounds. The broker is a real Apache
-//! Kafka on loopback (Java 17 and Maven are needed), and shares the machine with what is measured.
-//! The bare producer has its records in memory and keeps nothing but a count of acknowledgements.
+//! `cargo bench --features kafka-tests --bench drain` prints the tables of `docs/benchmarks.md`: bare
+//! and drain alternate, medians of several rounds. The broker is a real Apache Kafka on loopback
+//! (Java 17 and Maven are needed), and shares the machine with what is measured. The bare producer
+//! has its records in memory and keeps nothing but a count of acknowledgements.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,9 @@
 #[path = "../tests/support/kafka.rs"]
 mod kafka;
 
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,43 +37,61 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use kafka::Kafka;
 
 const TOPIC: &str = "readings";
-const COUNT: u64 = 1_000_000;
-const LEN: usize = 256;
 const PARTITIONS: i32 = 4;
-/// What the bare producer may have in flight: what `drain` may, for records of this size.
-const IN_FLIGHT: u64 = 100_000;
+/// Records of a run, by their length.
+const RUNS: [(usize, u64); 2] = [(256, 1_000_000), (1024, 400_000)];
+/// What the bare producer may have in flight: as many bytes as `drain` may.
+const IN_FLIGHT: u64 = 64 * 1024 * 1024;
+/// What `drain` counts for a record besides its bytes.
+const OVERHEAD: u64 = 256;
 const ROUNDS: usize = 5;
 
+/// Backlogs whose draining is watched from outside: length and count of records.
+const BACKLOGS: [(usize, u64); 3] = [(100, 5_000_000), (1024, 2_000_000), (1 << 20, 2_000)];
+
 fn main() {
-    let broker = Kafka::start();
-    println!("records of {LEN} B, {PARTITIONS} partitions, medians of {ROUNDS} rounds\n");
-    println!("| compression | header | bare | drain | drain / bare |");
-    println!("|---|---|---|---|---|");
-    for compression in ["lz4", "none"] {
-        let mut rates: [Vec<f64>; 4] = Default::default();
-        // The first round warms the broker up.
-        for round in 0..=ROUNDS {
-            broker.create_topic(TOPIC, PARTITIONS);
-            let times = [
-                produce(&broker, compression, false),
-                drain(&broker, compression, false),
-                produce(&broker, compression, true),
-                drain(&broker, compression, true),
-            ];
-            broker.delete_topic(TOPIC);
-            for (rates, time) in rates.iter_mut().zip(times).filter(|_| round > 0) {
-                rates.push(COUNT as f64 / time.as_secs_f64());
-            }
+    let broker = Kafka::with().measured().start();
+    println!("{PARTITIONS} partitions, medians of {ROUNDS} rounds\n");
+    println!("| record | compression | header | bare | drain | drain / bare |");
+    println!("|---|---|---|---|---|---|");
+    for (len, count) in RUNS {
+        for compression in ["lz4", "none"] {
+            compare(&broker, compression, len, count);
         }
-        let [bare, drain, bare_with_id, drain_with_id] = rates.map(median);
-        for (header, bare, drain) in [
-            ("none", bare, drain),
-            ("`ferry-id`", bare_with_id, drain_with_id),
-            ("`ferry-id` on ours alone", bare, drain_with_id),
-        ] {
-            let ratio = drain / bare;
-            println!("| {compression} | {header} | {bare:.0}/s | {drain:.0}/s | {ratio:.2} |");
+    }
+    println!("\n| backlog | took | peak memory |");
+    println!("|---|---|---|");
+    for (len, count) in BACKLOGS {
+        watch_memory(&broker, len, count);
+    }
+}
+
+fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
+    let mut rates: [Vec<f64>; 4] = Default::default();
+    // The first round warms the broker up.
+    for round in 0..=ROUNDS {
+        broker.create_topic(TOPIC, PARTITIONS);
+        let times = [
+            produce(broker, compression, len, count, false),
+            drain(broker, compression, len, count, false),
+            produce(broker, compression, len, count, true),
+            drain(broker, compression, len, count, true),
+        ];
+        broker.delete_topic(TOPIC);
+        for (rates, time) in rates.iter_mut().zip(times).filter(|_| round > 0) {
+            rates.push(count as f64 / time.as_secs_f64());
         }
+    }
+    let [bare, drain, bare_with_id, drain_with_id] = rates.map(median);
+    for (header, bare, drain) in [
+        ("none", bare, drain),
+        ("`ferry-id`", bare_with_id, drain_with_id),
+        ("`ferry-id` on ours alone", bare, drain_with_id),
+    ] {
+        let ratio = drain / bare;
+        println!(
+            "| {len} B | {compression} | {header} | {bare:.0}/s | {drain:.0}/s | {ratio:.2} |"
+        );
     }
 }
 
@@ -81,20 +103,20 @@ fn median(mut rates: Vec<f64>) -> f64 {
 /// The bytes of one record: half of it differs from record to record.
 fn fill(value: &mut [u8], n: u64) {
     let mut word = n;
-    for chunk in value[..LEN / 2].chunks_exact_mut(8) {
+    let half = value.len() / 2;
+    for chunk in value[..half].chunks_exact_mut(8) {
         word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
         chunk.copy_from_slice(&word.to_le_bytes());
     }
 }
 
-/// Appends the records, drains them, and returns how long the draining took.
-fn drain(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+/// Appends the records to a new store.
+fn append(dir: &Path, len: usize, count: u64) -> Store {
     let mut options = Options::default();
     options.durability = Durability::Os;
-    let store = Store::open(dir.path(), options).unwrap();
-    let mut value = [b'.'; LEN];
-    for n in 0..COUNT {
+    let store = Store::open(dir, options).unwrap();
+    let mut value = vec![b'.'; len];
+    for n in 0..count {
         fill(&mut value, n);
         let message = MessageRef {
             value: Some(&value),
@@ -103,6 +125,13 @@ fn drain(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
         drop(store.lane().append(&message).unwrap());
     }
     store.lane().sync().unwrap();
+    store
+}
+
+/// Appends the records, drains them, and returns how long the draining took.
+fn drain(broker: &Kafka, compression: &str, len: usize, count: u64, with_header: bool) -> Duration {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = append(dir.path(), len, count);
     let settings = Settings {
         properties: vec![("compression.type".to_owned(), compression.to_owned())],
         ..Settings::new(broker.bootstrap_servers())
@@ -111,8 +140,41 @@ fn drain(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
     options.id_header = with_header;
     let stop = AtomicBool::new(false);
     let drained = ship::drain(&store, &settings, &options, &stop, &mut |_| {}).unwrap();
-    assert_eq!((drained.shipped, drained.is_empty), (COUNT, true));
+    assert_eq!((drained.shipped, drained.is_empty), (count, true));
     drained.elapsed
+}
+
+/// Runs the program on a backlog, and tells the most memory that it had.
+fn watch_memory(broker: &Kafka, len: usize, count: u64) {
+    broker.create_topic_with(TOPIC, PARTITIONS, &[("max.message.bytes", "20000000")]);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    append(dir.path(), len, count).close().unwrap();
+    let started = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ferrylog"))
+        .arg("--data")
+        .arg(dir.path())
+        .args(["drain", "--bootstrap-servers", &broker.bootstrap_servers()])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The system keeps the peak itself, as long as the process lives.
+    let mut peak_kib = 0;
+    while child.try_wait().unwrap().is_none() {
+        peak_kib = peak(child.id()).unwrap_or(peak_kib);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(child.wait().unwrap().success());
+    let took = started.elapsed();
+    broker.delete_topic(TOPIC);
+    let peak_mib = peak_kib / 1024;
+    println!("| {count} records of {len} B | {took:.1?} | {peak_mib} MiB |");
+}
+
+/// The peak of a process' memory in KiB, while it lives.
+fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Counts acknowledgements.
@@ -133,7 +195,14 @@ impl ProducerContext for Count {
 }
 
 /// Sends the records with a bare producer: librdkafka as `drain` sets it up, and nothing else.
-fn produce(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
+fn produce(
+    broker: &Kafka,
+    compression: &str,
+    len: usize,
+    count: u64,
+    with_header: bool,
+) -> Duration {
+    let in_flight = IN_FLIGHT / (len as u64 + OVERHEAD);
     let started = Instant::now();
     let producer: BaseProducer<Count> = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap_servers())
@@ -146,9 +215,9 @@ fn produce(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
         .set("queue.buffering.max.kbytes", "2147483647")
         .create_with_context(Count::default())
         .unwrap();
-    let mut value = [b'.'; LEN];
+    let mut value = vec![b'.'; len];
     let acknowledged = || producer.context().0.load(Ordering::Relaxed);
-    for n in 0..COUNT {
+    for n in 0..count {
         fill(&mut value, n);
         let mut record = BaseRecord::<(), [u8]>::to(TOPIC)
             .payload(&value)
@@ -171,13 +240,13 @@ fn produce(broker: &Kafka, compression: &str, with_header: bool) -> Duration {
         }
         if n % 2048 == 0 {
             producer.poll(Duration::ZERO);
-            while n - acknowledged() > IN_FLIGHT {
+            while n - acknowledged() > in_flight {
                 thread::sleep(Duration::from_millis(1));
                 producer.poll(Duration::ZERO);
             }
         }
     }
-    while acknowledged() < COUNT {
+    while acknowledged() < count {
         thread::sleep(Duration::from_millis(1));
         producer.poll(Duration::ZERO);
     }

@@ -3,7 +3,7 @@
 //! The judge of these tests: first copies in order, none missing, none invented; further copies
 //! only as runs that begin at or before the end of what was there, each equal to its first.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::kafka::{Consumed, Kafka};
 
@@ -28,6 +28,17 @@ pub(crate) fn check(
     count: u64,
     content: impl Fn(u64) -> Content,
 ) -> Repeats {
+    check_those(kafka, topic, log_id, (0..count).collect(), content)
+}
+
+/// The same where the topic must hold just these records of the log.
+pub(crate) fn check_those(
+    kafka: &Kafka,
+    topic: &str,
+    log_id: &str,
+    expected: BTreeSet<u64>,
+    content: impl Fn(u64) -> Content,
+) -> Repeats {
     let mut partitions: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
     let mut keys = HashMap::new();
     kafka.consume_each(topic, |record| {
@@ -44,7 +55,7 @@ pub(crate) fn check(
         }
         partitions.entry(record.partition).or_default().push(seq);
     });
-    judge(&partitions, count)
+    judge(&partitions, &expected)
 }
 
 /// The number of a record, from the one header that it must have.
@@ -56,8 +67,8 @@ fn identify(record: &Consumed, log_id: &str) -> u64 {
     seq.parse().expect("a number")
 }
 
-fn judge(partitions: &BTreeMap<i32, Vec<u64>>, count: u64) -> Repeats {
-    let mut found = HashSet::new();
+fn judge(partitions: &BTreeMap<i32, Vec<u64>>, expected: &BTreeSet<u64>) -> Repeats {
+    let mut missing = expected.clone();
     let mut repeats = Repeats {
         duplicates: 0,
         runs: 0,
@@ -68,17 +79,14 @@ fn judge(partitions: &BTreeMap<i32, Vec<u64>>, count: u64) -> Repeats {
         repeats.duplicates += seqs.len() - firsts.len();
         repeats.runs = repeats.runs.max(runs);
         for seq in firsts {
-            assert!(seq < count, "{seq} was never sent");
-            assert!(found.insert(seq), "{seq} is in two partitions");
+            assert!(expected.contains(&seq), "{seq} was never sent here");
+            assert!(missing.remove(&seq), "{seq} is in two partitions");
         }
     }
-    let lost: Vec<u64> = (0..count).filter(|seq| !found.contains(seq)).collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {count} are lost, from {} on",
-        lost.len(),
-        lost[0]
-    );
+    if let Some(first) = missing.first() {
+        let (lost, count) = (missing.len(), expected.len());
+        panic!("{lost} of {count} are lost, from {first} on");
+    }
     repeats
 }
 
@@ -116,7 +124,8 @@ fn repeated_runs(partition: i32, seqs: &[u64], firsts: &[u64]) -> usize {
 }
 
 fn judged(seqs: &[u64], count: u64) -> Repeats {
-    judge(&BTreeMap::from([(0, seqs.to_vec())]), count)
+    let partitions = BTreeMap::from([(0, seqs.to_vec())]);
+    judge(&partitions, &(0..count).collect())
 }
 
 #[test]

@@ -26,9 +26,13 @@ impl Gateway {
 
     /// Sends `count` records with keys, made from `seed`.
     pub(crate) fn send(&self, topic: &str, seed: u64, count: u64) {
+        self.send_each(topic, (0..count).map(|number| content(seed, number)));
+    }
+
+    /// Sends records with keys that fit into lines.
+    pub(crate) fn send_each(&self, topic: &str, records: impl Iterator<Item = Content>) {
         let mut lines = Vec::new();
-        for number in 0..count {
-            let (key, value) = content(seed, number);
+        for (key, value) in records {
             lines.extend_from_slice(&key.unwrap());
             lines.push(b'\t');
             lines.extend_from_slice(&value);
@@ -47,10 +51,12 @@ impl Gateway {
     /// Starts `drain` and leaves it running.
     pub(crate) fn start_drain(&self, kafka: &Kafka, more: &[&str]) -> Running {
         let servers = kafka.bootstrap_servers();
-        Running(Some(start(ferrylog(
-            &self.data,
-            drain_arguments(&servers, more),
-        ))))
+        Running::start(self.drain_command(&servers, more))
+    }
+
+    /// What `start_drain` starts, for any servers.
+    pub(crate) fn drain_command(&self, servers: &str, more: &[&str]) -> Command {
+        ferrylog(&self.data, drain_arguments(servers, more))
     }
 
     /// The lane as `status` tells it, which also says that nothing is wrong with it.
@@ -97,6 +103,10 @@ impl Status {
 pub(crate) struct Running(Option<Child>);
 
 impl Running {
+    pub(crate) fn start(command: Command) -> Running {
+        Running(Some(start(command)))
+    }
+
     /// Kills it as a crash would. It must not have ended by itself.
     pub(crate) fn kill(mut self) {
         let mut child = self.0.take().unwrap();
@@ -135,9 +145,14 @@ impl Drop for Running {
 
 /// What [`Gateway::send`] sends: one of a thousand keys; 20 to 600 bytes that do not compress.
 pub(crate) fn content(seed: u64, number: u64) -> Content {
+    let len = 20 + Random(!seed ^ (number << 20)).below(581) as usize;
+    content_of(seed, number, len)
+}
+
+/// A record with one of a thousand keys, and so many bytes that do not compress.
+pub(crate) fn content_of(seed: u64, number: u64, len: usize) -> Content {
     let mut random = Random(seed ^ (number << 20));
     let key = format!("key-{}", random.below(1000));
-    let len = 20 + random.below(581) as usize;
     let mut value = Vec::with_capacity(len + 8);
     while value.len() < len {
         value.extend_from_slice(&random.next().to_le_bytes());

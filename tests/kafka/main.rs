@@ -1,7 +1,9 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `link` and `shipper` call the library; `input`, `faults` and `kills` run the program, as a user
-//! would. Each test has a broker of its own.
+//! `link`, `shipper`, `holds` and `lanes` call the library; `input`, `faults`, `kills`, `outages` and `restraints` run
+//! the program, as a user would. Each test has a broker of its own. `bed` and `relay` test what the
+//! faults are caused with. With `KAFKA_LONG=1` the outages last as long as they may with the timeouts
+//! that users have.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +11,7 @@
     clippy::cast_possible_truncation,
     reason = "what cannot go on here panics"
 )]
+#![allow(clippy::big_endian_bytes, reason = "Kafka's requests are big-endian")]
 
 #[path = "../support/kafka.rs"]
 mod kafka;
@@ -18,10 +21,17 @@ mod program;
 #[path = "../support/random.rs"]
 mod random;
 
+mod bed;
 mod copies;
 mod faults;
 mod gateway;
+mod holds;
 mod input;
 mod kills;
+mod lanes;
 mod link;
+mod outages;
+mod relay;
+mod restraints;
 mod shipper;
+mod shipping;

@@ -1,393 +1,298 @@
-//! A real Apache Kafka for tests: one broker on loopback, up in about two seconds.
+//! A real Apache Kafka for tests: one broker or several on loopback, up in about two seconds.
 //!
-//! Owns the jars (fetched once by Maven into the build directory), the broker's process, its data
-//! and a consumer that reads topics back. Knows nothing of ferrylog. What is missing on the machine
-//! is a panic that says so, never a skipped test.
+//! Owns the cluster: how it is set up, started, hung, killed. Each broker listens twice: for the
+//! tests' own clients, past every fault and restriction; and for the clients under test, in the
+//! protocol of the test's choice, through a relay if it likes. Knows nothing of ferrylog. What is
+//! missing on the machine is a panic that says so, never a skipped test.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its own part"
+)]
+#![allow(clippy::big_endian_bytes, reason = "Kafka's requests are big-endian")]
 
-use std::fs::{self, File};
-use std::future::Future;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+#[path = "kafka/admin.rs"]
+mod admin;
+#[path = "kafka/broker.rs"]
+mod broker;
+#[path = "kafka/jars.rs"]
+mod jars;
+#[path = "kafka/keys.rs"]
+mod keys;
+#[path = "kafka/reader.rs"]
+mod reader;
+#[path = "relay.rs"]
+pub(crate) mod relay;
+#[path = "kafka/wire.rs"]
+mod wire;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::consumer::Consumer as _;
 use tempfile::TempDir;
 
-const POM: &str = include_str!("kafka/pom.xml");
+pub(crate) use broker::Protocol;
+pub(crate) use reader::{Consumed, Watch};
+pub(crate) use relay::Relay;
+pub(crate) use wire::{Operation, Resource};
+
+use broker::{Broker, Common, free_port};
+use keys::Keys;
 
 /// Longest wait for a broker to answer; a loaded machine needs far more than the usual two seconds.
 const START_DEADLINE: Duration = Duration::from_secs(90);
 
-/// One broker. Dropping it kills the process and removes its data.
+/// The user of a cluster with passwords.
+pub(crate) const USER: &str = "gateway";
+
+/// That user's first password.
+pub(crate) const PASSWORD: &str = "right";
+
+/// A cluster. Dropping it kills the processes and removes their data.
 pub(crate) struct Kafka {
     jars: PathBuf,
     home: TempDir,
-    port: u16,
-    process: Option<Child>,
+    protocol: Protocol,
+    keys: Option<Keys>,
+    brokers: Vec<Broker>,
 }
 
-/// A record as a consumer sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Consumed {
-    pub(crate) partition: i32,
-    pub(crate) partition_offset: i64,
-    pub(crate) timestamp_millis: Option<i64>,
-    pub(crate) key: Option<Vec<u8>>,
-    pub(crate) value: Option<Vec<u8>>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+/// How a cluster is set up; see [`Kafka::with`].
+#[derive(Clone, Debug)]
+pub(crate) struct Builder {
+    brokers: usize,
+    common: Common,
+    has_valid_certificate: bool,
 }
 
-impl Consumed {
-    /// The value of the first header called `name`, as text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(n, _)| n == name)?;
-        std::str::from_utf8(value.as_deref()?).ok()
-    }
-}
-
-impl Kafka {
-    /// Starts a broker on a free port and waits until it answers.
-    pub(crate) fn start() -> Kafka {
-        let mut kafka = Kafka::prepare();
-        kafka.restart();
-        kafka
+impl Builder {
+    /// So many brokers; the first one is also the controller, without which nothing changes.
+    pub(crate) fn brokers(mut self, count: usize) -> Builder {
+        self.brokers = count;
+        self
     }
 
-    /// Formats a broker's directory and chooses its port, but does not start it: nothing listens
-    /// there until [`Kafka::restart`].
-    pub(crate) fn prepare() -> Kafka {
-        let jars = jars();
+    /// Clients reach each broker through a relay; see [`Kafka::relay`].
+    pub(crate) fn relayed(mut self) -> Builder {
+        self.common.is_relayed = true;
+        self
+    }
+
+    /// How clients have to speak.
+    pub(crate) fn protocol(mut self, protocol: Protocol) -> Builder {
+        self.common.protocol = protocol;
+        self
+    }
+
+    /// Brokers show a certificate that ran out, until [`Kafka::renew_certificate`].
+    pub(crate) fn expired_certificate(mut self) -> Builder {
+        self.has_valid_certificate = false;
+        self.protocol(Protocol::Ssl)
+    }
+
+    /// The Java machine as it is for users: for measurements.
+    pub(crate) fn measured(mut self) -> Builder {
+        self.common.is_measured = true;
+        self
+    }
+
+    /// A property of all brokers.
+    pub(crate) fn property(mut self, name: &str, value: &str) -> Builder {
+        let property = (name.to_owned(), value.to_owned());
+        self.common.properties.push(property);
+        self
+    }
+
+    /// [`USER`] may do what it is granted, and nothing else.
+    pub(crate) fn with_acls(self) -> Builder {
+        let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        self.protocol(Protocol::Scram)
+            .property("authorizer.class.name", authorizer)
+            .property("super.users", "User:ANONYMOUS")
+    }
+
+    /// Chooses ports and formats directories, but starts nothing: nobody listens there until
+    /// [`Kafka::restart`].
+    pub(crate) fn prepare(mut self) -> Kafka {
+        let jars = jars::jars();
         let home = tempfile::Builder::new()
             .prefix("ferrylog-kafka-")
             .tempdir()
             .unwrap();
-        // Records with old timestamps must stay, or a test reads less than was delivered: so no
-        // retention. A killed broker may register again only when its session is over. The port is
-        // kept for the broker's life, so that clients find it again after a restart.
-        let (port, controller) = (free_port(), free_port());
-        let log_dirs = home.path().join("data");
-        let properties = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             controller.listener.names=CONTROLLER\n\
-             controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             log.dirs={}\n\
-             offsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\n\
-             share.coordinator.state.topic.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\n\
-             offsets.topic.num.partitions=1\n\
-             transaction.state.log.num.partitions=1\n\
-             auto.create.topics.enable=false\n\
-             broker.session.timeout.ms=2000\n\
-             broker.heartbeat.interval.ms=500\n\
-             log.retention.ms=-1\n",
-            log_dirs.display()
-        );
-        fs::write(home.path().join("server.properties"), properties).unwrap();
-        let kafka = Kafka {
+        let keys = (self.common.protocol == Protocol::Ssl).then(|| Keys::make(home.path()));
+        if let Some(keys) = &keys {
+            keys.show(self.has_valid_certificate);
+            self.common.properties.extend(keys.properties());
+        }
+        self.common.controller_port = free_port();
+        let more = match self.common.protocol {
+            Protocol::Scram => vec![
+                "--add-scram".to_owned(),
+                format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]"),
+            ],
+            Protocol::Plaintext | Protocol::Ssl => Vec::new(),
+        };
+        let cluster = random_uuid();
+        let prepare = |node| {
+            let home = home.path().join(format!("broker-{node}"));
+            let broker = Broker::prepare(&jars, home, node, &self.common);
+            broker.format(node, &cluster, &more);
+            broker
+        };
+        Kafka {
+            brokers: (1..=self.brokers).map(prepare).collect(),
+            protocol: self.common.protocol,
             jars,
             home,
-            port,
-            process: None,
-        };
-        kafka.format();
+            keys,
+        }
+    }
+
+    /// Starts all brokers and waits until they answer.
+    pub(crate) fn start(self) -> Kafka {
+        let mut kafka = self.prepare();
+        kafka.restart();
         kafka
     }
+}
 
-    /// The address clients use.
+impl Kafka {
+    /// Starts one broker on a free port and waits until it answers.
+    pub(crate) fn start() -> Kafka {
+        Kafka::with().start()
+    }
+
+    /// One broker that does not run yet.
+    pub(crate) fn prepare() -> Kafka {
+        Kafka::with().prepare()
+    }
+
+    /// A cluster to be described: one broker, plain text, unless said otherwise.
+    pub(crate) fn with() -> Builder {
+        Builder {
+            brokers: 1,
+            common: Common::default(),
+            has_valid_certificate: true,
+        }
+    }
+
+    /// The addresses clients under test use.
     pub(crate) fn bootstrap_servers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        servers(self.brokers.iter().map(Broker::advertised_port))
     }
 
-    /// Kills the broker as a crash would (SIGKILL). Its data stays for [`Kafka::restart`].
+    /// The librdkafka properties such a client needs to get in.
+    pub(crate) fn client_properties(&self) -> Vec<(String, String)> {
+        let properties = match self.protocol {
+            Protocol::Plaintext => Vec::new(),
+            Protocol::Scram => vec![
+                ("security.protocol", "sasl_plaintext".to_owned()),
+                ("sasl.mechanisms", "SCRAM-SHA-256".to_owned()),
+                ("sasl.username", USER.to_owned()),
+                ("sasl.password", PASSWORD.to_owned()),
+            ],
+            Protocol::Ssl => {
+                let trusted = self.keys.as_ref().unwrap().trusted();
+                let trusted = trusted.to_str().unwrap().to_owned();
+                vec![
+                    ("security.protocol", "ssl".to_owned()),
+                    ("ssl.ca.location", trusted),
+                ]
+            }
+        };
+        let named = properties.into_iter();
+        named
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    /// The line to a broker, from 0 on.
+    pub(crate) fn relay(&self, broker: usize) -> &Relay {
+        let relay = self.brokers[broker].relay.as_ref();
+        relay.expect("a cluster with relays")
+    }
+
+    /// Kills all brokers as a crash would (SIGKILL). Their data stays for [`Kafka::restart`].
     pub(crate) fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // Both may fail only because the process is gone already, which is what is wanted.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.brokers.iter_mut().for_each(Broker::stop);
     }
 
-    /// Stops the broker where it stands (SIGSTOP): it hangs, and its connections stay open.
+    /// Kills one broker, from 0 on.
+    pub(crate) fn stop_broker(&mut self, broker: usize) {
+        self.brokers[broker].stop();
+    }
+
+    /// Stops all brokers where they stand (SIGSTOP): they hang, and their connections stay open.
     pub(crate) fn pause(&self) {
-        self.signal("-STOP");
+        self.brokers.iter().for_each(|b| b.signal("-STOP"));
     }
 
-    /// Lets a paused broker go on.
+    /// Lets paused brokers go on.
     pub(crate) fn resume(&self) {
-        self.signal("-CONT");
+        self.brokers.iter().for_each(|b| b.signal("-CONT"));
     }
 
-    fn signal(&self, signal: &str) {
-        let process = self.process.as_ref().expect("the broker runs");
-        let sent = Command::new("kill")
-            .args([signal, &process.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success(), "kill {signal}");
-    }
-
-    /// Starts the broker on the directory and port it was prepared with.
+    /// Starts the brokers that do not run, on the directories and ports they were prepared with,
+    /// and waits until all answer.
     pub(crate) fn restart(&mut self) {
-        assert!(self.process.is_none(), "the broker is running already");
-        let log = File::create(self.log_path()).unwrap();
-        let process = self
-            .java("kafka.Kafka")
-            .arg(self.home.path().join("server.properties"))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.process = Some(process);
-        self.wait_until_it_answers();
-    }
-
-    /// Creates a topic and waits until each partition has a leader.
-    pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
-        self.create_topic_with(topic, partitions, &[]);
-    }
-
-    /// Creates a topic with topic configurations such as `("max.message.bytes", "1000")`.
-    pub(crate) fn create_topic_with(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) {
-        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        for (name, value) in config {
-            new = new.set(name, value);
-        }
-        let results =
-            block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("admin");
-        for result in results {
-            result.unwrap_or_else(|(topic, code)| panic!("creating topic {topic}: {code}"));
-        }
-        let consumer = self.consumer();
-        wait_for("leaders of a new topic", START_DEADLINE, || {
-            let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5));
-            metadata.is_ok_and(|m| {
-                let found = m.topics()[0].partitions();
-                found.len() == usize::try_from(partitions).unwrap()
-                    && found.iter().all(|p| p.leader() >= 0 && p.error().is_none())
-            })
-        });
-    }
-
-    /// Deletes a topic.
-    pub(crate) fn delete_topic(&self, topic: &str) {
-        let results = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new()));
-        for result in results.expect("admin") {
-            result.unwrap_or_else(|(topic, code)| panic!("deleting topic {topic}: {code}"));
-        }
-    }
-
-    /// A look at how far a topic has grown, on a connection that stays.
-    pub(crate) fn watch(&self, topic: &str) -> Watch {
-        let consumer = self.consumer();
-        let metadata = consumer
-            .fetch_metadata(Some(topic), Duration::from_secs(20))
-            .unwrap();
-        let partitions = metadata.topics()[0].partitions().iter();
-        Watch {
-            partitions: partitions.map(|partition| partition.id()).collect(),
-            topic: topic.to_owned(),
-            consumer,
-        }
-    }
-
-    /// Reads every record a topic holds now, partition by partition, each in order.
-    pub(crate) fn consume(&self, topic: &str) -> Vec<Consumed> {
-        let mut records = Vec::new();
-        self.consume_each(topic, |record| records.push(record));
-        records.sort_by_key(|r| (r.partition, r.partition_offset));
-        records
-    }
-
-    /// Hands over every record a topic holds now; order is kept within a partition only.
-    pub(crate) fn consume_each(&self, topic: &str, mut each: impl FnMut(Consumed)) {
-        let consumer = self.consumer();
-        let metadata = consumer
-            .fetch_metadata(Some(topic), Duration::from_secs(20))
-            .unwrap();
-        let mut assignment = TopicPartitionList::new();
-        let mut ends = Vec::new();
-        for partition in metadata.topics()[0].partitions() {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, partition.id(), Duration::from_secs(20))
-                .unwrap();
-            if low < high {
-                assignment
-                    .add_partition_offset(topic, partition.id(), Offset::Offset(low))
-                    .unwrap();
-                ends.push((partition.id(), high));
-            }
-        }
-        consumer.assign(&assignment).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !ends.is_empty() {
-            assert!(Instant::now() < deadline, "{topic}: not read to {ends:?}");
-            match consumer.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => {
-                    let record = detach(&message);
-                    let (partition, next) = (record.partition, record.partition_offset + 1);
-                    each(record);
-                    ends.retain(|&(p, end)| p != partition || next < end);
-                }
-                // A partition that ends in a control record or a gap ends by this report.
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    ends.retain(|&(p, _)| p != partition);
-                }
-                Some(Err(error)) => panic!("consuming {topic}: {error}"),
-                None => {}
-            }
-        }
-    }
-
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.client_config().create().unwrap()
-    }
-
-    fn consumer(&self) -> BaseConsumer {
-        self.client_config()
-            .set("group.id", "ferrylog-tests")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("check.crcs", "true")
-            .create()
-            .unwrap()
-    }
-
-    fn client_config(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.bootstrap_servers());
-        config.set("allow.auto.create.topics", "false");
-        config
-    }
-
-    /// A light JVM: it starts quickly and leaves the cores to the program under test.
-    fn java(&self, class: &str) -> Command {
-        let mut command = Command::new("java");
-        command
-            .args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
-            .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-            .arg("-cp")
-            .arg(self.jars.join("*"))
-            .arg(class)
-            .current_dir(self.home.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn format(&self) {
-        let id = self
-            .java("kafka.tools.StorageTool")
-            .arg("random-uuid")
-            .output()
-            .unwrap();
-        let id = String::from_utf8(id.stdout).unwrap();
-        let formatted = self
-            .java("kafka.tools.StorageTool")
-            .args(["format", "--standalone", "-t", id.trim(), "-c"])
-            .arg(self.home.path().join("server.properties"))
-            .output()
-            .unwrap();
-        assert!(
-            formatted.status.success(),
-            "formatting the broker's directory failed: {}{}",
-            String::from_utf8_lossy(&formatted.stdout),
-            String::from_utf8_lossy(&formatted.stderr)
-        );
-    }
-
-    fn wait_until_it_answers(&mut self) {
-        let log = self.log_path();
+        let stopped = self.brokers.iter_mut().filter(|broker| !broker.runs());
+        stopped.for_each(Broker::start);
         let deadline = Instant::now() + START_DEADLINE;
-        let address = self.bootstrap_servers();
-        let consumer = self.consumer();
         loop {
-            let process = self.process.as_mut().unwrap();
-            let exited = process.try_wait().unwrap();
-            let late = Instant::now() >= deadline;
-            if exited.is_some() || late {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                panic!("Kafka did not start (exit {exited:?}, late {late}):\n{log}");
-            }
-            if TcpStream::connect(&address).is_ok()
-                && consumer
-                    .fetch_metadata(None, Duration::from_secs(2))
-                    .is_ok_and(|m| !m.brokers().is_empty())
-            {
+            let is_late = Instant::now() >= deadline;
+            let brokers = self.brokers.iter_mut();
+            brokers.for_each(|broker| broker.expect_alive(is_late));
+            if self.answers() {
                 return;
             }
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.home.path().join("kafka.log")
-    }
-}
-
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// See [`Kafka::watch`].
-pub(crate) struct Watch {
-    consumer: BaseConsumer,
-    topic: String,
-    partitions: Vec<i32>,
-}
-
-impl Watch {
-    /// The end of each partition: the partition offset of its next record.
-    pub(crate) fn ends(&self) -> Vec<i64> {
-        let end = |&partition| {
-            let limit = Duration::from_secs(20);
-            let (_, end) = self
-                .consumer
-                .fetch_watermarks(&self.topic, partition, limit)
-                .unwrap();
-            end
+    /// Whether each broker by itself tells of all of them.
+    fn answers(&self) -> bool {
+        let knows_all = |broker: &Broker| {
+            let mut config = self.client_config();
+            config.set("bootstrap.servers", servers([broker.direct_port]));
+            let consumer: rdkafka::consumer::BaseConsumer = config.create().unwrap();
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(2));
+            metadata.is_ok_and(|m| m.brokers().len() == self.brokers.len())
         };
-        self.partitions.iter().map(end).collect()
+        self.brokers.iter().all(knows_all)
     }
 
-    /// How many records the topic holds, copies included.
-    pub(crate) fn total(&self) -> u64 {
-        u64::try_from(self.ends().iter().sum::<i64>()).unwrap()
+    /// Has brokers show a certificate that is valid, from their next start on.
+    pub(crate) fn renew_certificate(&self) {
+        self.keys.as_ref().expect("a cluster with TLS").show(true);
     }
 
-    /// Waits until the topic holds `count` records more than the `before` it held.
-    pub(crate) fn wait_for_growth(&self, before: u64, count: u64) {
-        let deadline = Instant::now() + START_DEADLINE;
-        while self.total() < before + count {
-            assert!(
-                Instant::now() < deadline,
-                "{}: {} of {count} records more after {START_DEADLINE:?}",
-                self.topic,
-                self.total() - before
-            );
-            thread::sleep(Duration::from_millis(1));
-        }
+    fn direct_servers(&self) -> String {
+        servers(self.brokers.iter().map(|broker| broker.direct_port))
     }
+
+    fn direct_port(&self) -> u16 {
+        self.brokers[0].direct_port
+    }
+}
+
+fn servers(ports: impl IntoIterator<Item = u16>) -> String {
+    let servers = ports.into_iter().map(|port| format!("127.0.0.1:{port}"));
+    servers.collect::<Vec<_>>().join(",")
+}
+
+/// 16 bytes in Base64, as Kafka names clusters.
+fn random_uuid() -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let digit = |_| {
+        let random = RandomState::new().build_hasher().finish();
+        char::from(digits[usize::try_from(random % 62).unwrap()])
+    };
+    // The last digit has two bits.
+    (0..21).map(digit).chain(['A']).collect()
 }
 
 /// Waits until `condition` holds; panics with `what` after `limit`.
@@ -396,89 +301,5 @@ pub(crate) fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() 
     while !condition() {
         assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
         thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn detach<M: Message>(message: &M) -> Consumed {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let owned = |h: rdkafka::message::Header<'_, &[u8]>| {
-            (h.key.to_owned(), h.value.map(<[u8]>::to_vec))
-        };
-        (0..headers.count())
-            .map(|i| owned(headers.get(i)))
-            .collect()
-    });
-    Consumed {
-        partition: message.partition(),
-        partition_offset: message.offset(),
-        timestamp_millis: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-    }
-}
-
-/// The directory with Kafka's jars, fetched by Maven the first time.
-fn jars() -> PathBuf {
-    for (program, argument, package) in [("java", "-version", "Java 17"), ("mvn", "-v", "Maven 3")]
-    {
-        let found = Command::new(program)
-            .arg(argument)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
-        assert!(
-            found,
-            "`{program}` does not run: the tests against a real Kafka need {package} \
-             (Debian: apt install openjdk-17-jre-headless maven)"
-        );
-    }
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-4.1.1");
-    let libs = cache.join("libs");
-    fs::create_dir_all(&cache).unwrap();
-    // Test binaries may run side by side; the first one fetches, the others wait here.
-    let lock = File::create(cache.join("lock")).unwrap();
-    lock.lock().unwrap();
-    if !libs.exists() {
-        fs::write(cache.join("pom.xml"), POM).unwrap();
-        let partial = cache.join("libs.partial");
-        let fetched = Command::new("mvn")
-            .args(["-q", "-B", "dependency:copy-dependencies"])
-            .arg(format!("-DoutputDirectory={}", partial.display()))
-            .current_dir(&cache)
-            .output()
-            .unwrap();
-        assert!(
-            fetched.status.success(),
-            "Maven could not fetch Apache Kafka:\n{}{}",
-            String::from_utf8_lossy(&fetched.stdout),
-            String::from_utf8_lossy(&fetched.stderr)
-        );
-        fs::rename(partial, &libs).unwrap();
-    }
-    libs
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Runs one future on this thread: the admin client has threads of its own and needs no runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
     }
 }

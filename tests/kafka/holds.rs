@@ -1,0 +1,134 @@
+//! A partition or a topic that takes nothing: it is held and says why, then parked; all others go
+//! on, and its records arrive in order when the cause is gone.
+//!
+//! The loop is called as a library and runs until it is told to stop, as in a service: nobody
+//! starts it again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrylog::kafka::Settings;
+use ferrylog::message::MessageRef;
+use ferrylog::ship::ShipOptions;
+use ferrylog::store::Store;
+use ferrylog::wal::{Durability, Options};
+use tempfile::TempDir;
+
+use crate::copies::{self, Repeats};
+use crate::gateway::content_of;
+use crate::kafka::{Kafka, wait_for};
+use crate::random;
+use crate::shipping::Shipping;
+
+const LEN: usize = 100;
+
+/// Longest wait for what must happen at last.
+const SOON: Duration = Duration::from_secs(60);
+
+/// How long a partition is held here before it is parked.
+const PARK_AFTER: Duration = Duration::from_secs(3);
+
+/// A store whose record `n` goes to the topic that `n` chooses in turn.
+struct Scratch {
+    store: Arc<Store>,
+    topics: Vec<String>,
+    seed: u64,
+    _dir: TempDir,
+}
+
+impl Scratch {
+    fn new(topics: &[&str]) -> Scratch {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.durability = Durability::Os;
+        Scratch {
+            store: Arc::new(Store::open(dir.path().join("store"), options).unwrap()),
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            seed: random::seed(),
+            _dir: dir,
+        }
+    }
+
+    fn topic(&self, n: u64) -> &str {
+        &self.topics[n as usize % self.topics.len()]
+    }
+
+    /// Appends records until there are `count`.
+    fn fill(&self, count: u64) {
+        let lane = self.store.lane();
+        for n in lane.totals().accepted..count {
+            let (key, value) = content_of(self.seed, n, LEN);
+            let message = MessageRef {
+                key: key.as_deref(),
+                value: Some(&value),
+                ..MessageRef::to(self.topic(n))
+            };
+            // The sync below waits for all of them.
+            drop(lane.append(&message).unwrap());
+        }
+        lane.sync().unwrap();
+    }
+
+    /// Ships it on a thread of its own, until it is told to stop.
+    fn ship(&self, kafka: &Kafka) -> Shipping {
+        let settings = Settings {
+            properties: kafka.client_properties(),
+            ..Settings::new(kafka.bootstrap_servers())
+        };
+        let mut options = ShipOptions::default();
+        options.park_after = PARK_AFTER;
+        Shipping::start(&self.store, settings, options)
+    }
+
+    /// Judges what arrived of the first `count` records in one of the topics.
+    fn check(&self, kafka: &Kafka, topic: &str, count: u64) -> Repeats {
+        let expected: BTreeSet<u64> = (0..count).filter(|&n| self.topic(n) == topic).collect();
+        let log_id = self.store.lane().log_id().to_string();
+        let content = |n| content_of(self.seed, n, LEN);
+        let repeats = copies::check_those(kafka, topic, &log_id, expected, content);
+        println!("{topic}: {repeats:?}");
+        repeats
+    }
+}
+
+#[test]
+fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
+    const COUNT: u64 = 200_000;
+    const MISSING: &str = "t3";
+    let topics = [
+        "t0", "t1", "t2", MISSING, "t4", "t5", "t6", "t7", "t8", "t9",
+    ];
+    let kafka = Kafka::start();
+    let others = topics.iter().filter(|&&topic| topic != MISSING);
+    others
+        .clone()
+        .for_each(|topic| kafka.create_topic(topic, 2));
+    let scratch = Scratch::new(&topics);
+    scratch.fill(COUNT);
+    let shipping = scratch.ship(&kafka);
+    shipping.wait_until_held(MISSING, "missing");
+    shipping.wait_for("the others", |progress| {
+        progress.counters.shipped == COUNT / 10 * 9
+    });
+    // All of the missing one is parked, so no segment of the lane is kept for it.
+    wait_for("parking", SOON, || {
+        scratch.store.lane().totals().queued == 0
+    });
+    let marks = scratch.store.lane().marks();
+    assert_eq!(marks.acked.get(), COUNT);
+    scratch.fill(2 * COUNT);
+    wait_for("parking", SOON, || {
+        scratch.store.lane().totals().queued == 0
+    });
+    shipping.wait_until_held(MISSING, "missing");
+    kafka.create_topic(MISSING, 2);
+    let progress = shipping.wait_until_empty();
+    assert_eq!(progress.counters.shipped, 2 * COUNT);
+    assert_eq!(progress.counters.dead_lettered, 0);
+    println!("{:?}", shipping.end());
+    for topic in topics {
+        let repeats = scratch.check(&kafka, topic, 2 * COUNT);
+        assert_eq!(repeats.duplicates, 0, "{topic}");
+    }
+}

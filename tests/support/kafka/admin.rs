@@ -1,0 +1,155 @@
+//! What an operator does to a cluster while it runs: topics, their configuration, users, rights,
+//! quotas.
+//!
+//! Owns the calls. Knows nothing of processes. Invariant: when a call on a topic returns, each of
+//! its partitions has a leader.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::Consumer as _;
+
+use super::broker::light_java;
+use super::wire::{self, Operation, Resource};
+use super::{Kafka, START_DEADLINE, wait_for};
+
+/// Operating.
+impl Kafka {
+    /// Creates a topic and waits until each partition has a leader.
+    pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    /// Creates a topic with topic configurations such as `("max.message.bytes", "1000")`.
+    pub(crate) fn create_topic_with(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) {
+        let replication = TopicReplication::Fixed(1);
+        self.create(NewTopic::new(topic, partitions, replication), config);
+    }
+
+    /// Creates a topic with a partition for each of these lists of brokers (from 0 on): its first
+    /// one leads, the others follow.
+    pub(crate) fn create_topic_on(&self, topic: &str, replicas: &[&[usize]]) {
+        let node = |broker: &usize| i32::try_from(broker + 1).unwrap();
+        let nodes: Vec<Vec<i32>> = replicas
+            .iter()
+            .map(|brokers| brokers.iter().map(node).collect())
+            .collect();
+        let nodes: Vec<&[i32]> = nodes.iter().map(Vec::as_slice).collect();
+        let count = i32::try_from(nodes.len()).unwrap();
+        let replication = TopicReplication::Variable(&nodes);
+        self.create(NewTopic::new(topic, count, replication), &[]);
+        let leaders = self.leaders(topic);
+        let wanted: Vec<i32> = nodes.iter().map(|nodes| nodes[0]).collect();
+        assert_eq!(leaders, wanted, "the leaders of {topic}");
+    }
+
+    fn create<'a>(&self, mut new: NewTopic<'a>, config: &[(&'a str, &'a str)]) {
+        for (name, value) in config {
+            new = new.set(name, value);
+        }
+        let topic = new.name;
+        let partitions = match &new.replication {
+            TopicReplication::Variable(replicas) => replicas.len(),
+            TopicReplication::Fixed(_) => usize::try_from(new.num_partitions).unwrap(),
+        };
+        let created = block_on(self.admin().create_topics([&new], &AdminOptions::new()));
+        for result in created.expect("admin") {
+            result.unwrap_or_else(|(topic, code)| panic!("creating topic {topic}: {code}"));
+        }
+        wait_for("leaders of a new topic", START_DEADLINE, || {
+            let leaders = self.leaders(topic);
+            leaders.len() == partitions && leaders.iter().all(|&leader| leader >= 0)
+        });
+    }
+
+    /// The node that leads each partition; -1 where none does.
+    fn leaders(&self, topic: &str) -> Vec<i32> {
+        let consumer = self.consumer();
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)) else {
+            return Vec::new();
+        };
+        let partitions = metadata.topics()[0].partitions().iter();
+        let leader = |error: Option<_>, leader| if error.is_some() { -1 } else { leader };
+        partitions.map(|p| leader(p.error(), p.leader())).collect()
+    }
+
+    /// Deletes a topic.
+    pub(crate) fn delete_topic(&self, topic: &str) {
+        let results = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new()));
+        for result in results.expect("admin") {
+            result.unwrap_or_else(|(topic, code)| panic!("deleting topic {topic}: {code}"));
+        }
+    }
+
+    /// Sets these configurations of a topic, and all others to what they are by default.
+    pub(crate) fn alter_topic(&self, topic: &str, config: &[(&str, &str)]) {
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for (name, value) in config {
+            alter = alter.set(name, value);
+        }
+        let results = block_on(self.admin().alter_configs([&alter], &AdminOptions::new()));
+        for result in results.expect("admin") {
+            result.unwrap_or_else(|(resource, code)| panic!("altering {resource:?}: {code}"));
+        }
+    }
+
+    /// Allows a user to do this; needs [`super::Builder::with_acls`].
+    pub(crate) fn grant(&self, user: &str, resource: Resource<'_>, operation: Operation) {
+        wire::grant(self.direct_port(), user, resource, operation);
+    }
+
+    /// Takes away whatever a user was allowed to do with it.
+    pub(crate) fn withdraw(&self, user: &str, resource: Resource<'_>) {
+        wire::withdraw(self.direct_port(), user, resource);
+    }
+
+    /// Limits what the clients of this `client.id` may produce together; `None` ends that.
+    pub(crate) fn limit_client(&self, client_id: &str, bytes_per_second: Option<u32>) {
+        let rate = bytes_per_second.map(f64::from);
+        wire::limit_client(self.direct_port(), client_id, rate);
+    }
+
+    /// Gives a user a password, from now on.
+    pub(crate) fn set_password(&self, user: &str, password: &str) {
+        let home = self.home.path();
+        let ran = light_java(&self.jars, home)
+            .arg("kafka.admin.ConfigCommand")
+            .args(["--bootstrap-server", &self.direct_servers(), "--alter"])
+            .args(["--entity-type", "users", "--entity-name", user])
+            .arg("--add-config")
+            .arg(format!("SCRAM-SHA-256=[password={password}]"))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client_config().create().unwrap()
+    }
+}
+
+/// Runs one future on this thread: the admin client has threads of its own and needs no runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
