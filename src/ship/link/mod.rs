@@ -6,6 +6,7 @@
 //! grows with the length of an outage.
 
 mod backoff;
+mod block;
 mod ladder;
 mod options;
 mod rate;
@@ -21,6 +22,7 @@ use rebuild::Uselessness;
 
 pub(super) use backoff::jittered;
 pub use backoff::{Backoff, Profile};
+pub use block::Block;
 pub use ladder::{Ladder, RungState};
 pub use options::LinkOptions;
 pub(super) use rate::DrainRate;
@@ -36,39 +38,6 @@ const VERDICTS_NEEDED: u32 = 2;
 /// A cluster that turned us away is tried no more often than this on average: each try counts there
 /// as a failed login.
 const BLOCKED_WAIT: Duration = Duration::from_secs(60);
-
-/// What keeps a cluster that answers from taking anything, until a person acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
-    /// It does not accept who we say we are.
-    Authentication,
-    /// It does not let us do what we need.
-    Authorization,
-    /// It does not speak a version of the protocol that we do.
-    Version,
-}
-
-impl Block {
-    /// By the code with which the cluster, or librdkafka for it, turned us away.
-    pub(super) fn of(code: i32) -> Block {
-        match code {
-            // Kafka's protocol guide, "Error Codes"; below zero librdkafka's own.
-            -169 | 33 | 34 | 54 | 58 | 61 | 62 | 66 | 93 => Block::Authentication,
-            -171 | -170 | -165 | 35 | 42 => Block::Version,
-            _ => Block::Authorization,
-        }
-    }
-}
-
-impl fmt::Display for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Block::Authentication => "the cluster does not accept the credentials",
-            Block::Authorization => "the cluster does not allow it",
-            Block::Version => "the cluster speaks another version of the protocol",
-        })
-    }
-}
 
 /// The state of the way to one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
