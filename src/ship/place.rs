@@ -14,7 +14,7 @@ use super::shipper::Shipper;
 use super::tend::Answer;
 use super::topics::Topic;
 use super::{Error, ID_HEADER, Sink, TIME_HEADER, partition};
-use crate::kafka::{ErrorClass, Outgoing, SendError};
+use crate::kafka::{ErrorClass, Failure, Outgoing, SendError};
 use crate::message::Message;
 use crate::store::Entry;
 use crate::wal::Class;
@@ -183,33 +183,21 @@ impl<S: Sink> Shipper<'_, S> {
         let Some((_, topic, Some(partition))) = self.topics.named(index) else {
             return Ok(self.leave(source, index, entry));
         };
-        if !self.rate.has_room(now) {
-            if !self.is_busy() {
-                self.nothing_asked(now);
-            }
+        if !self.has_rate(now) {
             return Ok(Placed::Full);
         }
         let late = self.restamped(topic.ordinal, message, now);
         self.write_identity(source, entry);
-        let original;
-        let mut own: [(&str, Option<&[u8]>); 2] = [("", None); 2];
-        let mut own_len = 0;
-        if self.options.id_header {
-            own[0] = (ID_HEADER, Some(self.id.as_bytes()));
-            own_len = 1;
-        }
-        if late.is_some() {
-            original = message.timestamp_millis.to_string();
-            own[own_len] = (TIME_HEADER, Some(original.as_bytes()));
-            own_len += 1;
-        }
-        let own = &own[..own_len];
+        let original = late.map(|_| message.timestamp_millis.to_string());
+        let id = [(ID_HEADER, Some(self.id.as_bytes()))];
+        let time = original.as_ref().map(|t| (TIME_HEADER, Some(t.as_bytes())));
+        let id = if self.options.id_header { &id[..] } else { &[] };
         let joined: Vec<_>;
-        let headers = if message.headers().next().is_none() {
-            own
+        let headers = if message.headers().next().is_none() && time.is_none() {
+            id
         } else {
             let given = message.headers().map(|h| (h.name, h.value));
-            joined = given.chain(own.iter().copied()).collect();
+            joined = given.chain(id.iter().copied()).chain(time).collect();
             &joined[..]
         };
 
@@ -219,10 +207,13 @@ impl<S: Sink> Shipper<'_, S> {
         if !self.budget.has_room(index, cost) {
             return Ok(Placed::Full);
         }
-        let is_careful = !self.health[index].is_flowing();
+        let to = if self.health[index].is_flowing() {
+            State::InFlight
+        } else {
+            State::Tried
+        };
         let flight = &self.sources[source].flight;
-        let known = flight.find(entry.seq);
-        let place = known.map_or_else(|| flight.next_token(), |(token, _)| token);
+        let known = flight.find(entry.seq).map(|(token, _)| token);
         let sent = self.sink.send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
@@ -230,8 +221,8 @@ impl<S: Sink> Shipper<'_, S> {
             value,
             headers,
             timestamp_millis: late.unwrap_or(message.timestamp_millis),
-            token: token_of(source, place),
-            is_careful,
+            token: token_of(source, known.unwrap_or_else(|| flight.next_token())),
+            is_careful: to == State::Tried,
         });
         let flown = Flown {
             seq: entry.seq,
@@ -242,36 +233,57 @@ impl<S: Sink> Shipper<'_, S> {
         };
         match sent {
             Ok(()) => {
-                let flight = &mut self.sources[source].flight;
-                let to = if is_careful {
-                    State::Tried
-                } else {
-                    State::InFlight
-                };
-                match known {
-                    Some((token, _)) => flight.hand_over(token, flown, to),
-                    None => flight.push(flown, to),
-                }
-                self.health[index].handed_over(now);
-                self.budget.take(index, u64::from(flown.cost), now);
-                self.rate.take(u64::from(flown.len));
+                self.handed_over(source, index, flown, to, now);
                 Ok(Placed::Sent(u64::from(flown.cost)))
             }
             Err(SendError::QueueFull) => Ok(Placed::Full),
-            Err(SendError::Failed(failure)) if is_spent(failure.class) => {
-                if !is_careful {
-                    self.spent.get_or_insert_with(|| failure.to_string());
-                }
-                Ok(Placed::Full)
-            }
             Err(SendError::Failed(failure)) => {
-                // It was never on its way: what librdkafka says about it is about it alone.
-                self.note(source, index, entry);
-                self.sources[source].leave(index, entry.seq);
-                self.refused(source, index, entry.seq, &failure);
-                Ok(Placed::Full)
+                Ok(self.not_taken(source, index, entry, to, &failure))
             }
         }
+    }
+
+    /// Whether the drain rate lets a record through.
+    fn has_rate(&mut self, now: Instant) -> bool {
+        let has_room = self.rate.has_room(now);
+        if !has_room && !self.is_busy() {
+            self.nothing_asked(now);
+        }
+        has_room
+    }
+
+    /// The client library took the record.
+    fn handed_over(&mut self, source: usize, index: usize, flown: Flown, to: State, now: Instant) {
+        let flight = &mut self.sources[source].flight;
+        match flight.find(flown.seq) {
+            Some((token, _)) => flight.hand_over(token, flown, to),
+            None => flight.push(flown, to),
+        }
+        self.health[index].handed_over(now);
+        self.budget.take(index, u64::from(flown.cost), now);
+        self.rate.take(u64::from(flown.len));
+    }
+
+    /// The client library did not take the record.
+    fn not_taken(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        to: State,
+        failure: &Failure,
+    ) -> Placed {
+        let is_spent = matches!(failure.class, ErrorClass::Fatal | ErrorClass::Network);
+        if is_spent && to == State::InFlight {
+            self.spent.get_or_insert_with(|| failure.to_string());
+        }
+        if !is_spent {
+            // It was never on its way: what is said about it is about it alone.
+            self.note(source, index, entry);
+            self.sources[source].leave(index, entry.seq);
+            self.refused(source, index, entry.seq, failure);
+        }
+        Placed::Full
     }
 
     /// The value of the identity header: the log's id, `-`, the number in it.
@@ -315,11 +327,6 @@ impl<S: Sink> Shipper<'_, S> {
         self.parked.push((source, log, token));
         Ok(Placed::Done)
     }
-}
-
-/// Whether librdkafka takes nothing more by that producer.
-fn is_spent(class: ErrorClass) -> bool {
-    matches!(class, ErrorClass::Fatal | ErrorClass::Network)
 }
 
 /// A token for the sink: the source's place, and the record's place in its flight.

@@ -13,7 +13,6 @@ mod rate;
 mod rebuild;
 mod window;
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
