@@ -216,9 +216,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 Answer::No => {}
                 Answer::Count => {
                     let is_same = self.topics.get(&name) == Some(topic);
-                    if is_same && partition.is_none() {
+                    // A topic that was gone is back, but a partition that a record names is not.
+                    let waits = self.any_behind(index).is_some();
+                    if is_same && partition.is_none() && waits {
                         self.hold(index, why, now);
-                    } else if !is_same {
+                    } else if !is_same || partition.is_none() {
                         self.health[index].release();
                     }
                 }

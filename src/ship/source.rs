@@ -117,6 +117,8 @@ impl<'a> Source<'a> {
     /// Reads again from `seq` on: what waits there is met once more.
     pub(super) fn rewind(&mut self, seq: SeqNo) {
         self.pending = None;
+        // What was read before stands in the flight, or is settled.
+        self.settled_below = self.settled_below.max(self.reader.position());
         self.reader = self.stream.reader(seq);
         for behind in &mut self.behind {
             *behind = behind.filter(|from| *from < seq);

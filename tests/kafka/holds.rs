@@ -6,18 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
-use ferrylog::ship::ShipOptions;
+use ferrylog::ship::{LinkState, ShipOptions};
 use ferrylog::store::Store;
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
 use crate::copies::{self, Repeats};
 use crate::gateway::content_of;
-use crate::kafka::{Kafka, wait_for};
+use crate::kafka::{Kafka, Operation, Resource, USER, wait_for};
 use crate::random;
 use crate::shipping::Shipping;
 
@@ -93,6 +94,44 @@ impl Scratch {
 }
 
 #[test]
+fn what_a_dead_broker_leads_waits_and_all_the_rest_goes_on() {
+    const COUNT: u64 = 200_000;
+    let mut kafka = Kafka::with().brokers(2).start();
+    kafka.create_topic_on("alive", &[&[0], &[0]]);
+    kafka.create_topic_on("dead", &[&[1], &[1]]);
+    let scratch = Scratch::new(&["alive", "dead"]);
+    scratch.fill(COUNT);
+    let (alive, dead) = (kafka.watch("alive"), kafka.watch("dead"));
+    let shipping = scratch.ship(&kafka);
+    dead.wait_for_growth(0, COUNT / 20);
+    kafka.stop_broker(1);
+    let arrived = alive.total();
+    println!("{arrived} of {} when it was killed", COUNT / 2);
+    assert!(arrived < COUNT / 2, "it was killed too late");
+    // More comes, so that what is parked is not only what was there.
+    scratch.fill(2 * COUNT);
+    let started = Instant::now();
+    shipping.wait_for("the living", |_| alive.total() >= COUNT);
+    println!("all of the living after {:.1?}", started.elapsed());
+    shipping.wait_until_held("dead", "silent");
+    // Parked as a whole: the lane goes on without it.
+    wait_for("parking", SOON, || {
+        scratch.store.lane().totals().queued == 0
+    });
+    println!("all of the dead parked after {:.1?}", started.elapsed());
+    kafka.restart();
+    let progress = shipping.wait_until_empty();
+    println!("all there after {:.1?}", started.elapsed());
+    assert_eq!(progress.counters.dead_lettered, 0);
+    println!("{:?}", shipping.end());
+    for topic in ["alive", "dead"] {
+        let repeats = scratch.check(&kafka, topic, 2 * COUNT);
+        // What was in doubt when the broker died, once.
+        assert!(repeats.runs <= 1, "{repeats:?}");
+    }
+}
+
+#[test]
 fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
     const COUNT: u64 = 200_000;
     const MISSING: &str = "t3";
@@ -130,5 +169,70 @@ fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
     for topic in topics {
         let repeats = scratch.check(&kafka, topic, 2 * COUNT);
         assert_eq!(repeats.duplicates, 0, "{topic}");
+    }
+}
+
+#[test]
+fn a_topic_deleted_and_created_again_gets_all_that_it_had_not_taken() {
+    const COUNT: u64 = 100_000;
+    let kafka = Kafka::start();
+    kafka.create_topic("stays", 2);
+    kafka.create_topic("goes", 2);
+    let scratch = Scratch::new(&["stays", "goes"]);
+    scratch.fill(COUNT);
+    let shipping = scratch.ship(&kafka);
+    shipping.wait_until_empty();
+    kafka.delete_topic("goes");
+    scratch.fill(2 * COUNT);
+    shipping.wait_until_held("goes", "missing");
+    let stays = kafka.watch("stays");
+    wait_for("the other one", SOON, || stays.total() == COUNT);
+    kafka.create_topic("goes", 2);
+    let progress = shipping.wait_until_empty();
+    assert_eq!(progress.counters.dead_lettered, 0);
+    println!("{:?}", shipping.end());
+    assert_eq!(scratch.check(&kafka, "stays", 2 * COUNT).duplicates, 0);
+    // What was shipped before went with the topic.
+    let content = |n| content_of(scratch.seed, n, LEN);
+    let log_id = scratch.store.lane().log_id().to_string();
+    let rest = (COUNT..2 * COUNT).filter(|&n| scratch.topic(n) == "goes");
+    let repeats = copies::check_those(&kafka, "goes", &log_id, rest.collect(), content);
+    assert_eq!(repeats.duplicates, 0);
+}
+
+#[test]
+fn a_right_that_is_withdrawn_holds_its_topic_until_it_is_granted_again() {
+    const COUNT: u64 = 100_000;
+    let kafka = Kafka::with().with_acls().start();
+    for topic in ["free", "closed"] {
+        kafka.create_topic(topic, 2);
+        kafka.grant(USER, Resource::Topic(topic), Operation::Write);
+    }
+    let scratch = Scratch::new(&["free", "closed"]);
+    scratch.fill(COUNT);
+    let shipping = scratch.ship(&kafka);
+    shipping.wait_until_empty();
+    kafka.withdraw(USER, Resource::Topic("closed"));
+    kafka.grant(USER, Resource::Topic("closed"), Operation::Describe);
+    // Rights are withdrawn when the broker has heard of it, which no answer tells.
+    let mut count = COUNT;
+    while shipping.newest().is_none_or(|p| p.held.is_empty()) {
+        count += 1000;
+        scratch.fill(count);
+        thread::sleep(Duration::from_millis(20));
+        assert!(count < 20 * COUNT, "it is not withdrawn");
+    }
+    count += COUNT;
+    scratch.fill(count);
+    let progress = shipping.wait_until_held("closed", "refused");
+    assert_eq!(progress.link_state, LinkState::Up);
+    let free = kafka.watch("free");
+    wait_for("the other one", SOON, || free.total() == count / 2);
+    kafka.grant(USER, Resource::Topic("closed"), Operation::Write);
+    let progress = shipping.wait_until_empty();
+    assert_eq!(progress.counters.dead_lettered, 0);
+    println!("{:?}", shipping.end());
+    for topic in ["free", "closed"] {
+        assert_eq!(scratch.check(&kafka, topic, count).duplicates, 0);
     }
 }

@@ -1,7 +1,8 @@
-//! Several lanes on a link that is too thin for all of them: an alarm does not wait behind what lies
-//! in bulk.
+//! Several lanes on a link that is too thin for all of them: each gets its share, and an alarm does
+//! not wait behind what lies in bulk.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
@@ -77,6 +78,46 @@ fn an_alarm_crosses_a_thin_line_within_ten_seconds_whatever_lies_in_bulk() {
         bulk.wait_for_growth(bulk.total(), 50);
     }
     assert!(store.route("bulk").totals().queued > 0, "nothing is left");
+    kafka.relay(0).pass();
+    shipping.wait_until_empty();
+}
+
+#[test]
+fn ten_lanes_share_a_thin_line_by_their_weights() {
+    const WEIGHTS: [u32; 10] = [8, 8, 8, 4, 4, 4, 1, 1, 1, 1];
+    const LEN: usize = 1000;
+    const RATE: u32 = 400_000;
+    const LASTS: Duration = Duration::from_secs(20);
+    let seed = random::seed();
+    let kafka = Kafka::with().relayed().start();
+    let named = WEIGHTS.iter().enumerate();
+    let lanes: Vec<(String, u32)> = named.map(|(n, &w)| (format!("lane-{n}"), w)).collect();
+    let (store, _dir) = open(&lanes);
+    for (topic, _) in &lanes {
+        kafka.create_topic(topic, 4);
+        // More than the heaviest lane gets. One partition gets no more than an eighth of the flight.
+        fill(&store, topic, seed, 3_000, LEN);
+    }
+    kafka.relay(0).limit(RATE);
+    let watches: Vec<_> = lanes.iter().map(|(topic, _)| kafka.watch(topic)).collect();
+    let shipping = ship(&store, &kafka);
+    let counts = || -> Vec<u64> { watches.iter().map(|watch| watch.total()).collect() };
+    // Not what fills the flight at first.
+    thread::sleep(LASTS / 4);
+    let before = counts();
+    thread::sleep(LASTS);
+    let after = counts();
+    let grown: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+    println!("{before:?} to {after:?}: {grown:?}");
+    let total: u64 = grown.iter().sum();
+    let weights: u32 = WEIGHTS.iter().sum();
+    for ((topic, weight), grown) in lanes.iter().zip(&grown) {
+        let fair = total as f64 * f64::from(*weight) / f64::from(weights);
+        let share = *grown as f64 / fair;
+        println!("{topic}: {share:.2} of its share");
+        assert!(store.route(topic).totals().queued > 0, "{topic} is empty");
+        assert!((0.9..1.1).contains(&share), "{topic}: {share:.2}");
+    }
     kafka.relay(0).pass();
     shipping.wait_until_empty();
 }
