@@ -272,6 +272,20 @@ impl Producer {
         self.slab.len()
     }
 
+    /// Asks the cluster which partitions of a topic have no leader. None, if it does not answer.
+    pub fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
+        let client = self.inner.client();
+        let Ok(metadata) = client.fetch_metadata(Some(topic), timeout) else {
+            return Vec::new();
+        };
+        let found = metadata.topics().iter().filter(|t| t.name() == topic);
+        found
+            .flat_map(|topic| topic.partitions())
+            .filter(|partition| partition.leader() < 0)
+            .filter_map(|partition| u32::try_from(partition.id()).ok())
+            .collect()
+    }
+
     /// Asks the cluster how many partitions a topic has. Creates no topic.
     ///
     /// # Errors

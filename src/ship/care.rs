@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::health::{HoldReason, Phase, SILENT};
+use super::health::{Health, HoldReason, Phase, SILENT};
 use super::place::Placed;
 use super::settle::WINDOW_MAX;
 use super::shipper::Shipper;
@@ -20,6 +20,9 @@ use crate::wal::{Class, SeqNo};
 
 /// How often held partitions are looked after, unless something changed.
 const CARE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the cluster may take to tell about the leaders of a topic.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long nothing is parked after it failed.
 const PARKING_PAUSE: Duration = Duration::from_secs(5);
@@ -48,12 +51,15 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Holds partitions that owe an answer while others get theirs.
     fn hold_silent(&mut self, now: Instant) {
-        let hears = |at: Instant| now.saturating_duration_since(at) < SILENT;
-        if !self.acknowledged.is_some_and(hears) {
-            return;
-        }
-        for index in 0..self.health.len() {
-            if self.health[index].is_flowing() && self.health[index].is_silent(now) {
+        let silent = |health: &Health| health.is_flowing() && health.is_silent(now);
+        let silent: Vec<usize> = (0..self.health.len())
+            .filter(|&index| silent(&self.health[index]))
+            .collect();
+        let leaderless = self.leaderless(&silent, now);
+        for index in silent {
+            if leaderless.contains(&index) {
+                self.hold(index, HoldReason::NoLeader, now);
+            } else if self.health[index].is_passed_over(self.acknowledged) {
                 self.hold(index, HoldReason::Silent, now);
             }
         }
@@ -61,7 +67,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let mut stuck = 0;
         let mut waits_to_park = false;
         for (index, health) in self.health.iter().enumerate() {
-            let Some((HoldReason::Silent, since)) = health.held() else {
+            let Some((HoldReason::Silent | HoldReason::NoLeader, since)) = health.held() else {
                 continue;
             };
             let is_captured = self.sources.iter().any(|s| s.captured(index).is_some());
@@ -76,6 +82,31 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.spent
                 .get_or_insert_with(|| "a partition takes nothing".to_owned());
         }
+    }
+
+    /// Those of silent partitions that the cluster has no leader for. It is asked a topic at a time,
+    /// and not again for a while.
+    fn leaderless(&mut self, silent: &[usize], now: Instant) -> Vec<usize> {
+        let is_early = |at: Instant| now.saturating_duration_since(at) < SILENT;
+        if silent.is_empty() || self.asked_leaders.is_some_and(is_early) {
+            return Vec::new();
+        }
+        self.asked_leaders = Some(now);
+        let mut found = Vec::new();
+        let mut asked: Vec<usize> = Vec::new();
+        for &index in silent {
+            let Some((name, topic, _)) = self.topics.named(index) else {
+                continue;
+            };
+            if asked.contains(&topic.ordinal) {
+                continue;
+            }
+            asked.push(topic.ordinal);
+            let without = self.sink.leaderless(name, LEADERS_TIMEOUT);
+            let valid = without.into_iter().filter(|&number| number < topic.count);
+            found.extend(valid.map(|number| topic.index(number)));
+        }
+        found
     }
 
     /// Gives partitions that are held for long a parking log.

@@ -151,7 +151,12 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Records handed over to partitions that owe an answer for long.
     fn stuck(&self) -> usize {
-        let silent = |health: &&Health| matches!(health.held(), Some((HoldReason::Silent, _)));
+        let silent = |health: &&Health| {
+            matches!(
+                health.held(),
+                Some((HoldReason::Silent | HoldReason::NoLeader, _))
+            )
+        };
         let stuck = self.health.iter().filter(silent);
         stuck.map(|health| health.outstanding).sum()
     }

@@ -15,6 +15,9 @@ use crate::wal::SeqNo;
 /// A partition is held when nothing of it was acknowledged for this long while others get theirs.
 pub(super) const SILENT: Duration = Duration::from_secs(5);
 
+/// Others were acknowledged this much later than a partition that owes an answer.
+const PASSED_OVER: Duration = Duration::from_secs(1);
+
 /// Verdicts in a row on one topic, with nothing acknowledged between, after which it is held: a
 /// limit that was changed by mistake must not empty the log.
 pub(super) const STORM: u32 = 100;
@@ -41,6 +44,8 @@ pub enum HoldReason {
     NotNow(Failure),
     /// Nothing was acknowledged for a while, though other partitions get their acknowledgements.
     Silent,
+    /// The cluster has no leader for it: its broker is gone.
+    NoLeader,
     /// Every record is refused for itself: many in a row.
     EverythingRefused(Failure),
     /// A record is refused for itself, and the policy is to stop in front of it.
@@ -58,7 +63,10 @@ impl HoldReason {
     pub fn is_definite(&self) -> bool {
         !matches!(
             self,
-            HoldReason::Silent | HoldReason::NotNow(_) | HoldReason::Recovering
+            HoldReason::Silent
+                | HoldReason::NoLeader
+                | HoldReason::NotNow(_)
+                | HoldReason::Recovering
         )
     }
 
@@ -70,6 +78,7 @@ impl HoldReason {
             HoldReason::Refused(_) => "refused",
             HoldReason::NotNow(_) => "not_now",
             HoldReason::Silent => "silent",
+            HoldReason::NoLeader => "no_leader",
             HoldReason::EverythingRefused(_) => "everything_refused",
             HoldReason::Halted(_) => "halted",
             HoldReason::NoDeadLetters(_) => "no_dead_letters",
@@ -89,6 +98,7 @@ impl std::fmt::Display for HoldReason {
             ),
             HoldReason::Refused(failure) => write!(f, "refused: {failure}"),
             HoldReason::NotNow(failure) => write!(f, "takes nothing now: {failure}"),
+            HoldReason::NoLeader => f.write_str("the cluster has no leader for it"),
             HoldReason::Silent => f.write_str("nothing is acknowledged, while others are"),
             HoldReason::EverythingRefused(failure) => write!(f, "everything refused: {failure}"),
             HoldReason::Halted(failure) => {
@@ -325,6 +335,12 @@ impl Health {
         self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= SILENT
     }
 
+    /// Whether others got an acknowledgement well after it was last heard of.
+    pub(super) fn is_passed_over(&self, acknowledged: Option<Instant>) -> bool {
+        let since = |at: Instant| at.saturating_duration_since(self.last_sign);
+        acknowledged.is_some_and(|at| since(at) >= PASSED_OVER)
+    }
+
     /// Counts a refusal of one record alone that says nothing about the record. Returns how many.
     pub(super) fn attempt(&mut self, seq: SeqNo) -> u32 {
         let before = match self.attempted {
@@ -450,6 +466,8 @@ mod tests {
         health.handed_over(later);
         assert!(!health.is_silent(later + Duration::from_secs(4)));
         assert!(health.is_silent(later + SILENT));
+        assert!(!health.is_passed_over(Some(later)));
+        assert!(health.is_passed_over(Some(later + PASSED_OVER)));
         health.came_back();
         assert!(!health.is_silent(later + SILENT));
     }

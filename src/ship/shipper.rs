@@ -103,6 +103,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     /// Something changed that `care` has to look at at once.
     pub(super) needs_care: bool,
     pub(super) cared: Instant,
+    /// When the cluster was last asked for leaders.
+    pub(super) asked_leaders: Option<Instant>,
 
     /// The value of the identity header: the lane's log id and `-`, then the number.
     pub(super) id: String,
@@ -159,6 +161,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             parking_failed: None,
             needs_care: false,
             cared: now,
+            asked_leaders: None,
             id: String::new(),
             id_prefix_len: 0,
             id_lane: None,

@@ -42,6 +42,12 @@ pub trait Sink {
     /// [`kafka::Error::Unreachable`] if nobody answered; every other error is an answer.
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error>;
 
+    /// The partitions of a topic that the cluster has no leader for, as far as it says. Blocks up to
+    /// `timeout`.
+    fn leaderless(&mut self, _topic: &str, _timeout: Duration) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// What went wrong with the connection since this was last asked.
     fn trouble(&mut self) -> Option<Trouble>;
 
@@ -170,6 +176,10 @@ impl Sink for KafkaSink {
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
         self.producer.partitions(topic, timeout)
+    }
+
+    fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
+        self.producer.leaderless(topic, timeout)
     }
 
     fn trouble(&mut self) -> Option<Trouble> {
