@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     kafka::{self, Settings},
-    ship::{self, Drained, Held, ShipOptions},
+    ship::{
+        self, Drained, Held, ShipOptions,
+        exactly_once::{self, ExactlyOnceOptions, Halt},
+    },
     store::StoreView,
     wal::Options,
 };
@@ -34,6 +37,15 @@ pub(super) struct Arguments {
     /// Seconds without a usable link before giving up
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
+
+    /// In transactions: whoever reads what is committed sees each record once
+    #[arg(long)]
+    exactly_once: bool,
+
+    /// Most records in a transaction
+    #[arg(long, value_name = "COUNT", default_value_t = 50_000, requires = "exactly_once",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    transaction_records: u64,
 
     /// A librdkafka property, for TLS and SASL for example; may be given many times
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
@@ -59,17 +71,31 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let store = super::open_store(global, Options::default())?;
     let mut is_whole = store.lane().opened().gaps.is_empty();
 
-    let options = ShipOptions {
-        timeout: Some(Duration::from_secs(arguments.timeout)),
-        ..ShipOptions::default()
-    };
     let mut progress = Progress::new("shipping");
-    let drained = ship::drain(&store, &settings, &options, &stop, &mut |now| {
+    let mut show = |now: &ship::Progress| {
         is_whole &= now.lost.is_empty();
         super::tell_lost(global, store.lane(), &now.lost);
         progress.records(now.shipped, Some(now.shipped + now.queued));
         progress.message(&now.link);
-    });
+    };
+    let options = ShipOptions {
+        timeout: Some(Duration::from_secs(arguments.timeout)),
+        ..ShipOptions::default()
+    };
+    let drained = if arguments.exactly_once {
+        let options = ExactlyOnceOptions {
+            ship: options,
+            max_records: arguments.transaction_records,
+            ..ExactlyOnceOptions::default()
+        };
+        let committed = exactly_once::drain(&store, &settings, &options, &stop, &mut show);
+        committed.map(|committed| {
+            tell_alarm(global, committed.alarm);
+            committed.drained
+        })
+    } else {
+        ship::drain(&store, &settings, &options, &stop, &mut show)
+    };
     drop(progress);
     let records = Records::of(&store.lane().totals());
     let closed = store.close().map_err(store_failure);
@@ -143,6 +169,42 @@ fn held(held: &[Held], records: &Records) -> Failure {
         .next("correct what the cluster complains about, then run it again")
 }
 
+/// Tells what a person should know although shipping went on.
+fn tell_alarm(global: &Global, alarm: Option<String>) {
+    if let Some(alarm) = alarm {
+        Failure::new(Exit::Wrong, "alarm", alarm)
+            .next("nothing is lost; look for another gateway with a copy of this store")
+            .tell(global.json);
+    }
+}
+
+fn of_halt(halt: &Halt) -> (Exit, &'static str, &'static str) {
+    match halt {
+        Halt::InDoubt { .. } => (
+            Exit::Wrong,
+            "in_doubt",
+            "look whether the cluster has them, then `ferrylog repair --in-doubt sent` or `not-sent`",
+        ),
+        Halt::Foreign { .. } => (
+            Exit::Wrong,
+            "foreign",
+            "stop the other gateway; if both shall live: `ferrylog repair --new-identity` on one, which sends again what its \
+             store still holds",
+        ),
+        Halt::ProgressTopic { .. } => (
+            Exit::Wrong,
+            "progress_topic",
+            "allow this client to read and write it, or create it: `kafka-topics.sh --create --topic ferrylog-progress \
+             --partitions 16 --config cleanup.policy=compact --config segment.bytes=16777216`",
+        ),
+        Halt::Transactions(_) => (
+            Exit::Wrong,
+            "transactions",
+            "allow this client to use its transactional id, then run it again",
+        ),
+    }
+}
+
 /// Tells why shipping ended; the error says itself what to do where Kafka is the cause.
 pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
     let (exit, kind, next) = match error {
@@ -157,6 +219,7 @@ pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
             "correct what the cluster complains about, then run it again",
         ),
         ship::Error::Option { .. } => (Exit::Usage, "usage", "correct the option"),
+        ship::Error::ExactlyOnce(halt) => of_halt(halt),
         ship::Error::Kafka(error) => return of_kafka(error),
         ship::Error::Store(error) => return failure::of_store(error, &global.data),
     };

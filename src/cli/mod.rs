@@ -15,6 +15,7 @@ mod failure;
 mod input;
 mod lines;
 mod output;
+mod repair;
 mod send;
 mod signals;
 mod status;
@@ -69,6 +70,7 @@ enum Command {
     Demo(demo::Arguments),
     Send(send::Arguments),
     Drain(drain::Arguments),
+    Repair(repair::Arguments),
     Status(status::Arguments),
     Verify(verify::Arguments),
     Export(export::Arguments),
@@ -103,6 +105,7 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
         Command::Demo(arguments) => demo::run(global, arguments),
         Command::Send(arguments) => send::run(global, arguments),
         Command::Drain(arguments) => drain::run(global, arguments),
+        Command::Repair(arguments) => repair::run(global, arguments),
         Command::Status(arguments) => status::run(global, arguments),
         Command::Verify(arguments) => verify::run(global, arguments),
         Command::Export(arguments) => export::run(global, arguments),

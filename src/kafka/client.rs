@@ -4,6 +4,7 @@
 //! name with the reason (never silently replaced); values of secret properties are never printed.
 
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -48,6 +49,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("enable.metrics.push", "false"),
     ("client.id", "ferrylog"),
 ];
+
+/// The longest that librdkafka waits for the answer to a request.
+const SOCKET_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// Properties that would break a promise, with the reason.
 const FORBIDDEN: &[(&[&str], &str)] = &[
@@ -144,13 +148,44 @@ impl Settings {
         Ok(config)
     }
 
-    /// The configuration of a consumer that reads partitions by itself, in no group.
-    pub(super) fn consumer_config(&self) -> Result<ClientConfig, Error> {
+    /// The configuration of a producer of transactions.
+    pub(super) fn transactional_config(
+        &self,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<ClientConfig, Error> {
+        let mut config = self.producer_config()?;
+        // A request must be given up within the transaction that it belongs to, and a record may
+        // take as long to cross as that lasts.
+        let mut socket_timeout = timeout.min(SOCKET_TIMEOUT_MAX);
+        let named = |name: &str| self.properties.iter().find(|(n, _)| n == name);
+        if let Some((_, given)) = named("socket.timeout.ms")
+            && let Ok(given) = given.parse()
+        {
+            socket_timeout = socket_timeout.min(Duration::from_millis(given));
+        }
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string())
+            .set("socket.timeout.ms", socket_timeout.as_millis().to_string())
+            // A refused batch fails its transaction, which takes nothing with it that overtakes.
+            .set("enable.gapless.guarantee", "false");
+        Ok(config)
+    }
+
+    /// The configuration of a client that administers.
+    pub(super) fn admin_config(&self) -> Result<ClientConfig, Error> {
         self.refuse_forbidden()?;
         let mut config = self.base_config();
         for (name, value) in &self.properties {
             config.set(name, value);
         }
+        Ok(config)
+    }
+
+    /// The configuration of a consumer that reads partitions by itself, in no group.
+    pub(super) fn consumer_config(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.admin_config()?;
         config
             .set("group.id", "ferrylog-reader")
             .set("enable.auto.commit", "false")

@@ -54,8 +54,22 @@ impl Consumer {
     ///
     /// [`Error::Forbidden`] and [`Error::Configuration`], as [`Settings::check`].
     pub fn new(settings: &Settings) -> Result<Consumer, Error> {
+        Consumer::isolated(settings, "read_committed")
+    }
+
+    /// As [`Consumer::new`], but it also sees what belongs to transactions that are open or aborted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::new`].
+    pub fn of_everything(settings: &Settings) -> Result<Consumer, Error> {
+        Consumer::isolated(settings, "read_uncommitted")
+    }
+
+    fn isolated(settings: &Settings, isolation: &str) -> Result<Consumer, Error> {
         let inner = settings
             .consumer_config()?
+            .set("isolation.level", isolation)
             .create_with_context(Silent)
             .map_err(|error| configuration_error(&error))?;
         Ok(Consumer { inner })
@@ -79,15 +93,58 @@ impl Consumer {
             .map_err(|error| configuration_error(&error))
     }
 
-    /// The partition offset behind the newest record of a partition.
+    /// Reads one partition from an exact place on, and no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] if librdkafka refuses the list.
+    pub fn assign_at(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        partition_offset: i64,
+    ) -> Result<(), Error> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(partition_offset))
+            .and_then(|()| self.inner.assign(&list))
+            .map_err(|error| configuration_error(&error))
+    }
+
+    /// The place behind everything that was passed in a partition, whether it was handed over or
+    /// belongs to an aborted transaction; `None` if the partition is not assigned.
+    pub fn position(&self, topic: &str, partition: i32) -> Option<i64> {
+        let list = self.inner.position().ok()?;
+        let found = list.find_partition(topic, partition)?;
+        match found.offset() {
+            Offset::Offset(partition_offset) => Some(partition_offset),
+            // Nothing was passed yet.
+            _ => Some(-1),
+        }
+    }
+
+    /// The partition offset behind the newest record of a partition that this consumer may see: in
+    /// front of it no transaction is open.
     ///
     /// # Errors
     ///
     /// [`Error::Unreachable`], [`Error::UnknownTopic`] or [`Error::Refused`].
     pub fn end(&self, topic: &str, partition: i32, timeout: Duration) -> Result<i64, Error> {
+        self.bounds(topic, partition, timeout).map(|(_, end)| end)
+    }
+
+    /// The partition offset of the oldest record that is still there, and [`Consumer::end`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::end`].
+    pub fn bounds(
+        &self,
+        topic: &str,
+        partition: i32,
+        timeout: Duration,
+    ) -> Result<(i64, i64), Error> {
         self.inner
             .fetch_watermarks(topic, partition, timeout)
-            .map(|(_, end)| end)
             .map_err(|error| Error::of("asking for the end", topic, timeout, code_of(&error)))
     }
 

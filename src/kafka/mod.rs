@@ -6,17 +6,21 @@
 //! here; nothing blocks longer than the timeout it was given; no secret reaches an error or a
 //! debug line.
 
+mod admin;
 mod classify;
 mod client;
 mod consumer;
 mod mock;
 mod probe;
 mod producer;
+mod scan;
+mod transaction;
 
 use std::error;
 use std::fmt;
 use std::time::Duration;
 
+pub use admin::create_topic;
 pub use classify::{ErrorClass, Persistence};
 pub use client::Settings;
 pub use consumer::{Consumed, Consumer};
@@ -24,6 +28,8 @@ pub use mock::MockKafka;
 pub(crate) use probe::bad_server;
 pub use probe::{Ping, Plan, Probed, Prober, Require, Rung, TARGETS_MAX};
 pub use producer::{Failure, Outcome, Outgoing, Producer, Report, SendError, Trouble};
+pub use scan::{Scan, Scanned, bounds};
+pub use transaction::{TransactionClass, TransactionError, TransactionalProducer};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 

@@ -149,7 +149,7 @@ impl Producer {
         Producer::with(settings.careful_producer_config()?)
     }
 
-    fn with(config: ClientConfig) -> Result<Producer, Error> {
+    pub(super) fn with(config: ClientConfig) -> Result<Producer, Error> {
         let inner = config
             .create_with_context(Inbox::default())
             .map_err(|error| configuration_error(&error))?;
@@ -267,6 +267,11 @@ impl Producer {
         self.inner.context().trouble.lock().take()
     }
 
+    /// The client below, for what is done with whole transactions.
+    pub(super) fn client(&self) -> &impl rdkafka::producer::Producer<Inbox> {
+        &self.inner
+    }
+
     /// How many records were taken and not reported yet.
     pub fn in_flight(&self) -> usize {
         self.slab.len()
@@ -346,7 +351,7 @@ fn persistence(message: &BorrowedMessage<'_>) -> Persistence {
 
 /// Where librdkafka's callbacks leave what they bring, until the poll that caused them collects it.
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
     reports: Mutex<Vec<(usize, Outcome)>>,
     trouble: Mutex<Option<Trouble>>,
 }

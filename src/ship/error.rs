@@ -7,6 +7,7 @@ use std::error;
 use std::fmt;
 use std::time::Duration;
 
+use super::exactly_once::Halt;
 use super::progress::Held;
 use crate::kafka;
 use crate::store;
@@ -37,6 +38,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Shipping exactly once stopped where only a person can go on.
+    ExactlyOnce(Halt),
     /// The configuration of the client is not accepted. Correct it.
     Kafka(kafka::Error),
     /// A log could not be read, written or its cursor be saved.
@@ -63,6 +66,8 @@ impl fmt::Display for Error {
                 Ok(())
             }
             Error::Option { key, reason } => write!(f, "{key}: {reason}"),
+            // It adds nothing of its own.
+            Error::ExactlyOnce(halt) => halt.fmt(f),
             Error::Kafka(_) => f.write_str("the Kafka client could not be used"),
             Error::Store(_) => f.write_str("the log could not be shipped from"),
         }
@@ -75,6 +80,7 @@ impl error::Error for Error {
             Error::Kafka(source) => Some(source),
             Error::Store(source) => Some(source),
             Error::Unreachable { .. } | Error::Held { .. } | Error::Option { .. } => None,
+            Error::ExactlyOnce(halt) => halt.source(),
         }
     }
 }

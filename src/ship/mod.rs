@@ -29,6 +29,7 @@ mod care;
 mod collect;
 pub mod dead_letter;
 mod error;
+pub mod exactly_once;
 mod health;
 mod judge;
 mod link;

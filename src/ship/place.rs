@@ -291,7 +291,7 @@ impl<S: Sink> Shipper<'_, S> {
         if self.id_lane != Some(self.sources[source].lane) {
             let lane = self.sources[source].stream.lane();
             self.id.clear();
-            let _ = write!(self.id, "{}-", lane.log_id());
+            let _ = write!(self.id, "{}-", lane.identity());
             self.id_prefix_len = self.id.len();
             self.id_lane = Some(self.sources[source].lane);
         }

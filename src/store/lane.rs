@@ -8,7 +8,13 @@
 //! Invariants: a record never carries the number of a topic whose definition is not before it in
 //! the log. Appending a message allocates nothing once its topic is known.
 
-use std::{collections::HashMap, ops::Range, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 
@@ -17,6 +23,7 @@ use super::{
     boots::Boots,
     clock::{self, Appended, Clock},
     dead_letter,
+    intent::{self, IntentFile},
     reader::{DEFINES_TOPIC, Definitions, Entry, LaneReader},
 };
 use crate::{
@@ -43,6 +50,8 @@ pub struct Lane {
     /// Numbers of the topics met so far. It holds what the log's dictionary holds, and that is
     /// bounded: a topic that did not fit there is not kept here either.
     topics: RwLock<HashMap<Box<str>, u32>>,
+    intents: PathBuf,
+    identity: LogId,
 }
 
 impl Lane {
@@ -54,15 +63,20 @@ impl Lane {
         is_configured: bool,
     ) -> Result<Self, Error> {
         dead_letter::leave_room(&mut options.wal);
+        let wal = Wal::open(dir, options.wal).map_err(Error::of_lane(name))?;
+        let intents = dir.with_added_extension("intent");
+        let identity = intent::identity(&intents, wal.log_id())?;
         Ok(Self {
             name: name.into(),
-            wal: Wal::open(dir, options.wal).map_err(Error::of_lane(name))?,
+            wal,
             weight: options.weight,
             order: options.order,
             expires_after: options.expires_after,
             is_configured,
             clock,
             topics: RwLock::default(),
+            intents,
+            identity,
         })
     }
 
@@ -105,6 +119,21 @@ impl Lane {
     #[must_use]
     pub fn log_id(&self) -> LogId {
         self.wal.log_id()
+    }
+
+    /// As whom it ships: its log's id, unless it was a copy and a repair gave it another one.
+    #[must_use]
+    pub const fn identity(&self) -> LogId {
+        self.identity
+    }
+
+    /// Opens the file that keeps what is about to be committed, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if that is not possible, or a newer version wrote it.
+    pub fn intents(&self) -> Result<IntentFile, Error> {
+        IntentFile::open(&self.intents, self.wal.log_id())
     }
 
     /// What was found when it was opened.

@@ -1,7 +1,8 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log, `dead-letters/` and `parked/LANE/TOPIC/PARTITION/`
-//! are others, `boots` is a file about time), its creation, and who may open it how:
+//! Owns the directory's layout (`lanes/NAME/` is one log, `lanes/NAME.intent` what is about to be
+//! committed from it, `dead-letters/` and `parked/LANE/TOPIC/PARTITION/` are other logs, `boots` is a file about
+//! time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
@@ -14,6 +15,7 @@ mod boots;
 mod clock;
 mod dead_letter;
 mod error;
+mod intent;
 mod lane;
 mod options;
 mod parking;
@@ -36,6 +38,7 @@ pub use dead_letter::{
     OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
 };
 pub use error::Error;
+pub use intent::{Intent, IntentFile, Known, Nonce};
 pub use lane::{Lane, LaneView};
 pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{Error, Lane, LaneReader, ParkingLog};
-use crate::wal::{Class, Gap, Marks, SeqNo, Totals, Wal};
+use crate::wal::{Class, Gap, LogId, Marks, SeqNo, Totals, Wal};
 
 /// A log of the store to ship from.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,12 @@ impl<'a> Stream<'a> {
             Some(log) => log.wal(),
             None => &self.lane.wal,
         }
+    }
+
+    /// The identity of the log.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.wal().log_id()
     }
 
     /// Reads what is on disk, from `from` on.

@@ -23,6 +23,7 @@ mod random;
 
 mod bed;
 mod copies;
+mod exactly_once;
 mod faults;
 mod gateway;
 mod holds;

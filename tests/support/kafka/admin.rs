@@ -16,6 +16,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::broker::light_java;
 use super::wire::{self, Operation, Resource};
@@ -23,6 +24,23 @@ use super::{Kafka, START_DEADLINE, wait_for};
 
 /// Operating.
 impl Kafka {
+    /// Sends a record in a transaction and dies: it stays open until the broker ends it.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn leave_transaction_open(&self, topic: &str, id: &str, timeout: Duration) {
+        let producer: BaseProducer = self
+            .client_config()
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string())
+            .create()
+            .unwrap();
+        let limit = Duration::from_secs(20);
+        producer.init_transactions(limit).unwrap();
+        producer.begin_transaction().unwrap();
+        let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0);
+        producer.send(record.key(b"dead").payload(b"dead")).unwrap();
+        producer.flush(limit).unwrap();
+    }
+
     /// Creates a topic and waits until each partition has a leader.
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
         self.create_topic_with(topic, partitions, &[]);

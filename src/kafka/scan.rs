@@ -1,0 +1,116 @@
+//! Reading a part of one partition, of which the outcome of every transaction is known.
+//!
+//! Owns the waiting for the last stable offset. Must not know what the records mean.
+//!
+//! Invariants: a transaction's records count as absent only when the reader's own position is
+//! behind them; an "end of partition" decides nothing, because it may be that of a transaction
+//! which is still open in front of them.
+
+use std::time::Duration;
+
+use super::Error;
+use super::client::Settings;
+use super::consumer::{Consumed, Consumer};
+
+/// How far one look reads at most before it returns to its caller.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Reads from one partition offset to another, both exact.
+#[derive(Debug)]
+pub struct Scan {
+    consumer: Consumer,
+    topic: String,
+    partition: i32,
+    until: i64,
+    is_stable: bool,
+}
+
+/// How far a scan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// Everything up to the end was handed over.
+    Done,
+    /// Call it again.
+    Going,
+    /// A transaction at or behind this partition offset is still open: call it again later.
+    Unstable(i64),
+}
+
+/// The first partition offset that is still there, and the one behind the newest record, whatever
+/// became of its transaction.
+///
+/// # Errors
+///
+/// [`Error::Unreachable`], [`Error::UnknownTopic`] or [`Error::Refused`].
+pub fn bounds(
+    settings: &Settings,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> Result<(i64, i64), Error> {
+    Consumer::of_everything(settings)?.bounds(topic, partition, timeout)
+}
+
+impl Scan {
+    /// Begins to read `from..until`. Both must be within [`bounds`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forbidden`] and [`Error::Configuration`], as [`Settings::check`].
+    pub fn new(
+        settings: &Settings,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        until: i64,
+    ) -> Result<Scan, Error> {
+        let mut consumer = Consumer::new(settings)?;
+        if from < until {
+            consumer.assign_at(topic, partition, from)?;
+        }
+        Ok(Scan {
+            consumer,
+            topic: topic.to_owned(),
+            partition,
+            until,
+            is_stable: from >= until,
+        })
+    }
+
+    /// Reads on for a moment; `each` gets every record whose transaction was committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::poll`] and [`Consumer::end`]. It may be called again after
+    /// [`Error::Unreachable`].
+    pub fn step(
+        &mut self,
+        timeout: Duration,
+        each: &mut dyn FnMut(&Consumed<'_>),
+    ) -> Result<Scanned, Error> {
+        if !self.is_stable {
+            // A consumer that reads what is committed is told the last stable offset as the end.
+            let stable = self.consumer.end(&self.topic, self.partition, timeout)?;
+            if stable < self.until {
+                return Ok(Scanned::Unstable(stable));
+            }
+            self.is_stable = true;
+        }
+        let Some(mut position) = self.consumer.position(&self.topic, self.partition) else {
+            // Nothing was to be read.
+            return Ok(Scanned::Done);
+        };
+        if position < self.until {
+            self.consumer.poll(POLL, each)?;
+            position = self
+                .consumer
+                .position(&self.topic, self.partition)
+                .unwrap_or(position);
+        }
+        Ok(if position < self.until {
+            Scanned::Going
+        } else {
+            Scanned::Done
+        })
+    }
+}

@@ -1,0 +1,374 @@
+//! The loop: connect, resolve, ship transactions, replace the producer, again.
+//!
+//! Owns that order and the picture of it that is shown. Must not know what is in a transaction
+//! (`transact`), how an identity is taken over (`connect`) or a doubt resolved (`resolve`).
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::decide::{self, Last};
+use super::pace::Pace;
+use super::source::{self, Source};
+use super::transact::Turn;
+use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
+use crate::kafka::{Report, Settings, TransactionalProducer};
+use crate::ship::budget::Budget;
+use crate::ship::link::{DrainRate, Link, LinkState, Look, WindowClock, local_minute};
+use crate::ship::topics::Topics;
+use crate::ship::{Counters, Held};
+use crate::store::{IntentFile, Lane, Now, Store, Stream};
+use crate::wal::{LogId, SeqNo};
+
+/// How long to wait for records when all are shipped; bounds how late a stop is seen.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+
+/// Pause while something is waited for; bounds how late a stop is seen.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often progress is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(super) struct Committer<'a> {
+    pub(super) store: &'a Store,
+    pub(super) lane: &'a Lane,
+    pub(super) kafka: &'a Settings,
+    pub(super) options: &'a ExactlyOnceOptions,
+    stop: &'a AtomicBool,
+    progress: &'a mut dyn FnMut(&Progress),
+
+    pub(super) intents: IntentFile,
+    pub(super) transactional_id: String,
+    pub(super) producer: TransactionalProducer,
+    pub(super) cluster_id: String,
+    /// Where the progress records of this lane are.
+    pub(super) progress_partition: i32,
+
+    /// The lane's own log, and its parking logs.
+    pub(super) sources: Vec<Source<'a>>,
+    /// The one that the transaction under way is of.
+    pub(super) current: usize,
+    /// What time it is, by which records are too old.
+    pub(super) now: Now,
+    /// Records of the lane that stand in a parking log, and are not known to be settled.
+    pub(super) moved: HashSet<SeqNo>,
+    /// Records that were appended to a parking log, and are not settled yet: log, number.
+    pub(super) parked: Vec<(usize, SeqNo)>,
+    /// Verdicts on records of a topic, by its number, since anything of it was committed.
+    pub(super) verdicts: HashMap<usize, u32>,
+    /// Bytes that wait in parking logs.
+    pub(super) parked_bytes: u64,
+    pub(super) topics: Topics,
+    pub(super) budget: Budget,
+    pub(super) pace: Pace,
+    pub(super) link: Link,
+    pub(super) rate: DrainRate,
+    window: WindowClock,
+    /// What is going on beside the link, for a person.
+    pub(super) note: Option<String>,
+    pub(super) alarm: Option<String>,
+    /// Another producer took over the transactional id, and whose it is was not looked up since.
+    pub(super) is_fenced: bool,
+    /// How often in a row, without a commit between.
+    pub(super) fences: u32,
+    /// When something was last committed, the link came up, or there was nothing to ship.
+    pub(super) progressed: Instant,
+    pub(super) reports: Vec<Report>,
+
+    pub(super) id: String,
+    pub(super) id_prefix_len: usize,
+    started: Instant,
+    shown: Instant,
+    shown_shipped: u64,
+    pub(super) in_flight: usize,
+    pub(super) counters: Counters,
+    pub(super) transactions: u64,
+    pub(super) aborted: u64,
+}
+
+/// How shipping with one producer ended.
+enum Ended {
+    /// Everything is shipped that can be, or it was told to stop.
+    Done,
+    /// The producer carries no further transaction.
+    Spent(String),
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        lane: &'a Lane,
+        kafka: &'a Settings,
+        options: &'a ExactlyOnceOptions,
+        stop: &'a AtomicBool,
+        progress: &'a mut dyn FnMut(&Progress),
+    ) -> Result<Committer<'a>, Error> {
+        let now = Instant::now();
+        let intents = lane.intents()?;
+        let identity = intents.identity();
+        let prefix = &options.transactional_id_prefix;
+        let transactional_id = format!("{prefix}.{identity}.{}", lane.name());
+        let pace = Pace::new(options.max_records, options.transaction_timeout);
+        let producer = TransactionalProducer::new(kafka, &transactional_id, pace.timeout())?;
+        let id = format!("{identity}-");
+        Ok(Committer {
+            store,
+            lane,
+            kafka,
+            options,
+            stop,
+            progress,
+            intents,
+            transactional_id,
+            producer,
+            cluster_id: String::new(),
+            progress_partition: 0,
+            sources: source::sources(store, lane),
+            current: 0,
+            now: lane.now(),
+            moved: HashSet::new(),
+            parked: Vec::new(),
+            verdicts: HashMap::new(),
+            parked_bytes: 0,
+            topics: Topics::default(),
+            budget: Budget::new(options.ship.max_in_flight_bytes),
+            pace,
+            link: Link::new(options.ship.link.backoff(), now),
+            rate: DrainRate::new(options.ship.drain_rate, now),
+            window: WindowClock::new(),
+            note: None,
+            alarm: None,
+            is_fenced: false,
+            fences: 0,
+            progressed: now,
+            reports: Vec::new(),
+            id_prefix_len: id.len(),
+            id,
+            started: now,
+            shown: now,
+            shown_shipped: 0,
+            in_flight: 0,
+            counters: Counters::default(),
+            transactions: 0,
+            aborted: 0,
+        })
+    }
+
+    /// Ships until done, stopped or failed; then saves the cursors.
+    pub(super) fn run(mut self) -> Result<Committed, Error> {
+        self.meet_parked()?;
+        let ended = self.carry();
+        let saved = self.save_cursors();
+        self.in_flight = 0;
+        self.show(Instant::now());
+        ended?;
+        saved?;
+        Ok(Committed {
+            drained: Drained {
+                shipped: self.counters.shipped,
+                shipped_bytes: self.counters.shipped_bytes,
+                rebuilds: self.counters.rebuilds,
+                is_empty: self.queued() == 0,
+                held: self.held(Instant::now()),
+                counters: self.counters,
+                elapsed: self.started.elapsed(),
+            },
+            transactions: self.transactions,
+            aborted: self.aborted,
+            alarm: self.alarm,
+        })
+    }
+
+    fn save_cursors(&mut self) -> Result<(), Error> {
+        let save = |source: &Source<'_>| source.stream.save_cursor();
+        self.sources.iter().try_for_each(save)?;
+        Ok(())
+    }
+
+    /// Records without an outcome, in the lane and its parking logs.
+    fn queued(&self) -> u64 {
+        let queued = |source: &Source<'_>| source.stream.totals().queued;
+        self.sources.iter().map(queued).sum()
+    }
+
+    fn held(&self, now: Instant) -> Vec<Held> {
+        let held = self.sources.iter().filter_map(|source| source.held(now));
+        held.collect()
+    }
+
+    /// The loop: until it is done, or told to stop.
+    fn carry(&mut self) -> Result<(), Error> {
+        loop {
+            if !self.connect()? || !self.resolve()? {
+                return Ok(());
+            }
+            match self.ship()? {
+                Ended::Done => return Ok(()),
+                Ended::Spent(why) => self.renew(&why)?,
+            }
+        }
+    }
+
+    /// Transactions, one after the other, while this producer is good for them.
+    fn ship(&mut self) -> Result<Ended, Error> {
+        for source in &mut self.sources {
+            source.rewind();
+        }
+        while !self.is_stopped() {
+            if !self.is_in_window() {
+                self.progressed = Instant::now();
+                self.pause("")?;
+                continue;
+            }
+            let mut is_dry = true;
+            let mut place = self.sources.len();
+            // The parking logs hold what is older than what the lane has for their partitions.
+            while place > 0 && !self.is_stopped() {
+                place -= 1;
+                match self.turn(place)? {
+                    Turn::Done => is_dry = false,
+                    Turn::Dry | Turn::Held => {}
+                    Turn::Silent(why) => {
+                        self.link.lost(&why, Instant::now(), random());
+                        if !self.await_link()? {
+                            return Ok(Ended::Done);
+                        }
+                        is_dry = false;
+                    }
+                    Turn::Spent(why) => return Ok(Ended::Spent(why)),
+                }
+                self.show_often();
+            }
+            if is_dry && self.is_done() {
+                return Ok(Ended::Done);
+            }
+            if is_dry {
+                self.progressed = Instant::now();
+                let lane = &self.sources[0];
+                let _ = lane.stream.wait_durable(lane.position(), IDLE_WAIT);
+            }
+        }
+        Ok(Ended::Done)
+    }
+
+    /// A transaction of one log, if it is its turn.
+    fn turn(&mut self, place: usize) -> Result<Turn, Error> {
+        let source = &self.sources[place];
+        if place > 0 && (!source.is_active || !source.is_due(Instant::now())) {
+            return Ok(Turn::Held);
+        }
+        self.current = place;
+        self.now = self.lane.now();
+        let turn = self.transact();
+        // What is left decides whether its partition's records follow it.
+        let source = &mut self.sources[place];
+        source.is_active = source.stream.totals().queued > 0;
+        turn
+    }
+
+    /// Whether all is shipped but what a person has to look at.
+    fn is_done(&self) -> bool {
+        let is_done = |source: &Source<'_>| {
+            let is_held = |why: &source::Hold| why.why.is_definite();
+            source.stream.totals().queued == 0 || source.hold.as_ref().is_some_and(is_held)
+        };
+        self.options.ship.until == Until::Empty && self.sources.iter().all(is_done)
+    }
+
+    /// Whether records may be shipped at this hour of the day.
+    fn is_in_window(&mut self) -> bool {
+        let now = Instant::now();
+        let window = &self.options.ship.drain_window;
+        match self.window.look(window, now, local_minute) {
+            Some(Look::Closed(why)) => self.link.disabled(&why, now),
+            Some(Look::Opened) => {
+                self.link.enabled(now);
+                self.link.answered(now);
+            }
+            None => {}
+        }
+        self.link.state() != LinkState::Disabled
+    }
+
+    /// What the store knows of its last transaction.
+    pub(super) fn last(&self) -> Last {
+        let intent = self.intents.intent();
+        let stream = intent.and_then(|intent| self.stream_of(intent.log));
+        let acked = stream.map_or(SeqNo::ZERO, |stream| stream.marks().acked);
+        decide::last(intent, acked)
+    }
+
+    pub(super) fn stream_of(&self, log: LogId) -> Option<Stream<'a>> {
+        source::stream_of(self.store, self.lane, log)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A moment's wait in which progress is shown; the error of a wait that is too long.
+    pub(super) fn pause(&mut self, why: &str) -> Result<(), Error> {
+        let waited = self.progressed.elapsed();
+        if let Some(timeout) = self.options.ship.timeout
+            && waited >= timeout
+        {
+            return Err(Error::Unreachable {
+                servers: self.kafka.bootstrap_servers.clone(),
+                waited,
+                why: why.to_owned(),
+            });
+        }
+        self.show_often();
+        thread::sleep(PAUSE);
+        Ok(())
+    }
+
+    pub(super) fn show_often(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.shown) >= PROGRESS_INTERVAL {
+            self.show(now);
+        }
+    }
+
+    pub(super) fn show(&mut self, now: Instant) {
+        let millis = now.saturating_duration_since(self.shown).as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
+        let link = self.link.sentence(now);
+        let held = self.held(now);
+        let why = match (&self.note, held.first()) {
+            (Some(note), _) => Some(note.clone()),
+            (None, _) if !self.link.is_up() => Some(format!("the link is {link}")),
+            (None, held) => held.map(ToString::to_string),
+        };
+        let lost = self.sources.iter_mut().flat_map(|s| s.lost.drain(..));
+        let lost = lost.collect();
+        let queued = self.queued();
+        (self.progress)(&Progress {
+            shipped: self.counters.shipped,
+            shipped_bytes: self.counters.shipped_bytes,
+            queued,
+            in_flight: self.in_flight,
+            records_per_second: (self.counters.shipped - self.shown_shipped).saturating_mul(1000)
+                / millis,
+            link_state: self.link.state(),
+            link,
+            link_changes: self.link.changes(),
+            link_tries: self.link.tries(),
+            ladder: self.link.ladder().clone(),
+            why,
+            held,
+            counters: self.counters.clone(),
+            lost,
+        });
+        self.shown = now;
+        self.shown_shipped = self.counters.shipped;
+    }
+}
+
+/// Evenly spread, and different each time: what the standard library seeds its tables with.
+pub(super) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

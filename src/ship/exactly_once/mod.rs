@@ -1,0 +1,224 @@
+//! Exactly once: from a lane of the log into Kafka, a transaction at a time.
+//!
+//! - A transaction carries one contiguous span of one log, the lane's own or one of its parking logs,
+//!   from the oldest unsettled record on. Each record in it is sent in it, or was settled here before.
+//!   Nothing else is open below its end.
+//! - With it goes a progress record; what was about to be committed is durable here (the *intent*)
+//!   after every record of it was acknowledged and before the commit is asked for.
+//! - So a process that ends at any moment leaves at most one transaction in doubt, and one fetch at
+//!   an exact place decides it: the progress record is there, or something behind it is.
+//!
+//! ```text
+//! span of the log --> records + progress record --> all acknowledged --> intent, synced --> commit
+//!        ^                                                                                   |
+//!        +------------------------------ settled <-------------------------------------------+
+//! ```
+//!
+//! Owns the order of these steps. Must not know librdkafka or how the intent is kept. One blocking
+//! loop per lane. What it decides stands in pure files beside it: `decide` (what a found progress
+//! record means), `pace` (how large a transaction may be), `record` (its bytes).
+//!
+//! Invariants: a span is settled only by an acknowledged commit, or by its own nonce read back. A
+//! producer in whose transaction anything went wrong with the transport carries no second one. What
+//! cannot be decided stops the lane; it never guesses.
+
+mod committer;
+mod connect;
+mod decide;
+mod error;
+mod pace;
+mod record;
+mod resolve;
+mod source;
+mod span;
+mod transact;
+mod verdict;
+
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use error::Halt;
+
+use super::{Drained, Error, Profile, Progress, ShipOptions, Until};
+use crate::kafka::Settings;
+use crate::store::{self, Lane, Store};
+use crate::wal::{Class, SeqNo};
+
+/// How to ship exactly once.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExactlyOnceOptions {
+    /// What is the same as without transactions. A stop waits for the transaction under way, not
+    /// for [`ShipOptions::stop_grace`].
+    pub ship: ShipOptions,
+    /// What the transactional id begins with; the identity of the log and the lane follow.
+    pub transactional_id_prefix: String,
+    /// The compacted topic that keeps the progress records. It is created if it is missing.
+    pub progress_topic: String,
+    /// Most records in a transaction.
+    pub max_records: u64,
+    /// Most bytes of keys and values in a transaction; one record may always be in it.
+    pub max_bytes: u64,
+    /// How long a transaction takes records; then it waits for their acknowledgements. 200 ms if
+    /// `None`, 10 s on a link that is metered.
+    pub max_time: Option<Duration>,
+    /// `transaction.timeout.ms`: how long one may last before the cluster aborts it.
+    pub transaction_timeout: Duration,
+}
+
+impl Default for ExactlyOnceOptions {
+    fn default() -> ExactlyOnceOptions {
+        ExactlyOnceOptions {
+            ship: ShipOptions::default(),
+            transactional_id_prefix: "ferrylog".to_owned(),
+            progress_topic: "ferrylog-progress".to_owned(),
+            // A commit costs 18 to 34 ms whatever it holds: then it costs little beside the records.
+            max_records: 50_000,
+            max_bytes: 16 * 1024 * 1024,
+            max_time: None,
+            transaction_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ExactlyOnceOptions {
+    fn max_time(&self) -> Duration {
+        // How long a reader waits at most for what was sent, beside the commit itself; where bytes
+        // cost money, a transaction's own are to be few beside the records'.
+        let by_profile = match self.ship.link.profile {
+            Profile::Metered => Duration::from_secs(10),
+            _ => Duration::from_millis(200),
+        };
+        self.max_time.unwrap_or(by_profile)
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Committed {
+    /// Records committed and the like, as without transactions.
+    pub drained: Drained,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// Transactions aborted, by us or by the cluster.
+    pub aborted: u64,
+    /// What a person should know although shipping went on.
+    pub alarm: Option<String>,
+}
+
+/// Ships a store's lanes to Kafka on this thread, one after the other, each record once for readers of
+/// what is committed.
+///
+/// As [`drain_lane`] for each; with [`Until::Stopped`] give each lane a thread and call that.
+///
+/// # Errors
+///
+/// As [`drain_lane`]; the lanes before are done.
+pub fn drain(
+    store: &Store,
+    kafka: &Settings,
+    options: &ExactlyOnceOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Committed, Error> {
+    let mut all: Option<Committed> = None;
+    for lane in store.lanes() {
+        let done = drain_lane(store, lane, kafka, options, stop, progress)?;
+        all = Some(match all {
+            None => done,
+            Some(before) => before.and(done),
+        });
+    }
+    // Every store has a lane.
+    all.ok_or_else(|| Error::Option {
+        key: "lanes",
+        reason: "there is none".to_owned(),
+    })
+}
+
+/// Ships one lane and its parking logs; otherwise as [`drain`].
+///
+/// Looks up first what became of the last transaction of the run before. `stop` ends it after the
+/// transaction under way. `progress` is called a few times a second.
+///
+/// # Errors
+///
+/// [`Error`] says whose turn it is; [`Error::ExactlyOnce`] what only a person can decide. Nothing is
+/// lost and nothing sent twice: the next run goes on from there.
+pub fn drain_lane(
+    store: &Store,
+    lane: &Lane,
+    kafka: &Settings,
+    options: &ExactlyOnceOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Committed, Error> {
+    options.ship.link.check()?;
+    committer::Committer::new(store, lane, kafka, options, stop, progress)?.run()
+}
+
+/// Decides by hand whether the last transaction was sent; `None` if none is in doubt.
+///
+/// # Errors
+///
+/// [`store::Error`]: nothing is decided, or it is and not durable yet; call it again.
+pub fn decide_by_hand(
+    store: &Store,
+    lane: &Lane,
+    is_sent: bool,
+) -> Result<Option<Range<SeqNo>>, store::Error> {
+    let mut intents = lane.intents()?;
+    let Some(intent) = intents.intent().cloned() else {
+        return Ok(None);
+    };
+    let Some(stream) = source::stream_of(store, lane, intent.log) else {
+        return Ok(None);
+    };
+    let acked = stream.marks().acked;
+    if intent.is_aborted || acked >= intent.span.end {
+        return Ok(None);
+    }
+    // All before the span is confirmed by the intent itself.
+    let end = if is_sent {
+        intent.span.end
+    } else {
+        intent.span.start.max(acked)
+    };
+    stream.settle(acked..end, Class::Shipped);
+    stream.save_cursor()?;
+    if !is_sent {
+        intents.note_aborted()?;
+    }
+    Ok(Some(intent.span))
+}
+
+impl Committed {
+    /// Both together.
+    fn and(self, other: Committed) -> Committed {
+        let (mut held, mut counters) = (self.drained.held, self.drained.counters);
+        held.extend(other.drained.held);
+        counters.shipped += other.drained.counters.shipped;
+        counters.shipped_bytes += other.drained.counters.shipped_bytes;
+        counters.dead_lettered += other.drained.counters.dead_lettered;
+        counters.expired += other.drained.counters.expired;
+        counters.parked += other.drained.counters.parked;
+        counters.refused += other.drained.counters.refused;
+        counters.rebuilds += other.drained.counters.rebuilds;
+        Committed {
+            drained: Drained {
+                shipped: counters.shipped,
+                shipped_bytes: counters.shipped_bytes,
+                rebuilds: counters.rebuilds,
+                is_empty: self.drained.is_empty && other.drained.is_empty,
+                held,
+                counters,
+                elapsed: self.drained.elapsed + other.drained.elapsed,
+            },
+            transactions: self.transactions + other.transactions,
+            aborted: self.aborted + other.aborted,
+            alarm: self.alarm.or(other.alarm),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The logs of a lane that transactions are made of: its own, and its parking logs.
+//!
+//! Owns the reader of each, the search for a refused record in it, and whether it is held. Must not
+//! know transactions. Invariant: the records of one log are read in the order of their numbers, and a
+//! log that is held is read one record at a time, when a trial is due.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use crate::ship::bisect::Bisect;
+use crate::ship::health::HoldReason;
+use crate::ship::{Held, RetryPolicy};
+use crate::store::{self, Entry, Lane, LaneReader, Store, Stream};
+use crate::wal::{self, Gap, LogId, SeqNo};
+
+/// One log to ship from.
+pub(super) struct Source<'a> {
+    pub(super) stream: Stream<'a>,
+    reader: LaneReader<'a>,
+    /// Below this, a record may be settled already.
+    pub(super) settled_below: SeqNo,
+    /// Read, and not handed over.
+    pub(super) pending: Option<Entry>,
+    /// The search for a refused record, a transaction a piece.
+    pub(super) bisect: Option<Bisect>,
+    pub(super) hold: Option<Hold>,
+    /// Whether it has anything to ship, as far as is known.
+    pub(super) is_active: bool,
+    /// What was given up and not told yet.
+    pub(super) lost: Vec<Gap>,
+}
+
+/// Why a log is not shipped from.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) why: HoldReason,
+    since: Instant,
+    next_try: Instant,
+    failures: u32,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(stream: Stream<'a>) -> Source<'a> {
+        let marks = stream.marks();
+        Source {
+            stream,
+            reader: stream.reader(marks.acked),
+            settled_below: marks.next,
+            pending: None,
+            bisect: None,
+            hold: None,
+            is_active: stream.totals().queued > 0,
+            lost: Vec::new(),
+        }
+    }
+
+    /// Reads on from the oldest unsettled record.
+    pub(super) fn rewind(&mut self) {
+        self.settled_below = self.settled_below.max(self.reader.position());
+        self.pending = None;
+        self.reader = self.stream.reader(self.stream.marks().acked);
+    }
+
+    /// The first number behind all that was handed over.
+    pub(super) fn position(&self) -> SeqNo {
+        let pending = self.pending.as_ref();
+        pending.map_or(self.reader.position(), |entry| entry.seq)
+    }
+
+    /// The next record on disk. What cannot be read is given up; what was dropped for space meanwhile
+    /// is passed.
+    pub(super) fn read(&mut self) -> Result<Option<Entry>, store::Error> {
+        let mut read_anew = false;
+        loop {
+            match self.reader.next() {
+                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
+                    match self.stream.give_up(&mut self.reader)? {
+                        Some(gap) => self.lost.push(gap),
+                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
+                        None => read_anew = true,
+                    }
+                }
+                Err(store::Error::Log(wal::Error::Released { first })) => {
+                    self.reader = self.stream.reader(first);
+                }
+                entry => return entry,
+            }
+        }
+    }
+
+    /// Holds it, or goes on holding it; `random` is evenly spread over all of `u64`.
+    pub(super) fn hold(&mut self, why: HoldReason, retry: &RetryPolicy, now: Instant, random: u64) {
+        let (since, failures) = match &self.hold {
+            Some(hold) => (hold.since, hold.failures.saturating_add(1)),
+            None => (now, 1),
+        };
+        self.hold = Some(Hold {
+            why,
+            since,
+            next_try: now + retry.wait(failures, random).max(Duration::from_millis(1)),
+            failures,
+        });
+    }
+
+    /// Whether records of it may be tried.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.hold.as_ref().is_none_or(|hold| now >= hold.next_try)
+    }
+
+    /// Why it is held, for a person.
+    pub(super) fn held(&self, now: Instant) -> Option<Held> {
+        let (hold, parked) = (self.hold.as_ref()?, self.stream.parked()?);
+        Some(Held {
+            topic: Arc::clone(parked.topic()),
+            partition: parked.partition(),
+            why: hold.why.clone(),
+            lasted: now.saturating_duration_since(hold.since),
+        })
+    }
+}
+
+/// The logs of a lane: its own first.
+pub(super) fn sources<'a>(store: &'a Store, lane: &'a Lane) -> Vec<Source<'a>> {
+    let parked = store.parking_logs().filter(|log| log.lane() == lane.name());
+    let parked = parked.map(|log| Source::new(Stream::of_parking(lane, log)));
+    let own = Source::new(Stream::of_lane(lane));
+    std::iter::once(own).chain(parked).collect()
+}
+
+/// A log of a lane by its identity.
+pub(super) fn stream_of<'a>(store: &'a Store, lane: &'a Lane, log: LogId) -> Option<Stream<'a>> {
+    let own = Stream::of_lane(lane);
+    let parked = store.parking_logs().filter(|log| log.lane() == lane.name());
+    let parked = parked.map(|log| Stream::of_parking(lane, log));
+    std::iter::once(own)
+        .chain(parked)
+        .find(|stream| stream.log_id() == log)
+}
+
+/// A record that can neither go nor be parked stops its lane.
+pub(super) fn stuck(topic: &Arc<str>, partition: Option<u32>, why: HoldReason) -> Error {
+    Error::Held {
+        held: vec![Held {
+            topic: Arc::clone(topic),
+            partition,
+            why,
+            lasted: Duration::ZERO,
+        }],
+    }
+}

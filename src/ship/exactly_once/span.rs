@@ -1,0 +1,403 @@
+//! The records of a span: each is handed to its partition, or moved to a parking log, or stops it.
+//!
+//! Owns what is between a log and librdkafka. Must not know transactions. Invariants: records are handed
+//! over in the order of their numbers, and none is passed that is not settled; of a partition that
+//! has a parking log with anything in it, nothing else is handed over, so that the order holds.
+
+use std::fmt::Write as _;
+use std::mem;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::committer::{Committer, random};
+use super::source::{Source, stuck};
+use super::transact::{Carried, Transaction};
+use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
+use crate::message::Message;
+use crate::ship::health::HoldReason;
+use crate::ship::topics::Topic;
+use crate::ship::{ID_HEADER, budget, partition};
+use crate::store::{Entry, Stream};
+use crate::wal::Class;
+
+/// How long the cluster may take to tell about a topic; bounds how late a stop is seen.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Records that are parked before that is made durable, at most.
+const PARKED_MAX: usize = 10_000;
+
+/// The name under which records are held that are no messages.
+const UNDECODABLE: &str = "(undecodable)";
+
+/// Where a record goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    partition: u32,
+    /// The index of the topic-partition.
+    index: usize,
+}
+
+/// What is next in a log.
+pub(super) enum Next {
+    /// The pending record goes there.
+    Ready(Place),
+    /// Everything on disk was passed.
+    Dry,
+    /// The cluster does not answer.
+    Silent(String),
+    /// A parking log whose records cannot go: it is held.
+    Held,
+    /// A record of the lane that can neither go nor be parked.
+    Stuck(Error),
+}
+
+/// Where a record may go.
+enum Placed {
+    At(Place),
+    Silent(String),
+    /// Its partition, or no partition, takes it.
+    Nowhere(Option<u32>, HoldReason),
+    /// It follows those of its partition that are parked.
+    Behind(usize),
+}
+
+impl<'a> Committer<'a> {
+    /// Moves on to the next record that can be handed over; `passed` counts those that were settled
+    /// on the way, or before.
+    pub(super) fn next(&mut self, passed: &mut u64) -> Result<Next, Error> {
+        loop {
+            let source = &mut self.sources[self.current];
+            let entry = match source.pending.take() {
+                Some(entry) => entry,
+                None => match source.read()? {
+                    Some(entry) => entry,
+                    None => return Ok(Next::Dry),
+                },
+            };
+            if self.is_over(&entry)? {
+                *passed += 1;
+                continue;
+            }
+            let placed = match &entry.message {
+                Ok(message) => self.place(&entry, message),
+                Err(undecodable) => {
+                    if let Err(why) = self.undecodable(&entry, undecodable)? {
+                        let why = HoldReason::NoDeadLetters(why);
+                        self.sources[self.current].pending = Some(entry);
+                        return Ok(Next::Stuck(stuck(&UNDECODABLE.into(), None, why)));
+                    }
+                    *passed += 1;
+                    continue;
+                }
+            };
+            let parked = match placed {
+                Placed::At(place) => {
+                    self.sources[self.current].pending = Some(entry);
+                    return Ok(Next::Ready(place));
+                }
+                Placed::Silent(why) => {
+                    self.sources[self.current].pending = Some(entry);
+                    return Ok(Next::Silent(why));
+                }
+                Placed::Nowhere(_, why) if self.current > 0 => {
+                    self.sources[self.current].pending = Some(entry);
+                    self.hold(self.current, why);
+                    return Ok(Next::Held);
+                }
+                Placed::Nowhere(partition, why) => self.park_held(&entry, partition, why)?,
+                Placed::Behind(log) => self.park(log, &entry)?,
+            };
+            if let Err(error) = parked {
+                self.sources[self.current].pending = Some(entry);
+                return Ok(Next::Stuck(error));
+            }
+            *passed += 1;
+        }
+    }
+
+    /// Whether a record has its outcome without being sent: it had it before, or has it by this.
+    fn is_over(&mut self, entry: &Entry) -> Result<bool, Error> {
+        let source = &self.sources[self.current];
+        let (stream, own) = (source.stream, entry.seq..entry.seq + 1);
+        if entry.seq < source.settled_below {
+            if stream.is_settled(entry.seq) {
+                return Ok(true);
+            }
+            if self.has_letter(entry)? {
+                self.dead_lettered(entry)?;
+                return Ok(true);
+            }
+        }
+        if self.current == 0 && self.moved.remove(&entry.seq) {
+            stream.settle(own, Class::Moved);
+            return Ok(true);
+        }
+        let is_expired = self.lane.is_expired(entry, &self.now);
+        if is_expired {
+            stream.settle(own, Class::Expired);
+            self.counters.expired += 1;
+        }
+        Ok(is_expired)
+    }
+
+    fn place(&mut self, entry: &Entry, message: &Message) -> Placed {
+        let known = self.topics.get(&message.topic);
+        // A parking log is tried because the cluster may know better by now.
+        let is_asked = match known {
+            None => true,
+            Some(topic) => self.current > 0 && partition_of(entry, message, topic).is_none(),
+        };
+        if is_asked && let Err(why) = self.ask(&message.topic) {
+            return Placed::Silent(why);
+        }
+        let Some(topic) = self.topics.get(&message.topic) else {
+            return Placed::Silent(String::new());
+        };
+        let partition = partition_of(entry, message, topic);
+        if self.current == 0
+            && let Some(log) = self.captured(&message.topic, partition)
+        {
+            return Placed::Behind(log);
+        }
+        match partition {
+            Some(partition) => Placed::At(Place {
+                partition,
+                index: topic.index(partition),
+            }),
+            None => {
+                let why = match message.partition {
+                    Some(named) if topic.count > 0 => HoldReason::NoPartition {
+                        named,
+                        count: topic.count,
+                    },
+                    _ => HoldReason::UnknownTopic,
+                };
+                Placed::Nowhere(None, why)
+            }
+        }
+    }
+
+    /// Asks the cluster for the partitions of a topic; the error is silence.
+    fn ask(&mut self, topic: &Arc<str>) -> Result<(), String> {
+        let asked = self.producer.producer().partitions(topic, METADATA_TIMEOUT);
+        match asked {
+            Ok(count) => _ = self.topics.insert(topic, count),
+            Err(kafka::Error::Unreachable { name, .. }) => {
+                return Err(format!("no answer about topic `{topic}`: {name}"));
+            }
+            // Missing or forbidden: it takes nothing.
+            Err(_) => _ = self.topics.insert(topic, 0),
+        }
+        Ok(())
+    }
+
+    /// The parking log that the records of a partition go to.
+    fn captured(&self, topic: &Arc<str>, partition: Option<u32>) -> Option<usize> {
+        let captures = |source: &Source<'_>| {
+            let Some(log) = source.stream.parked() else {
+                return false;
+            };
+            let is_its = log.partition().is_none() || log.partition() == partition;
+            (source.is_active || source.hold.is_some()) && is_its && log.topic() == topic
+        };
+        self.sources.iter().position(captures)
+    }
+
+    /// Holds a log's partition.
+    pub(super) fn hold(&mut self, source: usize, why: HoldReason) {
+        let retry = &self.options.ship.retry;
+        self.sources[source].hold(why, retry, Instant::now(), random());
+    }
+
+    /// Parks the first record of a partition that takes nothing.
+    fn park_held(
+        &mut self,
+        entry: &Entry,
+        partition: Option<u32>,
+        why: HoldReason,
+    ) -> Result<Result<(), Error>, Error> {
+        let Ok(message) = &entry.message else {
+            return Ok(Ok(()));
+        };
+        let Some(log) = self.parking_source(&message.topic, partition)? else {
+            return Ok(Err(stuck(&message.topic, partition, why)));
+        };
+        self.hold(log, why);
+        self.park(log, entry)
+    }
+
+    /// The place of a parking log among the sources; `None`: there is no room for one more.
+    pub(super) fn parking_source(
+        &mut self,
+        topic: &Arc<str>,
+        partition: Option<u32>,
+    ) -> Result<Option<usize>, Error> {
+        let Some(log) = self.store.parking_log(self.lane, topic, partition)? else {
+            return Ok(None);
+        };
+        let is_it = |s: &Source<'a>| s.stream.parked().is_some_and(|p| std::ptr::eq(p, log));
+        if let Some(place) = self.sources.iter().position(is_it) {
+            return Ok(Some(place));
+        }
+        let stream = Stream::of_parking(self.lane, log);
+        self.sources.push(Source::new(stream));
+        Ok(Some(self.sources.len() - 1))
+    }
+
+    /// Appends a record to a parking log. It is settled once that is durable.
+    fn park(&mut self, log: usize, entry: &Entry) -> Result<Result<(), Error>, Error> {
+        let Some(parking) = self.sources[log].stream.parked() else {
+            return Ok(Ok(()));
+        };
+        if self.parked_bytes >= self.options.ship.parked_quota {
+            let held = self.sources[log].hold.as_ref().map(|hold| hold.why.clone());
+            let why = held.unwrap_or(HoldReason::Silent);
+            return Ok(Err(stuck(parking.topic(), parking.partition(), why)));
+        }
+        if let Err(error) = parking.append(entry.origin, entry.time_micros, &entry.raw) {
+            return Ok(Err(error.into()));
+        }
+        self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+        self.sources[log].is_active = true;
+        self.parked.push((log, entry.seq));
+        if self.parked.len() >= PARKED_MAX {
+            self.settle_parked()?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Makes durable what was parked, and settles it in the lane.
+    pub(super) fn settle_parked(&mut self) -> Result<(), Error> {
+        if self.parked.is_empty() {
+            return Ok(());
+        }
+        let parked = mem::take(&mut self.parked);
+        let mut logs: Vec<usize> = parked.iter().map(|(log, _)| *log).collect();
+        logs.sort_unstable();
+        logs.dedup();
+        for log in logs {
+            if let Some(log) = self.sources[log].stream.parked() {
+                log.sync()?;
+            }
+        }
+        let lane = &self.sources[0].stream;
+        for (_, seq) in &parked {
+            lane.settle(*seq..*seq + 1, Class::Moved);
+        }
+        self.counters.parked += u64::try_from(parked.len()).unwrap_or(0);
+        // What is shipped from a parking log is never read from its lane again.
+        lane.save_cursor()?;
+        Ok(())
+    }
+
+    /// Hands the pending record to librdkafka; false if it has to wait.
+    pub(super) fn send(&mut self, place: Place, open: &mut Transaction) -> bool {
+        let now = Instant::now();
+        let source = &mut self.sources[self.current];
+        let Some(entry) = source.pending.take() else {
+            return false;
+        };
+        let Ok(message) = &entry.message else {
+            return false;
+        };
+        self.id.truncate(self.id_prefix_len);
+        // Writing to a string cannot fail.
+        let _ = write!(self.id, "{}", entry.origin);
+        let own = [(ID_HEADER, Some(self.id.as_bytes()))];
+        let own = &own[..usize::from(self.options.ship.id_header)];
+        let joined: Vec<_>;
+        let headers = if message.headers().next().is_none() {
+            own
+        } else {
+            let given = message.headers().map(|h| (h.name, h.value));
+            joined = given.chain(own.iter().copied()).collect();
+            &joined[..]
+        };
+        let (key, value) = (message.key.as_deref(), message.value.as_deref());
+        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let cost = budget::cost(len, headers);
+        if !self.budget.has_room(place.index, cost) || !self.rate.has_room(now) {
+            source.pending = Some(entry);
+            return false;
+        }
+        let sent = self.producer.producer().send(&Outgoing {
+            topic: &message.topic,
+            partition: i32::try_from(place.partition).unwrap_or(i32::MAX),
+            key,
+            value,
+            headers,
+            timestamp_millis: message.timestamp_millis,
+            token: u64::try_from(open.carried.len()).unwrap_or(u64::MAX),
+            is_careful: false,
+        });
+        let carried = Carried {
+            seq: entry.seq,
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
+            partition: u32::try_from(place.index).unwrap_or(u32::MAX),
+        };
+        match sent {
+            Ok(()) => {
+                self.budget.take(place.index, u64::from(carried.cost), now);
+                let len = u64::try_from(len).unwrap_or(u64::MAX);
+                self.rate.take(len);
+                open.bytes += len;
+                open.carried.push(carried);
+                true
+            }
+            Err(SendError::QueueFull) => {
+                source.pending = Some(entry);
+                false
+            }
+            Err(SendError::Failed(failure)) => {
+                // The newest of the transaction, which is to be aborted.
+                open.carried.push(Carried { cost: 0, ..carried });
+                open.failed(failure);
+                false
+            }
+        }
+    }
+
+    /// Meets what an earlier run parked and did not settle in the lane.
+    pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
+        let low = self.lane.marks().acked;
+        for source in &self.sources[1..] {
+            let marks = source.stream.marks();
+            let mut reader = source.stream.reader(marks.first);
+            while let Some(entry) = reader.next()? {
+                if entry.origin >= low {
+                    self.moved.insert(entry.origin);
+                }
+                if entry.seq >= marks.acked {
+                    self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The partition a record names, else the one its key or number chooses; `None`: the topic does not
+/// have it.
+fn partition_of(entry: &Entry, message: &Message, topic: Topic) -> Option<u32> {
+    let count = NonZeroU32::new(topic.count)?;
+    match message.partition {
+        None => Some(partition::choose(
+            entry.origin,
+            message.key.as_deref(),
+            count,
+        )),
+        Some(named) => u32::try_from(named).ok().filter(|&n| n < count.get()),
+    }
+}
+
+/// What librdkafka said, where it names no code.
+pub(super) fn failure(why: &str) -> Failure {
+    Failure {
+        class: ErrorClass::Fatal,
+        persistence: Persistence::Possibly,
+        code: 0,
+        name: why.to_owned(),
+    }
+}

@@ -1,0 +1,475 @@
+//! One transaction: take records, wait for them, make the intent durable, commit, settle.
+//!
+//! Owns this order, in which every step has its reason. Invariants: the intent is durable before the
+//! commit is asked for, and after every record of the transaction was acknowledged; a span is settled
+//! only after its commit was acknowledged; what went wrong once inside a transaction spends the
+//! producer, and what is in doubt is looked up before anything else is sent.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::committer::Committer;
+use super::decide::Last;
+use super::error::Halt;
+use super::record::ProgressRecord;
+use super::span::{self, Next};
+use super::{Error, Until};
+use crate::kafka::{
+    ErrorClass, Failure, Outcome, Outgoing, SendError, TransactionClass, TransactionError,
+};
+use crate::ship::bisect::{Bisect, Refusal};
+use crate::store::{Intent, Nonce};
+use crate::wal::{Class, SeqNo};
+
+/// Records handed over between two polls: reports are taken while librdkafka still has work.
+const RECORDS_PER_TURN: usize = 2048;
+
+/// How long a poll waits when there is nothing to hand over; doubled while nothing is reported.
+const POLL_WAIT: Duration = Duration::from_millis(1);
+const QUIET_POLLS: u32 = 16;
+const QUIET_DOUBLINGS_MAX: u32 = 4;
+
+/// How long an abort may take before the producer is replaced instead.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shortest time that is left for a commit.
+const COMMIT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
+/// The token of the progress record.
+const PROGRESS: u64 = u64::MAX;
+
+/// How a turn ended.
+pub(super) enum Turn {
+    /// Go on.
+    Done,
+    /// Everything on disk was shipped.
+    Dry,
+    /// Nothing of this log may be shipped now.
+    Held,
+    /// The cluster does not answer.
+    Silent(String),
+    /// The producer is to be replaced.
+    Spent(String),
+}
+
+/// A record in the transaction under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried {
+    pub(super) seq: SeqNo,
+    /// What it takes of the budget; nothing once it is acknowledged.
+    pub(super) cost: u32,
+    /// Index of its topic-partition.
+    pub(super) partition: u32,
+}
+
+/// The transaction under way.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    begin: SeqNo,
+    started: Instant,
+    /// After it the cluster may have aborted it.
+    deadline: Instant,
+    /// In the order in which they were handed over; their tokens are their places.
+    pub(super) carried: Vec<Carried>,
+    pub(super) bytes: u64,
+    /// Records of its span that were settled before they were read.
+    pub(super) passed: u64,
+    /// Where the progress record went, once that is known.
+    progress: Option<Option<i64>>,
+    pub(super) failure: Option<Failure>,
+    /// What went wrong with the transport.
+    taint: Option<String>,
+    quiet_polls: u32,
+}
+
+impl Committer<'_> {
+    /// Ships one transaction of the current log, if there is anything to ship.
+    pub(super) fn transact(&mut self) -> Result<Turn, Error> {
+        let begin = self.sources[self.current].stream.marks().acked;
+        let mut passed = 0;
+        let next = self.next(&mut passed)?;
+        if !matches!(next, Next::Ready(_)) {
+            self.settle_parked()?;
+        }
+        match next {
+            Next::Ready(_) => {}
+            Next::Dry if passed > 0 => return Ok(Turn::Done),
+            Next::Dry => return Ok(Turn::Dry),
+            Next::Silent(why) => return Ok(Turn::Silent(why)),
+            Next::Held => return Ok(Turn::Held),
+            Next::Stuck(error) => return Err(error),
+        }
+        if !self.rate.has_room(Instant::now()) {
+            self.progressed = Instant::now();
+            self.pause("")?;
+            return Ok(Turn::Done);
+        }
+        // What went wrong before is over: no transaction was open.
+        self.producer.producer().trouble();
+        if let Err(error) = self.producer.begin() {
+            return Ok(self.spent(&error));
+        }
+        let started = Instant::now();
+        let mut open = Transaction {
+            begin,
+            started,
+            deadline: started + self.pace.timeout(),
+            carried: Vec::new(),
+            bytes: 0,
+            passed,
+            progress: None,
+            failure: None,
+            taint: None,
+            quiet_polls: 0,
+        };
+        let filled = self.fill(&mut open);
+        self.in_flight = 0;
+        match filled {
+            Ok(Some(intent)) => Ok(self.commit(open, intent)),
+            Ok(None) => self.undo(open),
+            Err(error) => {
+                self.let_go(&mut open);
+                // Else readers would wait for its timeout.
+                let _ = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything before the commit; `None` if the transaction cannot be committed.
+    fn fill(&mut self, open: &mut Transaction) -> Result<Option<Intent>, Error> {
+        self.take(open)?;
+        // What was settled here must not be forgotten once a mark covers it.
+        self.settle_parked()?;
+        let nonce = self.intents.draw()?;
+        let end = self.sources[self.current].position();
+        let previous = self.committed_nonce();
+        let record = ProgressRecord {
+            nonce,
+            previous,
+            mark: if self.current == 0 {
+                end
+            } else {
+                self.lane.marks().acked
+            },
+        };
+        if open.failure.is_none() {
+            self.send_progress(open, &record);
+        }
+        self.wait_for_reports(open);
+        let is_delivered = open.failure.is_none() && self.producer.producer().in_flight() == 0;
+        let Some(partition_offset) = open.progress.filter(|_| is_delivered) else {
+            return Ok(None);
+        };
+        let stream = self.sources[self.current].stream;
+        if open.passed > 0 {
+            stream.save_cursor()?;
+        }
+        // An intent confirms the one before it in its own log only.
+        if let Some(last) = self.intents.intent()
+            && last.log != stream.log_id()
+            && let Some(other) = self.stream_of(last.log)
+        {
+            other.save_cursor()?;
+        }
+        let intent = Intent {
+            nonce,
+            previous,
+            log: stream.log_id(),
+            span: open.begin..end,
+            cluster_id: self.cluster_id.clone(),
+            topic: self.options.progress_topic.clone(),
+            partition: self.progress_partition,
+            partition_offset,
+            previous_partition_offset: self.progress_offset(),
+            is_aborted: false,
+        };
+        self.intents.write(intent.clone())?;
+        Ok(Some(intent))
+    }
+
+    /// Hands records over until the transaction is full, its time is over, or nothing is left.
+    fn take(&mut self, open: &mut Transaction) -> Result<(), Error> {
+        let source = &self.sources[self.current];
+        let piece = match (&source.bisect, &source.hold) {
+            // A trial.
+            (_, Some(_)) => 1,
+            (Some(bisect), None) => bisect.piece(),
+            (None, None) => usize::MAX,
+        };
+        let records = usize::try_from(self.pace.records()).unwrap_or(usize::MAX);
+        let records = records.min(piece);
+        let until = open.started + self.options.max_time();
+        loop {
+            let mut is_held = false;
+            for _ in 0..RECORDS_PER_TURN {
+                if open.carried.len() >= records || open.bytes >= self.options.max_bytes {
+                    return Ok(());
+                }
+                match self.next(&mut open.passed)? {
+                    Next::Ready(place) if self.send(place, open) => {}
+                    Next::Dry if self.options.ship.until == Until::Empty => return Ok(()),
+                    Next::Ready(_) | Next::Dry => {
+                        is_held = true;
+                        break;
+                    }
+                    // It is told when it is met as the first of a transaction.
+                    Next::Silent(_) | Next::Held | Next::Stuck(_) => return Ok(()),
+                }
+            }
+            self.collect(open, if is_held { POLL_WAIT } else { Duration::ZERO });
+            let is_over = Instant::now() >= until || self.is_stopped();
+            if is_over || open.failure.is_some() || open.taint.is_some() {
+                return Ok(());
+            }
+            self.show_often();
+        }
+    }
+
+    /// The nonce of the last committed transaction.
+    fn committed_nonce(&self) -> Nonce {
+        let intent = self.intents.intent();
+        intent.map_or(Nonce::NONE, |intent| match self.last() {
+            Last::Committed => intent.nonce,
+            Last::Never | Last::Aborted | Last::Open => intent.previous,
+        })
+    }
+
+    /// Where its progress record is.
+    fn progress_offset(&self) -> Option<i64> {
+        let intent = self.intents.intent()?;
+        if intent.cluster_id != self.cluster_id {
+            return None;
+        }
+        match self.last() {
+            Last::Committed => intent.partition_offset.or(intent.previous_partition_offset),
+            Last::Never | Last::Aborted | Last::Open => intent.previous_partition_offset,
+        }
+    }
+
+    fn send_progress(&mut self, open: &mut Transaction, record: &ProgressRecord) {
+        let key = self.progress_key();
+        let value = record.encode();
+        let outgoing = Outgoing {
+            topic: &self.options.progress_topic,
+            partition: self.progress_partition,
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            headers: &[],
+            // Zero is the time of sending.
+            timestamp_millis: 0,
+            token: PROGRESS,
+            is_careful: false,
+        };
+        match self.producer.producer().send(&outgoing) {
+            Ok(()) => {}
+            // The queue is not bounded: it cannot be full.
+            Err(SendError::QueueFull) => open.fail("the queue is full"),
+            Err(SendError::Failed(failure)) => open.failure = Some(failure),
+        }
+    }
+
+    /// Waits until everything is reported, something failed, or the time is over.
+    fn wait_for_reports(&mut self, open: &mut Transaction) {
+        self.producer.hurry();
+        while self.producer.producer().in_flight() > 0 && open.failure.is_none() {
+            let doublings = (open.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX);
+            self.collect(open, POLL_WAIT * (1 << doublings));
+            if Instant::now() >= open.deadline {
+                return;
+            }
+            self.show_often();
+        }
+    }
+
+    /// Polls, and notes what became of the records.
+    pub(super) fn collect(&mut self, open: &mut Transaction, wait: Duration) {
+        let mut reports = mem::take(&mut self.reports);
+        self.producer.producer().poll(wait, &mut reports);
+        let now = Instant::now();
+        let is_quiet = reports.is_empty();
+        open.quiet_polls = if is_quiet { open.quiet_polls + 1 } else { 0 };
+        for report in reports.drain(..) {
+            let partition_offset = match report.outcome {
+                Outcome::Delivered {
+                    partition_offset, ..
+                } => partition_offset,
+                // The cluster has it already, and does not say where.
+                Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => -1,
+                Outcome::Failed(failure) => {
+                    open.failed(failure);
+                    continue;
+                }
+            };
+            if report.token == PROGRESS {
+                open.progress = Some(Some(partition_offset).filter(|place| *place >= 0));
+                continue;
+            }
+            let index = usize::try_from(report.token).unwrap_or(usize::MAX);
+            if let Some(carried) = open.carried.get_mut(index) {
+                let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+                let cost = mem::take(&mut carried.cost);
+                self.budget.acknowledge(partition, u64::from(cost));
+            }
+        }
+        self.reports = reports;
+        self.in_flight = self.producer.producer().in_flight();
+        if !is_quiet {
+            self.budget.measure(now);
+        }
+        if let Some(trouble) = self.producer.producer().trouble() {
+            if trouble.class == ErrorClass::Fatal {
+                open.fail(&trouble.reason);
+            }
+            open.taint.get_or_insert(trouble.reason);
+        }
+    }
+
+    /// The commit, and what follows from it.
+    fn commit(&mut self, open: Transaction, intent: Intent) -> Turn {
+        let left = open.deadline.saturating_duration_since(Instant::now());
+        if let Err(error) = self.producer.commit(left.max(COMMIT_TIMEOUT_MIN)) {
+            if self.producer.is_fenced() {
+                self.fenced();
+            }
+            return Turn::Spent(error.to_string());
+        }
+        let now = Instant::now();
+        let source = &mut self.sources[self.current];
+        source.stream.settle(intent.span, Class::Shipped);
+        source.hold = None;
+        if let (Some(bisect), Some(newest)) = (&mut source.bisect, open.carried.last()) {
+            bisect.taken(open.carried.len());
+            if bisect.is_over(newest.seq) {
+                source.bisect = None;
+            }
+        }
+        let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
+        self.taken(&open.carried);
+        self.counters.shipped += records;
+        self.counters.shipped_bytes += open.bytes;
+        self.transactions += 1;
+        self.pace.committed(records);
+        self.fences = 0;
+        self.note = None;
+        self.progressed = now;
+        self.link.acknowledged(now);
+        // D8: a request of it may still be under way somewhere, and would join the next one.
+        match open.taint {
+            Some(why) => Turn::Spent(why),
+            None => Turn::Done,
+        }
+    }
+
+    /// Takes back a transaction that cannot be committed, and draws the conclusions.
+    fn undo(&mut self, mut open: Transaction) -> Result<Turn, Error> {
+        self.aborted += 1;
+        let Some(failure) = open.failure.take() else {
+            return Ok(self.late(open));
+        };
+        // librdkafka gives back at once what it still has.
+        let until = Instant::now() + ABORT_TIMEOUT;
+        while self.producer.producer().in_flight() > 0 && Instant::now() < until {
+            self.collect(&mut open, POLL_WAIT);
+        }
+        let failed = self.producer.failed();
+        let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
+        self.reports.clear();
+        self.let_go(&mut open);
+        let error = failed.unwrap_or(TransactionError {
+            step: "send in a transaction",
+            // librdkafka itself did not take the record, and the transaction knows nothing of it.
+            class: match failure.class {
+                ErrorClass::Fatal => TransactionClass::Fatal,
+                _ => TransactionClass::Abortable,
+            },
+            failure,
+        });
+        if error.class != TransactionClass::Abortable {
+            return Ok(self.spent(&error));
+        }
+        match error.failure.class {
+            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held => {
+                self.refused(&open.carried, error)?;
+            }
+            ErrorClass::Blocked => return Err(Error::ExactlyOnce(Halt::Transactions(error))),
+            ErrorClass::Accepted
+            | ErrorClass::Network
+            | ErrorClass::Transient
+            | ErrorClass::Fatal => {}
+        }
+        self.sources[self.current].rewind();
+        Ok(match (aborted, open.taint) {
+            (Err(error), _) => self.spent(&error),
+            (Ok(()), Some(taint)) => Turn::Spent(taint),
+            (Ok(()), None) => Turn::Done,
+        })
+    }
+
+    /// What was not acknowledged takes nothing of the budget any more.
+    fn let_go(&mut self, open: &mut Transaction) {
+        for carried in open.carried.iter_mut().filter(|c| c.cost > 0) {
+            let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            let cost = mem::take(&mut carried.cost);
+            self.budget.give_back(partition, u64::from(cost));
+        }
+        self.in_flight = 0;
+    }
+
+    /// What was sent did not arrive in the time of a transaction: the next one is smaller.
+    fn late(&mut self, mut open: Transaction) -> Turn {
+        self.let_go(&mut open);
+        let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
+        self.budget.timed_out();
+        self.pace.timed_out(records);
+        Turn::Spent(open.taint.unwrap_or_else(|| {
+            format!("a transaction of {records} records was not done in its time")
+        }))
+    }
+
+    /// Goes on with the search for the refused record; where it was alone, its partition is held.
+    fn refused(&mut self, carried: &[Carried], error: TransactionError) -> Result<(), Error> {
+        let Some(newest) = carried.last() else {
+            return Ok(());
+        };
+        let sent = carried.len();
+        self.counters.refused += u64::try_from(sent).unwrap_or(0);
+        let source = &mut self.sources[self.current];
+        let verdict = match &mut source.bisect {
+            _ if sent == 1 => Refusal::Verdict,
+            Some(bisect) => bisect.refused(sent),
+            None => {
+                source.bisect = Some(Bisect::new(sent, newest.seq));
+                Refusal::Halved
+            }
+        };
+        match verdict {
+            Refusal::Halved => Ok(()),
+            Refusal::Verdict => self.refused_alone(*newest, error.failure),
+        }
+    }
+
+    fn spent(&mut self, error: &TransactionError) -> Turn {
+        if error.class == TransactionClass::Fenced || self.producer.is_fenced() {
+            self.fenced();
+        }
+        Turn::Spent(error.to_string())
+    }
+}
+
+impl Transaction {
+    /// The first refusal tells more than what librdkafka gives back because of it.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        let is_known = self
+            .failure
+            .as_ref()
+            .is_some_and(|known| known.class != ErrorClass::Fatal);
+        if !is_known {
+            self.failure = Some(failure);
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.failed(span::failure(why));
+    }
+}
