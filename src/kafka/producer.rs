@@ -169,7 +169,10 @@ impl Producer {
 
     /// Lets go what [`Producer::pause`] kept.
     pub fn resume(&self, topic: &str, partition: i32) -> bool {
-        self.is_open(topic, partition, true)
+        let is_known = self.is_open(topic, partition, true);
+        // Else librdkafka's own threads see it within a second. It times out at once.
+        let _ = self.inner.flush(Duration::ZERO);
+        is_known
     }
 
     #[expect(unsafe_code, reason = "the binding offers this for consumers alone")]
