@@ -88,8 +88,8 @@ impl<S: Sink> Shipper<'_, S> {
     /// Whether a record stands among the dead letters, put there before a crash.
     fn is_buried(&self, source: usize, entry: &Entry) -> bool {
         let log_id = self.sources[source].stream.lane().log_id();
-        let letters = self.store.dead_letters_if_any().ok().flatten();
-        letters.is_some_and(|letters| letters.holds(log_id, entry.origin))
+        self.letters_before
+            .is_some_and(|letters| letters.holds(log_id, entry.origin))
     }
 
     /// The record waits behind the reader.

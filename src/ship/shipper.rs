@@ -23,7 +23,7 @@ use super::source::Source;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
 use crate::kafka::{Failure, Report};
-use crate::store::{Now, Store, Stream};
+use crate::store::{DeadLetters, Now, Store, Stream};
 use crate::wal::SeqNo;
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
@@ -56,6 +56,8 @@ enum Turn {
 
 pub(super) struct Shipper<'a, S: Sink> {
     pub(super) store: &'a Store,
+    /// The dead letters, if there were any before this run.
+    pub(super) letters_before: Option<&'a DeadLetters>,
     /// The time of day, as of this turn.
     pub(super) time: Now,
     pub(super) sink: &'a mut S,
@@ -131,6 +133,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let now = Instant::now();
         let lanes = store.lanes();
         let mut shipper = Shipper {
+            letters_before: None,
             time: store.now(),
             store,
             sink,
@@ -182,6 +185,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Ships until done, stopped or failed; then settles what is known and saves the cursors.
     pub(super) fn run(mut self) -> Result<Drained, Error> {
+        self.letters_before = self.store.dead_letters_if_any()?;
         self.meet_parked()?;
         let ended = self.carry();
         // Whatever the end, what is in flight may still arrive: the less is sent twice.
