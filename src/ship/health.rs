@@ -140,6 +140,8 @@ pub(super) struct Search {
     refused: Option<Failure>,
     /// Whether some of that piece is in doubt.
     is_in_doubt: bool,
+    /// Whether that piece broke the connection.
+    is_suspected: bool,
     /// The newest record that was taken.
     taken: Option<SeqNo>,
 }
@@ -235,6 +237,7 @@ impl Health {
             handed: 0,
             refused: None,
             is_in_doubt: false,
+            is_suspected: false,
             taken: None,
         });
     }
@@ -265,7 +268,11 @@ impl Health {
             return None;
         }
         let handed = std::mem::take(&mut search.handed);
+        let is_suspected = std::mem::take(&mut search.is_suspected);
         if std::mem::take(&mut search.is_in_doubt) {
+            if is_suspected {
+                search.bisect.refused(handed);
+            }
             return Some(Piece::Next);
         }
         let Some(failure) = search.refused.take() else {
@@ -284,6 +291,13 @@ impl Health {
     /// A record came back.
     pub(super) fn came_back(&mut self) {
         self.outstanding = self.outstanding.saturating_sub(1);
+    }
+
+    /// The piece under way broke the connection again and again: it counts as refused.
+    pub(super) fn piece_suspected(&mut self) {
+        if let Phase::Searched(search) = &mut self.phase {
+            search.is_suspected = true;
+        }
     }
 
     /// What is under way of a search is in doubt: it says nothing, and is handed over again.

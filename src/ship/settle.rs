@@ -192,6 +192,12 @@ impl Flight {
         self.window.front().map(|(flown, _)| *flown)
     }
 
+    /// The oldest record that was handed over and not reported.
+    pub(super) fn oldest_under_way(&self) -> Option<Flown> {
+        let found = self.window.iter().find(|(_, state)| is_under_way(*state));
+        found.map(|(flown, _)| *flown)
+    }
+
     /// The records that wait, from this number on, oldest first.
     pub(super) fn waiting_from(&self, seq: SeqNo) -> impl Iterator<Item = Flown> {
         let from = self.window.partition_point(|(flown, _)| flown.seq < seq);

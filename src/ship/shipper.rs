@@ -90,6 +90,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) is_unproven: bool,
     /// What came back in the poll that is being taken in.
     pub(super) refusals: Vec<Refused>,
+    /// The oldest record on its way at the last loss of the connection, and how often it was.
+    pub(super) suspicion: Option<(usize, SeqNo, u32)>,
     /// What the cluster said last to something it might take later.
     pub(super) last_failure: Option<Failure>,
     /// Partitions with a record to give up, because another one was taken.
@@ -156,6 +158,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             was_refused: false,
             is_unproven: false,
             refusals: Vec::new(),
+            suspicion: None,
             last_failure: None,
             doomed: Vec::new(),
             replaced: HashMap::new(),

@@ -48,6 +48,9 @@ pub trait Sink {
         Vec::new()
     }
 
+    /// Gives back, as in doubt, what was sent carefully and not reported.
+    fn rebuild_careful(&mut self) {}
+
     /// What went wrong with the connection since this was last asked.
     fn trouble(&mut self) -> Option<Trouble>;
 
@@ -77,6 +80,10 @@ pub struct KafkaSink {
     producer: Producer,
     /// For what may be refused, and when it was last of use.
     careful: Option<(Producer, Instant)>,
+    /// What went wrong with it, untold.
+    careful_trouble: Option<Trouble>,
+    /// Whether it is to be replaced with the next poll.
+    gives_back: bool,
     prober: Prober,
 }
 
@@ -92,6 +99,8 @@ impl KafkaSink {
             settings,
             producer,
             careful: None,
+            careful_trouble: None,
+            gives_back: false,
             prober: Prober::default(),
         })
     }
@@ -120,20 +129,24 @@ impl KafkaSink {
         };
         producer.poll(Duration::ZERO, reports);
         let trouble = producer.trouble();
+        self.careful_trouble = trouble.clone().or(self.careful_trouble.take());
         let spent = trouble.filter(|trouble| trouble.class == ErrorClass::Fatal);
-        if let Some(trouble) = &spent {
-            for token in producer.outstanding() {
-                let outcome = Outcome::Failed(Failure {
-                    class: ErrorClass::Fatal,
-                    code: trouble.code,
-                    name: trouble.reason.clone(),
-                    persistence: Persistence::Possibly,
-                });
-                reports.push(Report { token, outcome });
-            }
+        let is_spent = spent.is_some() || std::mem::take(&mut self.gives_back);
+        if is_spent {
+            let failure = Failure {
+                class: ErrorClass::Fatal,
+                code: spent.as_ref().map_or(0, |trouble| trouble.code),
+                name: spent.map_or_else(String::new, |trouble| trouble.reason),
+                persistence: Persistence::Possibly,
+            };
+            let in_doubt = |token| Report {
+                token,
+                outcome: Outcome::Failed(failure.clone()),
+            };
+            reports.extend(producer.outstanding().into_iter().map(in_doubt));
         }
         let is_idle = producer.in_flight() == 0 && used.elapsed() > CAREFUL_IDLE;
-        if spent.is_some() || is_idle {
+        if is_spent || is_idle {
             self.careful = None;
         }
     }
@@ -182,8 +195,15 @@ impl Sink for KafkaSink {
         self.producer.leaderless(topic, timeout)
     }
 
+    fn rebuild_careful(&mut self) {
+        self.gives_back = self.careful.is_some();
+    }
+
     fn trouble(&mut self) -> Option<Trouble> {
-        self.producer.trouble()
+        // What ends the careful producer ends with it.
+        let careful = self.careful_trouble.take();
+        let careful = careful.filter(|trouble| trouble.class != ErrorClass::Fatal);
+        self.producer.trouble().or(careful)
     }
 
     fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {

@@ -289,3 +289,35 @@ fn while_nothing_of_a_partition_is_taken_no_attempt_is_counted() {
     assert!(drain(&scratch, &mut sink, &options).is_empty);
     check(&sink, 0..300);
 }
+
+/// A record that makes the cluster, or something on the way, drop the connection each time.
+#[test]
+fn a_record_that_breaks_the_connection_is_found_and_held_and_never_dies_of_it() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..600);
+    let mut sink = Scripted::new(12, 2);
+    sink.killers = HashSet::from([200]);
+    let mut options = options();
+    options.timeout = Some(Duration::from_secs(3));
+    let stop = AtomicBool::new(false);
+    let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
+    let Err(ship::Error::Held { held }) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].why.kind(), "suspect");
+    assert!(buried(&scratch).is_empty());
+    let stopped = i32::try_from(held[0].partition.unwrap()).unwrap();
+    for (&partition, records) in &sink.written {
+        let last = records.last().unwrap().seq();
+        if partition == stopped {
+            assert!(last < 200, "{last} overtook it");
+        } else {
+            assert!(last > 550, "another partition was stopped, too");
+        }
+    }
+    sink.killers.clear();
+    sink.forget();
+    assert!(drain(&scratch, &mut sink, &options).is_empty);
+    check(&sink, 0..600);
+}

@@ -72,6 +72,8 @@ pub(crate) struct Scripted {
     pub(crate) refusals: u32,
     /// Records that are not taken now, in every batch that holds one.
     pub(crate) flaky: HashSet<u64>,
+    /// Records on which the connection is lost.
+    pub(crate) killers: HashSet<u64>,
     /// Topics that do not exist.
     pub(crate) missing: HashSet<String>,
     /// The numbers that each topic and partition holds, in its order.
@@ -102,6 +104,7 @@ impl Scripted {
             poison: HashSet::new(),
             refusals: 0,
             flaky: HashSet::new(),
+            killers: HashSet::new(),
             missing: HashSet::new(),
             by_topic: BTreeMap::new(),
             reports: Vec::new(),
@@ -115,6 +118,14 @@ impl Scripted {
     pub(crate) fn seqs(&self) -> Vec<Vec<u64>> {
         let seqs = |records: &Vec<Written>| records.iter().map(Written::seq).collect();
         self.written.values().map(seqs).collect()
+    }
+
+    /// What a new process would start with.
+    pub(crate) fn forget(&mut self) {
+        self.queued.clear();
+        self.careful.clear();
+        self.reports.clear();
+        self.trouble = None;
     }
 
     fn write(&mut self, partition: i32, record: Written) {
@@ -201,6 +212,10 @@ impl Scripted {
         let Some(&partition) = self.careful.keys().find(ready) else {
             return;
         };
+        if self.breaks(self.careful[&partition].iter().map(|(_, record)| record)) {
+            self.lose_connection();
+            return;
+        }
         let batch = self.careful.remove(&partition).unwrap();
         let verdict = self.verdict(batch.iter().map(|(_, record)| record));
         self.refusals += u32::from(verdict.is_some());
@@ -211,6 +226,20 @@ impl Scripted {
                 self.deliver(partition, token, record);
             }
         }
+    }
+
+    /// Whether sending a batch loses the connection.
+    fn breaks<'a>(&self, mut batch: impl Iterator<Item = &'a Written>) -> bool {
+        batch.any(|record| self.killers.contains(&record.seq()))
+    }
+
+    fn lose_connection(&mut self) {
+        self.trouble = Some(Trouble {
+            class: ErrorClass::Network,
+            code: -195,
+            timed_out: false,
+            reason: "connection reset".to_owned(),
+        });
     }
 
     /// What a batch is refused with, if it is.
@@ -272,6 +301,10 @@ impl Scripted {
         if !(self.poison.is_empty() && self.flaky.is_empty()) && self.refuses(partition) {
             return;
         }
+        if self.breaks(self.queued[&partition].iter().take(30).map(|(_, r)| r)) {
+            self.lose_connection();
+            return;
+        }
         let queue = self.queued.get_mut(&partition).unwrap();
         let (token, record) = queue.pop_front().unwrap();
         self.deliver(partition, token, record);
@@ -326,6 +359,14 @@ impl Sink for Scripted {
 
     fn end_piece(&mut self, _: &str, _: i32) {
         self.open = None;
+    }
+
+    fn rebuild_careful(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.careful) {
+            for (token, _) in batch {
+                self.fail(token, ErrorClass::Fatal, -152);
+            }
+        }
     }
 
     fn poll(&mut self, _: Duration, reports: &mut Vec<Report>) {
