@@ -12,18 +12,11 @@ use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
 use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
 use super::shipper::Shipper;
-use super::source::Source;
 use super::{Error, OnBadTimestamp, Sink};
 use crate::kafka::{ErrorClass, Failure};
 use crate::message::{Message, MessageRef};
 use crate::store::{self, Cause, Content, Entry, Letter, Origin, Stage, Store};
 use crate::wal::{Class, SeqNo};
-
-/// Losses of the connection with the same oldest record on its way, after which it is suspected.
-const SUSPICION: u32 = 20;
-
-/// How far behind a suspected record the search for it goes.
-const WINDOW_OF_SUSPICION: u64 = 1024;
 
 /// How long a refused timestamp says something about the next ones of its topic.
 const BAD_TIME_FOR: Duration = Duration::from_secs(600);
@@ -371,46 +364,6 @@ impl<S: Sink> Shipper<'_, S> {
             self.sources[source].caught_up(index);
         }
         Ok(Placed::Done)
-    }
-
-    /// A connection was lost although the cluster is there. The same oldest record on its way each
-    /// time may be what breaks it: then it is searched for like a refused one, and held when it
-    /// stood alone. It never dies of that.
-    pub(super) fn suspect(&mut self, now: Instant) {
-        let under_way = |(place, source): (usize, &Source<'_>)| {
-            source.flight.oldest_under_way().map(|flown| (place, flown))
-        };
-        let oldest = self.sources.iter().enumerate().filter_map(under_way);
-        let Some((source, flown)) = oldest.min_by_key(|(_, flown)| flown.at_millis) else {
-            self.suspicion = None;
-            return;
-        };
-        let same = |known: &(usize, SeqNo, u32)| (known.0, known.1) == (source, flown.seq);
-        let losses = self
-            .suspicion
-            .filter(same)
-            .map_or(1, |(.., losses)| losses + 1);
-        self.suspicion = Some((source, flown.seq, losses));
-        if losses < SUSPICION {
-            return;
-        }
-        self.suspicion = None;
-        self.needs_care = true;
-        let index = flown.index();
-        let outstanding = self.health[index].outstanding;
-        match &self.health[index].phase {
-            Phase::Flowing => {
-                self.was_refused = true;
-                self.health[index].search(source, outstanding, flown.seq + WINDOW_OF_SUSPICION);
-                self.spent
-                    .get_or_insert_with(|| "a record is suspected to break the connection".into());
-            }
-            Phase::Searched(_) if outstanding > 1 => {
-                self.health[index].piece_suspected();
-                self.sink.rebuild_careful();
-            }
-            Phase::Searched(_) | Phase::Held { .. } => self.hold(index, HoldReason::Suspect, now),
-        }
     }
 
     fn may_try(&self, index: usize, source: usize, now: Instant) -> bool {

@@ -45,6 +45,7 @@ pub mod share;
 mod shipper;
 mod sink;
 mod source;
+mod suspect;
 mod tend;
 mod topics;
 
