@@ -5,7 +5,8 @@
 //! ever; and a fleet that comes back after an outage arrives all at once.
 //!
 //! Invariants: `in_flight` is the sum over the partitions; one record may always be in flight,
-//! however large; one partition holds at most its share while others have something in flight.
+//! however large; a partition that is not heard of holds at most its share while others have
+//! something in flight.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,22 @@ const MIN_BYTES: u64 = 32 * 1024;
 /// What a new connection starts with.
 const FIRST_BYTES: u64 = 64 * 1024;
 
-/// A partition's share while it is not alone: one that is stuck leaves the rest to the others.
+/// The share of a partition that is not heard of while others are: one that is stuck leaves the
+/// rest to them.
 const PARTITION_SHARE: u64 = 8;
+
+/// What even a partition that is heard of leaves to the others, should it get stuck.
+const RESERVED_SHARE: u64 = 16;
+
+/// Whether a record may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Yes,
+    /// Its partition has its share; others may follow.
+    NotHere,
+    /// Everything that may be in flight is.
+    No,
+}
 
 /// Shortest time with something in flight over which goodput is measured.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -46,8 +61,18 @@ pub(super) struct Budget {
     sample_time: Duration,
     sample_bytes: u64,
     in_flight: u64,
+    /// Acknowledged since the beginning.
+    acknowledged: u64,
     /// By the index that the caller gives to each topic-partition.
-    partitions: Vec<u64>,
+    partitions: Vec<Part>,
+}
+
+/// One topic-partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    in_flight: u64,
+    /// What `acknowledged` was when it was last heard of.
+    heard_at: Option<u64>,
 }
 
 impl Budget {
@@ -61,6 +86,7 @@ impl Budget {
             sample_time: Duration::ZERO,
             sample_bytes: 0,
             in_flight: 0,
+            acknowledged: 0,
             partitions: Vec::new(),
         }
     }
@@ -74,26 +100,42 @@ impl Budget {
     }
 
     /// Whether a record of this cost may follow into this partition.
-    pub(super) fn has_room(&self, partition: usize, cost: u64) -> bool {
-        let held = self.of(partition);
+    ///
+    /// What is in flight comes back in turn. So a partition that works is heard of before a whole
+    /// budget of others was acknowledged, and may hold what falls to it: how the lanes share the
+    /// link is not decided here.
+    pub(super) fn room(&self, partition: usize, cost: u64) -> Room {
+        let part = self.part(partition);
         let limit = self.limit();
         if self.in_flight == 0 {
-            return true;
+            return Room::Yes;
         }
         if self.in_flight.saturating_add(cost) > limit {
-            return false;
+            return Room::No;
         }
-        let alone = held == self.in_flight;
-        alone || held == 0 || held.saturating_add(cost) <= limit / PARTITION_SHARE
+        if part.in_flight == self.in_flight || part.in_flight == 0 {
+            return Room::Yes;
+        }
+        let is_heard = part
+            .heard_at
+            .is_some_and(|at| self.acknowledged - at <= limit);
+        let share = match is_heard {
+            true => limit - limit / RESERVED_SHARE,
+            false => limit / PARTITION_SHARE,
+        };
+        match part.in_flight.saturating_add(cost) <= share {
+            true => Room::Yes,
+            false => Room::NotHere,
+        }
     }
 
     /// A record was handed over.
     pub(super) fn take(&mut self, partition: usize, cost: u64, now: Instant) {
         self.busy_since.get_or_insert(now);
         if self.partitions.len() <= partition {
-            self.partitions.resize(partition + 1, 0);
+            self.partitions.resize(partition + 1, Part::default());
         }
-        self.partitions[partition] += cost;
+        self.partitions[partition].in_flight += cost;
         self.in_flight += cost;
     }
 
@@ -101,7 +143,9 @@ impl Budget {
     pub(super) fn acknowledge(&mut self, partition: usize, cost: u64) {
         assert!(self.in_flight >= cost, "more came back than was taken");
         self.in_flight -= cost;
-        self.partitions[partition] -= cost;
+        self.acknowledged += cost;
+        self.partitions[partition].in_flight -= cost;
+        self.partitions[partition].heard_at = Some(self.acknowledged);
         self.sample_bytes += cost;
         self.ramp_acknowledged += cost;
     }
@@ -110,12 +154,16 @@ impl Budget {
     pub(super) fn give_back(&mut self, partition: usize, cost: u64) {
         assert!(self.in_flight >= cost, "more came back than was taken");
         self.in_flight -= cost;
-        self.partitions[partition] -= cost;
+        self.partitions[partition].in_flight -= cost;
     }
 
     /// What a partition has in flight.
     pub(super) fn of(&self, partition: usize) -> u64 {
-        self.partitions.get(partition).copied().unwrap_or(0)
+        self.part(partition).in_flight
+    }
+
+    fn part(&self, partition: usize) -> Part {
+        self.partitions.get(partition).copied().unwrap_or_default()
     }
 
     /// Draws the conclusions from what was acknowledged since; to be called once after each poll.
@@ -259,25 +307,49 @@ mod tests {
         let mut budget = Budget::new(MAX);
         let limit = budget.limit();
         budget.take(0, limit / 2, now);
-        assert!(budget.has_room(0, limit / 2));
-        assert!(!budget.has_room(0, limit / 2 + 1));
+        assert_eq!(budget.room(0, limit / 2), Room::Yes);
+        assert_eq!(budget.room(0, limit / 2 + 1), Room::No);
         // A second partition may always begin, and is then held to its share.
-        assert!(budget.has_room(1, limit / 2));
+        assert_eq!(budget.room(1, limit / 2), Room::Yes);
         budget.take(1, limit / 16, now);
-        assert!(budget.has_room(1, limit / 16));
-        assert!(!budget.has_room(1, limit / 16 + 1));
-        assert!(!budget.has_room(0, 1));
+        assert_eq!(budget.room(1, limit / 16), Room::Yes);
+        assert_eq!(budget.room(1, limit / 16 + 1), Room::NotHere);
+        assert_eq!(budget.room(0, 1), Room::NotHere);
+    }
+
+    #[test]
+    fn a_partition_that_is_heard_of_may_hold_what_falls_to_it_and_a_stuck_one_may_not() {
+        let now = Instant::now();
+        let mut budget = Budget::new(MAX);
+        let limit = budget.limit();
+        budget.take(0, limit / 4, now);
+        budget.take(1, limit / 4, now);
+        budget.acknowledge(0, 100);
+        assert_eq!(budget.room(0, limit / 4), Room::Yes);
+        assert_eq!(budget.room(1, 1), Room::NotHere, "nothing is known of it");
+        // It leaves a little to others, should it get stuck.
+        budget.acknowledge(1, limit / 4 - 1);
+        assert_eq!(budget.room(0, limit * 3 / 4), Room::NotHere);
+        // And then it does, while a budget of others comes back.
+        for _ in 0..7 {
+            assert_eq!(budget.room(0, 1), Room::Yes);
+            budget.take(1, limit / 8, now);
+            budget.acknowledge(1, limit / 8);
+        }
+        assert_eq!(budget.room(0, 1), Room::NotHere);
+        budget.acknowledge(0, 100);
+        assert_eq!(budget.room(0, 1), Room::Yes);
     }
 
     #[test]
     fn one_record_larger_than_the_budget_goes_alone() {
         let now = Instant::now();
         let mut budget = Budget::new(MAX);
-        assert!(budget.has_room(5, 10 * MAX));
+        assert_eq!(budget.room(5, 10 * MAX), Room::Yes);
         budget.take(5, 10 * MAX, now);
-        assert!(!budget.has_room(0, 1));
+        assert_eq!(budget.room(0, 1), Room::No);
         budget.acknowledge(5, 10 * MAX);
-        assert!(budget.has_room(0, 1));
+        assert_eq!(budget.room(0, 1), Room::Yes);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Room;
 use super::health::{Health, HoldReason, Phase, SILENT};
 use super::place::Placed;
 use super::settle::WINDOW_MAX;
@@ -114,11 +115,13 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if !self.may_park(now) {
             return Ok(());
         }
-        for source in 0..self.store.lanes().len() {
+        for source in 0..self.sources.len() {
+            if self.sources[source].stream.parked().is_some() {
+                continue;
+            }
             let is_full = self.sources[source].flight.len() > WINDOW_MAX / 2;
             let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
             for index in behind {
-                let from = &self.sources[source];
                 let is_long = match &self.health[index].phase {
                     Phase::Flowing => continue,
                     Phase::Held { since, .. } => {
@@ -127,7 +130,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                     Phase::Searched(_) => false,
                 };
                 let owes = self.health[index].outstanding > 0;
-                if from.captured(index).is_none() && (is_long || is_full) && !owes {
+                if self.captured(source, index).is_none() && (is_long || is_full) && !owes {
                     self.begin_parking_of(source, index, now)?;
                     if matches!(self.health[index].phase, Phase::Searched(_)) {
                         // The search begins anew among what is parked.
@@ -147,7 +150,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if &*topic == UNDECODABLE {
             return Ok(());
         }
-        let lane = self.sources[source].stream.lane();
+        let (lane, first) = (
+            self.sources[source].stream.lane(),
+            self.sources[source].lane,
+        );
         let Some(log) = self.store.parking_log(lane, &topic, partition)? else {
             let why = "there are as many parking logs as there may be".to_owned();
             self.parking_failed = Some((why, now));
@@ -158,27 +164,15 @@ impl<'a, S: Sink> Shipper<'a, S> {
             Some(place) => place,
             None => {
                 let stream = Stream::of_parking(lane, log);
-                self.sources.push(Source::new(stream, source));
-                self.sources.len() - 1
+                self.add_source(stream, first)
             }
         };
         if log.partition().is_some() {
-            self.sources[source].capture(index, Some(place));
+            self.sources[first].capture(index, Some(place));
         } else {
-            self.capture_all(&topic, source, place);
+            self.capture_all(&topic, first, place);
         }
         Ok(())
-    }
-
-    /// Everything of a topic goes to a parking log.
-    fn capture_all(&mut self, topic: &Arc<str>, source: usize, log: usize) {
-        let Some(topic) = self.topics.get(topic) else {
-            return;
-        };
-        for partition in 0..topic.count {
-            self.sources[source].capture(topic.index(partition), Some(log));
-        }
-        self.sources[source].capture(topic.nowhere(), Some(log));
     }
 
     /// A topic's partitions are known: what of them stands in parking logs goes first.
@@ -209,7 +203,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
     fn end_parking(&mut self) {
         for place in self.store.lanes().len()..self.sources.len() {
             let parked = &self.sources[place];
-            if !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
+            let is_log = parked.stream.parked().is_some();
+            if !is_log || !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
                 continue;
             }
             let lane = parked.lane;
@@ -273,7 +268,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 let health = &self.health[index];
                 is_searched |= matches!(health.phase, Phase::Searched(_));
                 let may = health.allowance(source, now);
-                let is_ours = self.sources[source].captured(index).is_none();
+                let is_ours = self.captured(source, index).is_none();
                 if may == 0 || !is_ours || !self.topics.is_current(index) {
                     continue;
                 }
@@ -377,17 +372,20 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// Has readers go back to what was left behind and can be taken care of now.
     fn turn_back(&mut self, now: Instant) {
         let may_park = self.may_park(now);
-        for source in &mut self.sources {
+        for source in 0..self.sources.len() {
             let can_go = |(index, seq): (usize, SeqNo)| {
-                let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
-                let goes = match source.captured(index) {
+                let has_room = self.budget.room(index, 1) != Room::NotHere;
+                let is_open = self.health[index].is_flowing() && has_room;
+                let is_open = is_open || !self.topics.is_current(index);
+                let goes = match self.captured(source, index) {
                     Some(_) => may_park,
                     None => is_open,
                 };
                 goes.then_some(seq)
             };
-            if let Some(oldest) = source.all_behind().filter_map(can_go).min() {
-                source.rewind(oldest);
+            let behind = self.sources[source].all_behind();
+            if let Some(oldest) = behind.filter_map(can_go).min() {
+                self.sources[source].rewind(oldest);
             }
         }
     }
@@ -450,7 +448,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                     self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
                 }
             }
-            self.sources.push(Source::new(stream, place));
+            self.add_source(stream, place);
         }
         Ok(())
     }

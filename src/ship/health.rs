@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
 use super::retry::RetryPolicy;
+use super::settle::State;
 use crate::kafka::{ErrorClass, Failure};
 use crate::wal::SeqNo;
 
 /// A partition is held when nothing of it was acknowledged for this long while others get theirs.
 pub(super) const SILENT: Duration = Duration::from_secs(5);
+
+/// A partition that owes an answer for this long is passed by the others.
+const LAGS: Duration = Duration::from_millis(500);
 
 /// Others were acknowledged this much later than a partition that owes an answer.
 const PASSED_OVER: Duration = Duration::from_secs(1);
@@ -347,6 +351,19 @@ impl Health {
     /// Whether it owes answers for too long.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= SILENT
+    }
+
+    /// The way on which its records are handed over.
+    pub(super) fn way(&self) -> State {
+        match self.phase {
+            Phase::Flowing => State::InFlight,
+            Phase::Held { .. } | Phase::Searched(_) => State::Tried,
+        }
+    }
+
+    /// Whether it owes answers long enough for others to pass it.
+    pub(super) fn lags(&self, now: Instant) -> bool {
+        self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= LAGS
     }
 
     /// Whether others got an acknowledgement well after it was last heard of.

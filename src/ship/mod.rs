@@ -33,8 +33,6 @@ pub mod exactly_once;
 mod health;
 mod judge;
 mod link;
-#[doc(hidden)]
-pub mod live;
 mod partition;
 mod place;
 mod progress;
@@ -45,6 +43,7 @@ pub mod share;
 mod shipper;
 mod sink;
 mod source;
+mod streams;
 mod suspect;
 mod tend;
 mod topics;

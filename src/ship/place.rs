@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use super::budget;
+use super::budget::{self, Room};
 use super::health::{HoldReason, Phase};
 use super::judge::content;
 use super::settle::{Flown, State, WINDOW_MAX};
@@ -26,7 +26,10 @@ pub(super) enum Placed {
     Sent(u64),
     /// It needs no flight: settled, in flight already, parked, or left behind.
     Done,
-    /// Link, budget, queue or window have no room: the same record again later.
+    /// Its partition or its window has no room: the same record again later.
+    Waits,
+    /// Link, budget or queue have no room: the same record again later, and nothing else before
+    /// it, or what is small would take each bit of room from what is large.
     Full,
 }
 
@@ -49,7 +52,7 @@ impl<S: Sink> Shipper<'_, S> {
             None if seq < from.settled_below && from.stream.is_settled(seq) => {
                 return Ok(Placed::Done);
             }
-            None if from.flight.len() >= WINDOW_MAX => return Ok(Placed::Full),
+            None if from.flight.len() >= WINDOW_MAX => return Ok(Placed::Waits),
             None if from.moved.contains(&seq) => {
                 return Ok(self.settle_unsent(source, entry, Class::Moved));
             }
@@ -72,7 +75,7 @@ impl<S: Sink> Shipper<'_, S> {
         if from.behind(index).is_some() {
             return Ok(self.leave(source, index, entry));
         }
-        if let Some(log) = from.captured(index) {
+        if let Some(log) = self.captured(source, index) {
             return self.park(source, log, index, entry, now);
         }
         match &self.health[index].phase {
@@ -106,13 +109,7 @@ impl<S: Sink> Shipper<'_, S> {
             return token;
         }
         let token = flight.next_token();
-        let waiting = Flown {
-            seq: entry.seq,
-            partition: u32::try_from(index).unwrap_or(u32::MAX),
-            cost: 0,
-            len: 0,
-            at_millis: 0,
-        };
+        let waiting = Flown::new(entry.seq, index, 0, 0, 0);
         flight.push(waiting, State::Waiting);
         token
     }
@@ -204,14 +201,16 @@ impl<S: Sink> Shipper<'_, S> {
         let (key, value) = content(&self.replaced, source, entry, message);
         let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let cost = budget::cost(len, headers);
-        if !self.budget.has_room(index, cost) {
-            return Ok(Placed::Full);
+        match self.budget.room(index, cost) {
+            Room::Yes => {}
+            // One that answers slowly, or not at all, is passed: the others go on.
+            Room::NotHere if self.health[index].lags(now) => {
+                return Ok(self.leave(source, index, entry));
+            }
+            Room::NotHere => return Ok(Placed::Waits),
+            Room::No => return Ok(Placed::Full),
         }
-        let to = if self.health[index].is_flowing() {
-            State::InFlight
-        } else {
-            State::Tried
-        };
+        let to = self.health[index].way();
         let flight = &self.sources[source].flight;
         let known = flight.find(entry.seq).map(|(token, _)| token);
         let sent = self.sink.send(&Outgoing {
@@ -224,13 +223,7 @@ impl<S: Sink> Shipper<'_, S> {
             token: token_of(source, known.unwrap_or_else(|| flight.next_token())),
             is_careful: to == State::Tried,
         });
-        let flown = Flown {
-            seq: entry.seq,
-            partition: u32::try_from(index).unwrap_or(u32::MAX),
-            cost: u32::try_from(cost).unwrap_or(u32::MAX),
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-            at_millis: self.millis(now),
-        };
+        let flown = Flown::new(entry.seq, index, cost, len, self.millis(now));
         match sent {
             Ok(()) => {
                 self.handed_over(source, index, flown, to, now);
@@ -274,16 +267,17 @@ impl<S: Sink> Shipper<'_, S> {
         failure: &Failure,
     ) -> Placed {
         let is_spent = matches!(failure.class, ErrorClass::Fatal | ErrorClass::Network);
-        if is_spent && to == State::InFlight {
-            self.spent.get_or_insert_with(|| failure.to_string());
+        if is_spent {
+            if to == State::InFlight {
+                self.spent.get_or_insert_with(|| failure.to_string());
+            }
+            return Placed::Full;
         }
-        if !is_spent {
-            // It was never on its way: what is said about it is about it alone.
-            self.note(source, index, entry);
-            self.sources[source].leave(index, entry.seq);
-            self.refused(source, index, entry.seq, failure);
-        }
-        Placed::Full
+        // It was never on its way: what is said about it is about it alone.
+        self.note(source, index, entry);
+        self.sources[source].leave(index, entry.seq);
+        self.refused(source, index, entry.seq, failure);
+        Placed::Waits
     }
 
     /// The value of the identity header: the log's id, `-`, the number in it.

@@ -31,6 +31,16 @@ pub(super) struct Flown {
 }
 
 impl Flown {
+    pub(super) fn new(seq: SeqNo, index: usize, cost: u64, len: usize, at_millis: u32) -> Flown {
+        Flown {
+            seq,
+            partition: u32::try_from(index).unwrap_or(u32::MAX),
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            at_millis,
+        }
+    }
+
     /// The index of its topic-partition, for lists.
     pub(super) fn index(&self) -> usize {
         usize::try_from(self.partition).unwrap_or(usize::MAX)

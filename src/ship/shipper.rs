@@ -20,6 +20,7 @@ use super::progress::{Counters, Drained, Progress};
 use super::retry::Replacement;
 use super::share::Share;
 use super::source::Source;
+use super::streams::Turns;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
 use crate::kafka::{Failure, Report};
@@ -31,6 +32,9 @@ const RECORDS_PER_TURN: usize = 2048;
 
 /// Records of one lane before it is asked again whose turn it is.
 const RECORDS_PER_SHARE: usize = 32;
+
+/// And what they take of the budget: on a thin link a lane waits for a little of each other one.
+const BYTES_PER_SHARE: u64 = 8 * 1024;
 
 /// Polls in a row that bring nothing before the wait is doubled, so that a gateway's processor may
 /// sleep on a slow link; and how often it is doubled.
@@ -48,8 +52,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 enum Turn {
     /// There is more to hand over at once.
     More,
-    /// Link, budget or queue hold the next record back.
+    /// What is next waits, for its partition or for the link.
     Held,
+    /// Nothing more fits: whose turn it is gets the next room.
+    Full,
     /// Everything on disk was read.
     Dry,
 }
@@ -67,6 +73,10 @@ pub(super) struct Shipper<'a, S: Sink> {
 
     pub(super) sources: Vec<Source<'a>>,
     share: Share,
+    /// By lane.
+    pub(super) turns: Vec<Turns>,
+    /// The link came up since the last turn.
+    pub(super) came_up: bool,
     pub(super) topics: Topics,
     /// By partition index.
     pub(super) health: Vec<Health>,
@@ -144,6 +154,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             progress,
             sources: Vec::new(),
             share: Share::new(lanes.iter().map(crate::store::Lane::weight)),
+            turns: vec![Turns::default(); lanes.len()],
+            came_up: false,
             topics: Topics::default(),
             health: Vec::new(),
             memory: Vec::new(),
@@ -180,8 +192,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             counters: Counters::default(),
         };
         for (place, lane) in lanes.iter().enumerate() {
-            let source = Source::new(Stream::of_lane(lane), place);
-            shipper.sources.push(source);
+            shipper.add_source(Stream::of_lane(lane), place);
         }
         shipper
     }
@@ -222,7 +233,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let turn = self.hand_over(Instant::now())?;
             let wait = match turn {
                 Turn::More => Duration::ZERO,
-                Turn::Held | Turn::Dry => {
+                Turn::Held | Turn::Full | Turn::Dry => {
                     POLL_WAIT * (1 << (self.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX))
                 }
             };
@@ -251,7 +262,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
     fn rest(&self) {
         let lanes = self.store.lanes().len();
         let wait = IDLE_WAIT / u32::try_from(lanes.max(1)).unwrap_or(1);
-        for source in self.sources.iter().take(lanes) {
+        let is_newest = |s: &&Source<'_>| s.stream.parked().is_none() && s.until().is_none();
+        for source in self.sources.iter().filter(is_newest) {
             let position = source.position();
             if source.stream.wait_durable(position, wait) > position {
                 return;
@@ -270,6 +282,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
             return self.look(now);
         }
         self.time = self.store.now();
+        if mem::take(&mut self.came_up) {
+            self.begin_streams();
+        }
         self.care(now)?;
         let mut ready: Vec<bool> = vec![true; self.store.lanes().len()];
         let mut turn = Turn::Dry;
@@ -282,11 +297,17 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.share
                 .charge(lane, usize::try_from(bytes).unwrap_or(usize::MAX));
             left = left.saturating_sub(RECORDS_PER_SHARE);
-            if ended != Turn::More {
-                ready[lane] = false;
-            }
-            if ended == Turn::Held {
-                turn = Turn::Held;
+            match ended {
+                Turn::More => {}
+                Turn::Dry => ready[lane] = false,
+                Turn::Held => {
+                    ready[lane] = false;
+                    turn = Turn::Held;
+                }
+                Turn::Full => {
+                    turn = Turn::Full;
+                    break;
+                }
             }
         }
         self.settle_parked()?;
@@ -310,23 +331,33 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// Places a few records of a lane; what is parked of it goes first.
     fn advance(&mut self, lane: usize, now: Instant) -> Result<(u64, Turn), Error> {
         let (mut bytes, mut turn) = (0, Turn::Dry);
-        for source in (0..self.sources.len()).rev() {
-            if self.sources[source].lane != lane {
+        for turn_of in 0..self.turns[lane].len() {
+            let source = self.turns[lane].nth(turn_of);
+            if self.is_out_of_reach(source) {
+                turn = Turn::Held;
                 continue;
             }
             for _ in 0..RECORDS_PER_SHARE {
+                if bytes >= BYTES_PER_SHARE {
+                    break;
+                }
                 let Some(entry) = self.sources[source].read()? else {
                     break;
                 };
                 match self.place(source, &entry, now)? {
                     Placed::Sent(cost) => bytes += cost,
                     Placed::Done => {}
-                    Placed::Full => {
+                    Placed::Waits => {
                         self.sources[source].pending = Some(entry);
                         if turn == Turn::Dry {
                             turn = Turn::Held;
                         }
                         break;
+                    }
+                    Placed::Full => {
+                        self.sources[source].pending = Some(entry);
+                        self.turns[lane].served(bytes > 0);
+                        return Ok((bytes, Turn::Full));
                     }
                 }
                 turn = Turn::More;
@@ -335,13 +366,17 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 self.show_progress(Instant::now());
             }
         }
+        self.turns[lane].served(bytes > 0);
         Ok((bytes, turn))
     }
 
     /// Records without an outcome, in all logs.
     pub(super) fn queued(&self) -> u64 {
-        let queued = self.sources.iter().map(|s| s.stream.totals().queued);
-        queued.sum()
+        let lanes = self.store.lanes().len();
+        let sources = self.sources.iter().enumerate();
+        // A lane's other sources are of the same log.
+        let logs = sources.filter(|(place, s)| *place < lanes || s.stream.parked().is_some());
+        logs.map(|(_, log)| log.stream.totals().queued).sum()
     }
 
     /// The number of an index's topic.

@@ -1,7 +1,7 @@
 //! One log to ship from: what was read of it, what of that is under way, and what was left behind.
 //!
 //! Owns the readers and the flight of a [`Stream`]. Must not know the sink, nor why a record is
-//! left behind. Invariants: a record that was read and neither settled nor handed over stands in
+//! left behind. Invariants: it takes care of the numbers of its range and of no others; a record that was read and neither settled nor handed over stands in
 //! the flight as waiting, and its partition is marked as behind from there on; while it is, no
 //! later record of the partition is handed over by the reader, so that the order holds.
 
@@ -15,6 +15,9 @@ pub(super) struct Source<'a> {
     pub(super) stream: Stream<'a>,
     /// Place of its lane in the sharing of the link.
     pub(super) lane: usize,
+    /// Its numbers: up to the end of the log, or below this one.
+    from: SeqNo,
+    until: Option<SeqNo>,
     reader: LaneReader<'a>,
     /// Read, and not placed yet.
     pub(super) pending: Option<Entry>,
@@ -39,6 +42,8 @@ impl<'a> Source<'a> {
         Source {
             stream,
             lane,
+            from: marks.acked,
+            until: None,
             reader: stream.reader(marks.acked),
             pending: None,
             flight: Flight::default(),
@@ -49,6 +54,39 @@ impl<'a> Source<'a> {
             side: None,
             lost: Vec::new(),
         }
+    }
+
+    /// The first of its numbers.
+    pub(super) fn from(&self) -> SeqNo {
+        self.from
+    }
+
+    /// Where its numbers end, unless they go on with the log.
+    pub(super) fn until(&self) -> Option<SeqNo> {
+        self.until
+    }
+
+    /// Whether nothing of its range is left to take care of.
+    pub(super) fn is_done(&self) -> bool {
+        let is_read = self.until.is_some_and(|until| self.position() >= until);
+        is_read && self.pending.is_none() && self.flight.is_empty()
+    }
+
+    /// Ends its range at `end`, which is not below what was read, or ended it before.
+    pub(super) fn end_at(&mut self, end: SeqNo) {
+        // The record that showed that the former end was passed is in the range now.
+        if let Some(until) = self.until.filter(|until| self.position() > *until) {
+            self.read_from(until);
+        }
+        self.until = Some(end);
+    }
+
+    /// Takes a new range, from `from` to the end of the log, when the one before is done.
+    pub(super) fn begin_at(&mut self, from: SeqNo) {
+        assert!(self.flight.is_empty(), "something is under way");
+        (self.from, self.until) = (from, None);
+        self.behind.clear();
+        self.read_from(from);
     }
 
     /// The number of the record that is read next.
@@ -67,6 +105,12 @@ impl<'a> Source<'a> {
         }
         let mut read_anew = false;
         loop {
+            if self
+                .until
+                .is_some_and(|until| self.reader.position() >= until)
+            {
+                return Ok(None);
+            }
             match self.reader.next() {
                 Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
                     match self.stream.give_up(&mut self.reader)? {
@@ -78,6 +122,7 @@ impl<'a> Source<'a> {
                 Err(store::Error::Log(wal::Error::Released { first })) => {
                     self.reader = self.stream.reader(first);
                 }
+                Ok(Some(entry)) if self.until.is_some_and(|until| entry.seq >= until) => {}
                 entry => return entry,
             }
         }
@@ -114,15 +159,25 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads again from `seq` on: what waits there is met once more.
+    /// Reads again from `seq` on: what waits there is met once more. What is settled before the
+    /// oldest record that waits is not, and nothing is left out if the reader is behind `seq`.
     pub(super) fn rewind(&mut self, seq: SeqNo) {
+        let oldest = self
+            .flight
+            .front()
+            .map_or(self.position(), |flown| flown.seq);
+        let seq = seq.max(oldest).min(self.position());
+        self.read_from(seq);
+        for behind in &mut self.behind {
+            *behind = behind.filter(|from| (*from).max(oldest) < seq);
+        }
+    }
+
+    fn read_from(&mut self, seq: SeqNo) {
         self.pending = None;
         // What was read before stands in the flight, or is settled.
         self.settled_below = self.settled_below.max(self.reader.position());
         self.reader = self.stream.reader(seq);
-        for behind in &mut self.behind {
-            *behind = behind.filter(|from| *from < seq);
-        }
     }
 
     /// Everything handed over, but not carefully, is in doubt, and waits again.
@@ -135,7 +190,8 @@ impl<'a> Source<'a> {
         self.flight = flight;
     }
 
-    /// The source of the parking log that a partition's records go to.
+    /// The source of the parking log that a partition's records go to. Kept by a lane's first
+    /// source for all of them.
     pub(super) fn captured(&self, index: usize) -> Option<usize> {
         self.captured.get(index).copied().flatten()
     }

@@ -288,6 +288,7 @@ impl<S: Sink> Shipper<'_, S> {
     fn link_alive(&mut self, now: Instant) {
         if !self.link.is_up() {
             self.budget.reconnected(now);
+            self.came_up = true;
             // Producers that fail one after the other are no progress.
             if !self.is_unproven {
                 self.progressed = now;

@@ -23,7 +23,8 @@ pub enum Order {
     /// None: first copies are in Kafka in the order of their numbers.
     #[default]
     Fifo,
-    /// Those of a refused batch may be overtaken: no producer is replaced for the order's sake.
+    /// Those of a refused batch may be overtaken. A permission that nothing makes use of yet: it is
+    /// shipped as [`Order::Fifo`].
     Loose,
     /// After an outage the newest go at once while the backlog drains beside them; the order holds
     /// inside each of the two streams.

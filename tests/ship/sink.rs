@@ -44,6 +44,16 @@ impl Written {
         let id = String::from_utf8(id.unwrap().1.clone().unwrap()).unwrap();
         id.split_once('-').unwrap().1.parse().unwrap()
     }
+
+    /// What it takes of the flight budget.
+    pub(crate) fn cost(&self) -> u64 {
+        let len = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter();
+        let headers: usize = headers
+            .map(|(name, value)| 128 + name.len() + len(value))
+            .sum();
+        (256 + len(&self.key) + len(&self.value) + headers) as u64
+    }
 }
 
 pub(crate) struct Scripted {
@@ -58,6 +68,9 @@ pub(crate) struct Scripted {
     pub(crate) reports_twice: bool,
     /// Tells the shipper to stop once so many records were written.
     pub(crate) stop: Option<(usize, Arc<AtomicBool>)>,
+    /// The same once so many bytes were written.
+    pub(crate) stop_at_bytes: Option<(u64, Arc<AtomicBool>)>,
+    written_bytes: u64,
     /// What the cluster has, by partition.
     pub(crate) written: BTreeMap<i32, Vec<Written>>,
     pub(crate) sent_count: usize,
@@ -79,7 +92,7 @@ pub(crate) struct Scripted {
     /// The numbers that each topic and partition holds, in its order.
     pub(crate) by_topic: BTreeMap<(String, i32), Vec<u64>>,
     reports: Vec<Report>,
-    away_polls: u32,
+    pub(crate) away_polls: u32,
     is_spent: bool,
     trouble: Option<Trouble>,
 }
@@ -94,6 +107,8 @@ impl Scripted {
             is_reachable: true,
             reports_twice: false,
             stop: None,
+            stop_at_bytes: None,
+            written_bytes: 0,
             written: BTreeMap::new(),
             sent_count: 0,
             rebuild_count: 0,
@@ -133,8 +148,14 @@ impl Scripted {
         if record.headers.iter().any(|(name, _)| name == "ferry-id") {
             self.by_topic.entry(place).or_default().push(record.seq());
         }
+        self.written_bytes += record.cost();
         self.written.entry(partition).or_default().push(record);
         self.written_count += 1;
+        if let Some((at, stop)) = &self.stop_at_bytes
+            && self.written_bytes >= *at
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
         if let Some((at, stop)) = &self.stop
             && self.written_count >= *at
         {

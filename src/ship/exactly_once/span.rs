@@ -318,7 +318,8 @@ impl<'a> Committer<'a> {
         let (key, value) = (message.key.as_deref(), message.value.as_deref());
         let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let cost = budget::cost(len, headers);
-        if !self.budget.has_room(place.index, cost) || !self.rate.has_room(now) {
+        let room = self.budget.room(place.index, cost);
+        if room != budget::Room::Yes || !self.rate.has_room(now) {
             source.pending = Some(entry);
             return false;
         }

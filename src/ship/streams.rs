@@ -1,0 +1,225 @@
+//! Several sources of one lane: its parking logs, and the two streams of a `live_first` lane.
+//!
+//! Owns in which order they are served, and when the newest records become a stream of their own.
+//! Must not know what becomes of a record.
+//!
+//! When the link comes up and a `live_first` lane is far behind, what waits becomes *backlog*: the
+//! range of its newest source ends there, and another source, the *live* one, begins at the end of
+//! the log. Backlog of several outages is served the oldest first.
+//!
+//! ```text
+//!     settled  |  backlog 1  |  settled  |  backlog 2  |  settled  |
+//! low mark ----^                                          live ----^  ^ end of the log
+//! ```
+//!
+//! Invariants: each number of a log is in the range of exactly one source, and ranges end but never
+//! shrink behind what was read: so each source keeps the order of its records over rebuilds, as a
+//! lane's only source does. A lane has one source without an end, and at most [`SOURCES_MAX`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Sink;
+use super::shipper::Shipper;
+use super::source::Source;
+use crate::store::{Order, Stream};
+
+/// Most sources of a lane's own log at a time. With more outages than that in one backlog the live
+/// source does not jump but reads on: each hole costs a range in the log's cursor.
+const SOURCES_MAX: usize = 9;
+
+/// A lane is far behind with more records than this, which is what a slow link carries within the few
+/// seconds that nobody would call an outage,
+const FAR_RECORDS: u64 = 10_000;
+
+/// or if its next record is older than this.
+const FAR_AGE: Duration = Duration::from_secs(10);
+
+/// How far above the low mark the log keeps settlements, less what is read in one turn: the live
+/// source stops there until the backlog moved.
+const REACH: u64 = (1 << 24) - (1 << 16);
+
+/// Of so many turns with room for something, the backlog has the first go in one: so it drains even
+/// where more is appended than the lane's share of the link carries.
+const BACKLOG_TURN: u32 = 8;
+
+/// In which order the sources of a lane are served.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turns {
+    /// Places of sources: parking logs, then the live one, then the backlog, oldest first.
+    order: Vec<usize>,
+    /// How many of them are before the backlog.
+    before_backlog: usize,
+    count: u32,
+}
+
+impl Turns {
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The source that is the `n`-th of this turn.
+    pub(super) fn nth(&self, n: usize) -> usize {
+        let skipped = match self.count % BACKLOG_TURN == BACKLOG_TURN - 1 {
+            true => self.before_backlog,
+            false => 0,
+        };
+        self.order[(n + skipped) % self.order.len()]
+    }
+
+    /// A turn is over.
+    pub(super) fn served(&mut self, had_room: bool) {
+        self.count = self.count.wrapping_add(u32::from(had_room));
+    }
+}
+
+/// Whether the live stream of a lane leaves behind what waits, and jumps to the end of the log.
+fn jumps(waiting: u64, age: Option<Duration>, beyond_low_mark: u64) -> bool {
+    let is_far = waiting > FAR_RECORDS || age.is_some_and(|age| age > FAR_AGE);
+    // Half of the reach is for what is yet to come.
+    waiting > 0 && is_far && beyond_low_mark <= REACH / 2
+}
+
+impl<'a, S: Sink> Shipper<'a, S> {
+    /// Ships from one more log of a lane, or another time from the lane's own.
+    pub(super) fn add_source(&mut self, stream: Stream<'a>, lane: usize) -> usize {
+        self.sources.push(Source::new(stream, lane));
+        self.arrange(lane);
+        self.sources.len() - 1
+    }
+
+    /// Everything of a topic goes to a parking log.
+    pub(super) fn capture_all(&mut self, topic: &Arc<str>, lane: usize, log: usize) {
+        let Some(topic) = self.topics.get(topic) else {
+            return;
+        };
+        for partition in 0..topic.count {
+            self.sources[lane].capture(topic.index(partition), Some(log));
+        }
+        self.sources[lane].capture(topic.nowhere(), Some(log));
+    }
+
+    /// The source of the parking log that a partition's records go to.
+    pub(super) fn captured(&self, source: usize, index: usize) -> Option<usize> {
+        let source = &self.sources[source];
+        match source.stream.parked() {
+            Some(_) => None,
+            None => self.sources[source.lane].captured(index),
+        }
+    }
+
+    /// Puts the sources of a lane into the order in which they are served.
+    fn arrange(&mut self, lane: usize) {
+        let sources = self.sources.iter().enumerate();
+        let mut order: Vec<usize> = sources
+            .filter(|(_, source)| source.lane == lane)
+            .map(|(place, _)| place)
+            .collect();
+        let is_backlog = |source: &Source<'_>| source.until().is_some();
+        order.sort_by_key(|place| {
+            let source = &self.sources[*place];
+            let is_own = source.stream.parked().is_none();
+            (is_own, is_backlog(source), source.from())
+        });
+        let first = order.iter().position(|p| is_backlog(&self.sources[*p]));
+        let turns = &mut self.turns[lane];
+        turns.before_backlog = first.unwrap_or(0);
+        turns.order = order;
+    }
+
+    /// The link came up: `live_first` lanes that are far behind begin a live stream.
+    pub(super) fn begin_streams(&mut self) {
+        for (place, lane) in self.store.lanes().iter().enumerate() {
+            if lane.order() == Order::LiveFirst && self.begin_live(place) {
+                self.arrange(place);
+            }
+        }
+    }
+
+    /// True if the newest records of a lane are a stream of their own from now on.
+    fn begin_live(&mut self, lane: usize) -> bool {
+        let is_own = |s: &Source<'_>| s.lane == lane && s.stream.parked().is_none();
+        let own: Vec<usize> = (0..self.sources.len())
+            .filter(|place| is_own(&self.sources[*place]))
+            .collect();
+        let newest = own.iter().find(|p| self.sources[**p].until().is_none());
+        let Some(&newest) = newest else {
+            return false;
+        };
+        let source = &self.sources[newest];
+        let (stream, from, marks) = (source.stream, source.from(), source.stream.marks());
+        let next = source.pending.as_ref();
+        let age = next.and_then(|entry| stream.lane().age_of(entry, &self.time));
+        // The tail below may be read already, if more was appended since.
+        let end = marks.durable.max(source.position());
+        if !jumps(end - source.position(), age, end - marks.acked) {
+            return false;
+        }
+        let settled_below = source.settled_below;
+        let is_untouched = source.flight.is_empty() && source.position() == from;
+        let before = own
+            .iter()
+            .find(|p| self.sources[**p].until() == Some(from) && is_untouched);
+        if let Some(&before) = before {
+            // A link that only comes and goes makes one range.
+            self.sources[before].end_at(end);
+            self.sources[newest].begin_at(end);
+            return true;
+        }
+        let done = own.iter().copied().find(|p| self.sources[*p].is_done());
+        if done.is_none() && own.len() >= SOURCES_MAX {
+            return false;
+        }
+        self.sources[newest].end_at(end);
+        let live = done.unwrap_or_else(|| self.add_source(stream, lane));
+        self.sources[live].begin_at(end);
+        self.sources[live].settled_below = settled_below;
+        true
+    }
+
+    /// Whether a live stream is too far ahead of its backlog for the log to keep what is settled.
+    pub(super) fn is_out_of_reach(&self, place: usize) -> bool {
+        let source = &self.sources[place];
+        let has_backlog = self.turns[source.lane].before_backlog > 0;
+        has_backlog
+            && source.until().is_none()
+            && source.stream.parked().is_none()
+            && source.position() - source.stream.marks().acked > REACH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_jumps_if_it_is_far_behind_in_records_or_in_time() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert!(!jumps(FAR_RECORDS, None, FAR_RECORDS));
+        assert!(jumps(FAR_RECORDS + 1, None, FAR_RECORDS + 1));
+        assert!(!jumps(1, seconds(10), 1));
+        assert!(jumps(1, seconds(11), 1));
+        assert!(!jumps(0, seconds(11), 1));
+        assert!(jumps(1_000_000, None, REACH / 2));
+        assert!(!jumps(1_000_000, None, REACH / 2 + 1), "out of reach");
+    }
+
+    #[test]
+    fn the_backlog_goes_first_in_one_of_eight_turns_with_room() {
+        let mut turns = Turns {
+            order: vec![3, 5, 0, 4],
+            before_backlog: 2,
+            count: 0,
+        };
+        let mut firsts = Vec::new();
+        for turn in 0..32 {
+            firsts.push(turns.nth(0));
+            let mut all: Vec<usize> = (0..turns.len()).map(|n| turns.nth(n)).collect();
+            all.sort_unstable();
+            assert_eq!(all, [0, 3, 4, 5], "each is served once");
+            turns.served(turn % 2 == 0);
+        }
+        assert_eq!(firsts.iter().filter(|first| **first == 0).count(), 4);
+        assert!(firsts.iter().all(|first| [0, 3].contains(first)));
+    }
+}

@@ -1,0 +1,330 @@
+//! Several lanes on one link, and the two streams of a `live_first` lane.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ferrylog::kafka::{self, Outcome, Outgoing, Probed, Report, SendError, Trouble};
+use ferrylog::message::MessageRef;
+use ferrylog::ship::{self, LinkOptions, Sink};
+use ferrylog::store::{LaneOptions, Order, Store, StoreOptions};
+use ferrylog::wal::{Durability, Options};
+use tempfile::TempDir;
+
+use crate::random::Random;
+use crate::sink::{Fault, Scripted};
+use crate::support::options;
+
+fn quick() -> Options {
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    options
+}
+
+fn open(options: &StoreOptions) -> (Store, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path().join("store"), options).unwrap();
+    (store, dir)
+}
+
+fn fill(store: &Store, topic: &str, count: u64, len: usize) {
+    let (lane, value) = (store.route(topic), vec![7; len]);
+    for n in 0..count {
+        let key = n.to_string();
+        let message = MessageRef {
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            ..MessageRef::to(topic)
+        };
+        // The sync below waits for all of them.
+        drop(lane.append(&message).unwrap());
+    }
+    lane.sync().unwrap();
+}
+
+/// Large records beside small ones: the small must not take each bit of room from the large.
+#[test]
+fn ten_lanes_share_a_thin_link_by_their_weights_whatever_the_sizes() {
+    const WEIGHTS: [u64; 10] = [8, 8, 8, 4, 4, 4, 4, 1, 1, 1];
+    const SIZES: [usize; 10] = [12_000, 100, 900, 100, 12_000, 3000, 500, 100, 3000, 12_000];
+    /// What goes over the link in this test.
+    const BYTES: u64 = 40_000_000;
+    let sum: u64 = WEIGHTS.iter().sum();
+    let mut store_options = StoreOptions::new(quick());
+    for (n, weight) in WEIGHTS.into_iter().enumerate() {
+        let mut lane = LaneOptions::new(quick());
+        lane.topics = vec![format!("t{n}")];
+        lane.weight = u32::try_from(weight).unwrap();
+        store_options.lanes.insert(format!("lane-{n}"), lane);
+    }
+    let (store, _dir) = open(&store_options);
+    for (n, size) in SIZES.into_iter().enumerate() {
+        let share = BYTES * WEIGHTS[n] / sum;
+        fill(
+            &store,
+            &format!("t{n}"),
+            share * 3 / 2 / (size as u64 + 400),
+            size,
+        );
+    }
+    let mut sink = Scripted::new(1, 1);
+    let stop = Arc::new(AtomicBool::new(false));
+    sink.stop_at_bytes = Some((BYTES, Arc::clone(&stop)));
+    let mut thin = options();
+    thin.max_in_flight_bytes = 128 * 1024;
+    ship::drain_into(&store, &mut sink, &thin, &stop, &mut |_| {}).unwrap();
+
+    let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+    for record in sink.written.values().flatten() {
+        *bytes.entry(&record.topic).or_default() += record.cost();
+    }
+    let total: u64 = bytes.values().sum();
+    for (n, weight) in WEIGHTS.into_iter().enumerate() {
+        let got = bytes[&*format!("t{n}")] as f64 / total as f64;
+        let fair = weight as f64 / sum as f64;
+        println!(
+            "weight {weight}, {} bytes a record: {got:.4}, fair {fair:.4}",
+            SIZES[n]
+        );
+        assert!(
+            (got - fair).abs() <= fair / 10.0,
+            "lane {n}: {got} of {fair}"
+        );
+    }
+}
+
+/// A lane that takes records while it is shipped: a few all the time, and many in each outage.
+struct Gateway<'a> {
+    sink: Scripted,
+    store: &'a Store,
+    /// Records that come in an outage.
+    flood: u64,
+    is_away: bool,
+    /// Where every second record goes that comes while the link is up.
+    second: &'static str,
+    /// Nothing comes until the cluster answered, so that it is known where the log ends then.
+    is_quiet: bool,
+    end: u64,
+    /// Where the log ended when the link came up.
+    cuts: Vec<u64>,
+    /// Records that came while the link was up: their numbers, and how many were written then.
+    fresh: Vec<(u64, usize)>,
+}
+
+impl<'a> Gateway<'a> {
+    fn new(sink: Scripted, store: &'a Store, backlog: u64) -> Gateway<'a> {
+        fill(store, "t", backlog, 10);
+        Gateway {
+            sink,
+            store,
+            flood: 11_000,
+            is_away: false,
+            second: "t",
+            is_quiet: false,
+            end: backlog,
+            cuts: vec![backlog],
+            fresh: Vec::new(),
+        }
+    }
+
+    fn drain(&mut self, stop: &AtomicBool) {
+        let store = self.store;
+        ship::drain_into(store, self, &options(), stop, &mut |_| {}).unwrap();
+        self.cuts.push(self.end);
+    }
+
+    fn cut(&mut self) {
+        self.cuts.push(self.end);
+        self.is_quiet = true;
+    }
+
+    /// All arrived, and the first copies of each stream of a partition are in order.
+    fn check(&self) {
+        let mut found = HashSet::new();
+        for seqs in self.sink.seqs() {
+            let mut newest: BTreeMap<usize, u64> = BTreeMap::new();
+            for seq in seqs {
+                if found.insert(seq) {
+                    let stream = self.cuts.partition_point(|cut| *cut <= seq);
+                    let before = newest.insert(stream, seq);
+                    assert!(before < Some(seq), "{seq} after {before:?}");
+                }
+            }
+        }
+        assert_eq!(found.len() as u64, self.end, "lost");
+        let totals = self.store.lane().totals();
+        assert!(totals.balances() && totals.queued == 0, "{totals:?}");
+        assert_eq!(totals.shipped, self.end);
+    }
+}
+
+impl Sink for Gateway<'_> {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        if self.sink.sent_count % 50 == 49 && !self.is_quiet && self.end < 60_000 {
+            let topic = ["t", self.second][self.fresh.len() % 2];
+            fill(self.store, topic, 1, 10);
+            self.fresh.push((self.end, self.sink.written_count));
+            self.end += 1;
+        }
+        self.sink.send(record)
+    }
+
+    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
+        self.sink.begin_piece(topic, partition)
+    }
+
+    fn end_piece(&mut self, topic: &str, partition: i32) {
+        self.sink.end_piece(topic, partition);
+    }
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        self.sink.poll(timeout, reports);
+        let is_taken = |report: &Report| matches!(report.outcome, Outcome::Delivered { .. });
+        self.is_quiet &= !reports.iter().any(is_taken);
+        let is_away = self.sink.away_polls > 0;
+        if is_away && !self.is_away {
+            fill(self.store, "t", self.flood, 10);
+            self.end += self.flood;
+            self.cut();
+        }
+        self.is_away = is_away;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.sink.in_flight()
+    }
+
+    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
+        let answer = self.sink.partitions(topic, timeout);
+        self.is_quiet &= answer.is_err();
+        answer
+    }
+
+    fn trouble(&mut self) -> Option<Trouble> {
+        self.sink.trouble()
+    }
+
+    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
+        self.sink.probe(link)
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.cut();
+        self.sink.rebuild()
+    }
+
+    fn address(&self) -> &str {
+        self.sink.address()
+    }
+}
+
+fn live_first() -> StoreOptions {
+    let mut options = StoreOptions::new(quick());
+    options.default.order = Order::LiveFirst;
+    options
+}
+
+#[test]
+fn the_newest_records_go_at_once_while_the_backlog_drains_beside_them() {
+    let (store, _dir) = open(&live_first());
+    let mut gateway = Gateway::new(Scripted::new(1, 1), &store, 12_000);
+    gateway.drain(&AtomicBool::new(false));
+    gateway.check();
+    let written = &gateway.sink.seqs()[0];
+    assert!(gateway.fresh.len() > 200, "{}", gateway.fresh.len());
+    for &(seq, before) in &gateway.fresh {
+        let at = written.iter().position(|s| *s == seq).unwrap();
+        // What was in flight, and one turn of the backlog's.
+        assert!(at - before < 600, "{seq} was the {at}-th after {before}");
+    }
+    assert_eq!(written.len(), 12_000 + gateway.fresh.len(), "sent twice");
+    let live = written.iter().filter(|seq| **seq >= 12_000).max();
+    assert_eq!(live.copied(), Some(gateway.end - 1));
+}
+
+#[test]
+fn both_streams_keep_their_order_over_outages_rebuilds_and_restarts() {
+    for seed in 0..8 {
+        let (store, _dir) = open(&live_first());
+        let mut random = Random(seed);
+        let mut sink = Scripted::new(seed, 3);
+        let mut at = 0;
+        for n in 0..9 {
+            at += 500 + random.below(3000) as usize;
+            let polls = 2 + random.below(4) as u32;
+            let fault = [Fault::Link { polls }, Fault::Spent, Fault::Refused][n % 3];
+            sink.faults.push_back((at, fault));
+        }
+        let mut gateway = Gateway::new(sink, &store, 12_000);
+        for _ in 0..3 {
+            let stop = Arc::new(AtomicBool::new(false));
+            let at = gateway.sink.written_count + 1000 + random.below(6000) as usize;
+            gateway.sink.stop = Some((at, Arc::clone(&stop)));
+            gateway.drain(&stop);
+            assert!(stop.load(Ordering::Relaxed));
+        }
+        gateway.drain(&AtomicBool::new(false));
+        gateway.check();
+        assert!(gateway.sink.faults.is_empty());
+        let spent = gateway.sink.rebuild_count;
+        assert!(spent >= 6, "{spent}");
+    }
+}
+
+#[test]
+fn what_is_refused_for_itself_is_found_in_either_stream() {
+    for seed in 0..4 {
+        let (store, _dir) = open(&live_first());
+        let mut sink = Scripted::new(seed, 2);
+        sink.poison = [77, 11_999, 12_001, 12_050].into();
+        let mut gateway = Gateway::new(sink, &store, 12_000);
+        let store = gateway.store;
+        let stop = AtomicBool::new(false);
+        ship::drain_into(store, &mut gateway, &options(), &stop, &mut |_| {}).unwrap();
+        let totals = store.lane().totals();
+        assert_eq!((totals.dead_lettered, totals.queued), (4, 0), "{totals:?}");
+        assert_eq!(totals.shipped, gateway.end - 4);
+        let seqs = gateway.sink.seqs();
+        for seqs in &seqs {
+            for is_live in [false, true] {
+                let of_stream = seqs.iter().filter(|seq| (**seq >= 12_000) == is_live);
+                assert!(of_stream.is_sorted(), "seed {seed}");
+            }
+        }
+    }
+}
+
+/// Records of both streams stand in one parking log, each stream in its own order.
+#[test]
+fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_there() {
+    for seed in 0..4 {
+        let (store, _dir) = open(&live_first());
+        let mut sink = Scripted::new(seed, 1);
+        sink.missing.insert("gone".to_owned());
+        fill(&store, "gone", 3000, 10);
+        let mut gateway = Gateway::new(sink, &store, 12_000);
+        (gateway.end, gateway.cuts, gateway.second) = (15_000, vec![15_000], "gone");
+        let stop = AtomicBool::new(false);
+        let mut options = options();
+        options.park_after = Duration::ZERO;
+        let store = gateway.store;
+        let drained = ship::drain_into(store, &mut gateway, &options, &stop, &mut |_| {}).unwrap();
+        let totals = store.lane().totals();
+        assert!(!drained.is_empty && totals.queued == 0, "{totals:?}");
+        assert!(totals.moved > 3000, "{totals:?}");
+
+        gateway.sink.missing.clear();
+        let drained = ship::drain_into(store, &mut gateway, &options, &stop, &mut |_| {}).unwrap();
+        assert!(drained.is_empty);
+        let mut found = 0;
+        for seqs in gateway.sink.by_topic.values() {
+            found += seqs.len() as u64;
+            for is_live in [false, true] {
+                let of_stream = seqs.iter().filter(|seq| (**seq >= 15_000) == is_live);
+                assert!(of_stream.is_sorted(), "seed {seed}");
+            }
+        }
+        assert_eq!(found, gateway.end, "seed {seed}");
+    }
+}
