@@ -54,7 +54,10 @@ impl<S: Sink> Shipper<'_, S> {
                 self.health[index].piece_suspected();
                 self.sink.rebuild_careful();
             }
-            Phase::Searched(_) | Phase::Held { .. } => self.hold(index, HoldReason::Suspect, now),
+            Phase::Searched(_) | Phase::Held { .. } => {
+                self.hold(index, HoldReason::Suspect, now);
+                self.sink.rebuild_careful();
+            }
         }
     }
 }

@@ -102,7 +102,8 @@ fn a_record_that_stands_among_the_dead_letters_is_neither_sent_nor_buried_again(
     }
     // Without its cursor a lane counts from where the segments say.
     for slot in ["cursor-a", "cursor-b"] {
-        std::fs::remove_file(copy.join("lanes/default").join(slot)).unwrap();
+        // There may be one alone.
+        drop(std::fs::remove_file(copy.join("lanes/default").join(slot)));
     }
     let store = ferrylog::store::Store::open(&copy, Options::default()).unwrap();
     let mut sink = Scripted::new(2, 1);
@@ -241,7 +242,9 @@ fn parked_records_outlive_the_process_and_are_not_sent_twice() {
     }
     // A crash that forgot the settlements of the lane: its records stand in both logs.
     for slot in ["cursor-a", "cursor-b"] {
-        std::fs::remove_file(dir.path().join("s/lanes/default").join(slot)).unwrap();
+        drop(std::fs::remove_file(
+            dir.path().join("s/lanes/default").join(slot),
+        ));
     }
     let store = open();
     sink.missing.clear();
@@ -298,12 +301,8 @@ fn a_record_that_breaks_the_connection_is_found_and_held_and_never_dies_of_it() 
     let mut sink = Scripted::new(12, 2);
     sink.killers = HashSet::from([200]);
     let mut options = options();
-    options.timeout = Some(Duration::from_secs(3));
-    let stop = AtomicBool::new(false);
-    let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
-    let Err(ship::Error::Held { held }) = ended else {
-        panic!("{ended:?}");
-    };
+    options.retry.initial_backoff = Duration::from_millis(1);
+    let held = drain(&scratch, &mut sink, &options).held;
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].why.kind(), "suspect");
     assert!(buried(&scratch).is_empty());
