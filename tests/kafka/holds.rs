@@ -146,7 +146,7 @@ fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
     let scratch = Scratch::new(&topics);
     scratch.fill(COUNT);
     let shipping = scratch.ship(&kafka);
-    shipping.wait_until_held(MISSING, "missing");
+    shipping.wait_until_held(MISSING, "unknown_topic");
     shipping.wait_for("the others", |progress| {
         progress.counters.shipped == COUNT / 10 * 9
     });
@@ -160,7 +160,7 @@ fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
     wait_for("parking", SOON, || {
         scratch.store.lane().totals().queued == 0
     });
-    shipping.wait_until_held(MISSING, "missing");
+    shipping.wait_until_held(MISSING, "unknown_topic");
     kafka.create_topic(MISSING, 2);
     let progress = shipping.wait_until_empty();
     assert_eq!(progress.counters.shipped, 2 * COUNT);
@@ -184,7 +184,7 @@ fn a_topic_deleted_and_created_again_gets_all_that_it_had_not_taken() {
     shipping.wait_until_empty();
     kafka.delete_topic("goes");
     scratch.fill(2 * COUNT);
-    shipping.wait_until_held("goes", "missing");
+    shipping.wait_until_held("goes", "unknown_topic");
     let stays = kafka.watch("stays");
     wait_for("the other one", SOON, || stays.total() == COUNT);
     kafka.create_topic("goes", 2);
