@@ -15,6 +15,7 @@ mod faulty;
 mod random;
 
 mod dead_letters;
+mod letters;
 mod mock;
 mod refusals;
 mod scripted;
