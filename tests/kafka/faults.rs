@@ -42,7 +42,9 @@ fn a_broker_or_a_topic_that_is_missing_is_named_and_once_there_everything_arrive
     is_kept();
 
     kafka.restart();
-    let message = gateway.drain(&kafka, &[]).expect_failure(1, "unknown_topic");
+    let message = gateway
+        .drain(&kafka, &[])
+        .expect_failure(1, "unknown_topic");
     println!("{message}");
     assert!(message.contains("`numbers`"), "{message}");
     assert!(message.contains("create it"), "{message}");
