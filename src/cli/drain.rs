@@ -16,7 +16,8 @@ use super::{
 use crate::{
     kafka::{self, Settings},
     ship::{
-        self, Drained, Held, ShipOptions,
+        self, Counters, DeadLetterShipping, Drained, Held, ShipOptions,
+        dead_letter::{DeadLetterStyle, DeadLetterTopic},
         exactly_once::{self, ExactlyOnceOptions, Halt},
     },
     store::StoreView,
@@ -47,9 +48,35 @@ pub(super) struct Arguments {
           value_parser = clap::value_parser!(u64).range(1..))]
     transaction_records: u64,
 
+    /// Topic that gets a copy of each dead letter; {topic} in it stands for the record's own
+    #[arg(long, value_name = "NAME", value_parser = DeadLetterTopic::new,
+          conflicts_with = "exactly_once")]
+    dead_letter_topic: Option<DeadLetterTopic>,
+
+    /// How a copy tells why the record died: in headers, in those of Kafka Connect, or as one JSON object
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t = Style::Native)]
+    dead_letter_style: Style,
+
     /// A librdkafka property, for TLS and SASL for example; may be given many times
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Style {
+    Native,
+    Connect,
+    Envelope,
+}
+
+impl From<Style> for DeadLetterStyle {
+    fn from(style: Style) -> Self {
+        match style {
+            Style::Native => Self::Native,
+            Style::Connect => Self::Connect,
+            Style::Envelope => Self::Envelope,
+        }
+    }
 }
 
 fn property(text: &str) -> Result<(String, String), &'static str> {
@@ -80,6 +107,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     };
     let options = ShipOptions {
         timeout: Some(Duration::from_secs(arguments.timeout)),
+        dead_letters: DeadLetterShipping {
+            topic: arguments.dead_letter_topic.clone(),
+            style: arguments.dead_letter_style.into(),
+            ..DeadLetterShipping::default()
+        },
         ..ShipOptions::default()
     };
     let drained = if arguments.exactly_once {
@@ -114,6 +146,10 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
             "seconds": drained.elapsed.as_secs_f64(),
             "empty": drained.is_empty,
             "dead_lettered": drained.counters.dead_lettered,
+            "replayed": drained.counters.replayed,
+            "replays_refused": drained.counters.replays_refused,
+            "copied": drained.counters.copied,
+            "copies_refused": drained.counters.copies_refused,
             "held": drained.held.iter().map(|held| json!({
                 "topic": &*held.topic,
                 "partition": held.partition,
@@ -136,17 +172,18 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
             ),
             ("records", records.line()),
         ];
-        output::table(&mut output::stdout(), &rows)?;
+        let letters = letters(&drained.counters);
+        let rows = rows
+            .into_iter()
+            .chain(letters.map(|told| ("dead letters", told)));
+        output::table(&mut output::stdout(), &rows.collect::<Vec<_>>())?;
     }
     if !drained.held.is_empty() {
         return Err(held(&drained.held, records).into());
     }
     if drained.is_empty {
-        return Ok(if drained.counters.dead_lettered > 0 {
-            Exit::Wrong
-        } else {
-            Exit::Done
-        });
+        let refused = drained.counters.dead_lettered + drained.counters.replays_refused;
+        return Ok(if refused > 0 { Exit::Wrong } else { Exit::Done });
     }
     Err(Failure::new(
         Exit::Wrong,
@@ -155,6 +192,23 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
     )
     .next("run it again: it goes on from there")
     .into())
+}
+
+/// What happened to dead letters, as far as anything did.
+fn letters(counters: &Counters) -> Option<String> {
+    let told = [
+        (counters.dead_lettered, "new"),
+        (counters.replayed, "sent again"),
+        (counters.replays_refused, "refused once more"),
+        (counters.copied, "copied"),
+        (counters.copies_refused, "refused as copies"),
+    ];
+    let told: Vec<String> = told
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", output::number(count)))
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 /// Names what Kafka does not take, each with its reason.

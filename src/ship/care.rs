@@ -255,7 +255,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(())
     }
 
-    fn any_behind(&self, index: usize) -> Option<usize> {
+    pub(super) fn any_behind(&self, index: usize) -> Option<usize> {
         self.sources.iter().position(|s| s.behind(index).is_some())
     }
 
@@ -269,7 +269,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 is_searched |= matches!(health.phase, Phase::Searched(_));
                 let may = health.allowance(source, now);
                 let is_ours = self.captured(source, index).is_none();
-                if may == 0 || !is_ours || !self.topics.is_current(index) {
+                if may == 0
+                    || !is_ours
+                    || !self.topics.is_current(index)
+                    || self.letters.is_on_its_way(index)
+                {
                     continue;
                 }
                 match health.phase {
@@ -474,6 +478,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             held.is_some() && health.failures >= 2
         };
         !held.is_empty()
+            && (!self.letters_wait() || self.letters.is_stuck())
             && self
                 .sources
                 .iter()

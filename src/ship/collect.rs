@@ -8,6 +8,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::health::{Health, HoldReason};
+use super::letters::LETTERS;
 use super::place::source_of;
 use super::settle::State;
 use super::shipper::Shipper;
@@ -29,7 +30,7 @@ impl<S: Sink> Shipper<'_, S> {
         let mut reports = mem::take(&mut self.reports);
         self.sink.poll(wait, &mut reports);
         let now = Instant::now();
-        let shipped_before = self.counters.shipped;
+        let taken_before = self.counters.acknowledged();
         self.quiet_polls = if reports.is_empty() {
             self.quiet_polls.saturating_add(1)
         } else {
@@ -41,11 +42,11 @@ impl<S: Sink> Shipper<'_, S> {
                 Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => {
                     self.delivered(report.token, now);
                 }
-                Outcome::Failed(failure) => self.came_back(report.token, failure),
+                Outcome::Failed(failure) => self.came_back(report.token, failure, now),
             }
         }
         self.reports = reports;
-        if self.counters.shipped > shipped_before {
+        if self.counters.acknowledged() > taken_before {
             self.progressed = now;
             self.is_unproven = false;
             self.acknowledged = Some(now);
@@ -53,6 +54,7 @@ impl<S: Sink> Shipper<'_, S> {
             self.budget.measure(now);
             self.tell_front();
         }
+        self.mark_letters(now);
         self.judge(now)?;
         for index in mem::take(&mut self.doomed) {
             self.exhausted(index, now)?;
@@ -66,6 +68,9 @@ impl<S: Sink> Shipper<'_, S> {
 
     fn delivered(&mut self, token: u64, now: Instant) {
         let (place, token) = source_of(token);
+        if place == LETTERS {
+            return self.letter_delivered(token, now);
+        }
         let Some(source) = self.sources.get_mut(place) else {
             return;
         };
@@ -93,8 +98,11 @@ impl<S: Sink> Shipper<'_, S> {
     }
 
     /// A record came back: it waits for its next turn.
-    fn came_back(&mut self, token: u64, failure: Failure) {
+    fn came_back(&mut self, token: u64, failure: Failure, now: Instant) {
         let (place, token) = source_of(token);
+        if place == LETTERS {
+            return self.letter_came_back(token, failure, now);
+        }
         let Some(source) = self.sources.get_mut(place) else {
             return;
         };
@@ -158,6 +166,6 @@ impl<S: Sink> Shipper<'_, S> {
             )
         };
         let stuck = self.health.iter().filter(silent);
-        stuck.map(|health| health.outstanding).sum()
+        stuck.map(|health| health.outstanding).sum::<usize>() + self.letters.silent(Instant::now())
     }
 }

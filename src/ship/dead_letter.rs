@@ -75,6 +75,29 @@ impl DeadLetterTopic {
     }
 }
 
+/// What of the dead letters goes to Kafka, beside those that somebody decided to send again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetterShipping {
+    /// The topic that gets a copy of each dead letter; none, if `None`.
+    pub topic: Option<DeadLetterTopic>,
+    /// How a copy tells of the death.
+    pub style: DeadLetterStyle,
+    /// Most bytes of a copy, as [`LetterMessage::wire_len`] has it. Instead of a larger one, and of
+    /// one that is refused as too large, a pointer is sent.
+    pub len_max: usize,
+}
+
+impl Default for DeadLetterShipping {
+    fn default() -> Self {
+        Self {
+            topic: None,
+            style: DeadLetterStyle::default(),
+            // What librdkafka takes by default (`message.max.bytes`), and brokers and topics do.
+            len_max: 1_000_000,
+        }
+    }
+}
+
 /// A message to be sent for a letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LetterMessage {

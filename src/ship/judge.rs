@@ -326,6 +326,7 @@ impl<S: Sink> Shipper<'_, S> {
                 self.settle_unsent(source, entry, Class::DeadLettered);
                 self.sources[source].cared_for(index, entry.seq + 1);
                 self.counters.dead_lettered += 1;
+                self.letter_added(now);
                 if self.health[index].held().is_some() {
                     self.health[index].release();
                 }

@@ -12,7 +12,7 @@
 //! ```text
 //! readers --> place: partition, hold, budget --> sink --reports--> flight --> settle --> cursor
 //!                 |                                  |
-//!                 +-- parking log <-- care <-------- judge --> dead letters
+//!                 +-- parking log <-- care <-------- judge --> dead letters --> letters --> sink
 //! ```
 //!
 //! Owns the order of these steps. Must not know librdkafka (that is behind [`Sink`]) or how a log
@@ -32,6 +32,7 @@ mod error;
 pub mod exactly_once;
 mod health;
 mod judge;
+mod letters;
 mod link;
 mod partition;
 mod place;
@@ -52,6 +53,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use dead_letter::DeadLetterShipping;
 pub use error::Error;
 pub use health::HoldReason;
 pub use link::{
@@ -113,6 +115,8 @@ pub struct ShipOptions {
     pub drain_window: DrainWindow,
     /// What is done about records that Kafka refuses.
     pub retry: RetryPolicy,
+    /// What of the dead letters goes to Kafka.
+    pub dead_letters: DeadLetterShipping,
     /// What is done about a record whose timestamp Kafka refuses.
     pub on_bad_timestamp: OnBadTimestamp,
     /// How long a partition is held before its records are moved to a parking log, so that its
@@ -137,6 +141,7 @@ impl Default for ShipOptions {
             drain_rate: None,
             drain_window: DrainWindow::default(),
             retry: RetryPolicy::default(),
+            dead_letters: DeadLetterShipping::default(),
             on_bad_timestamp: OnBadTimestamp::default(),
             // Longer than an election of a leader.
             park_after: Duration::from_secs(30),

@@ -17,7 +17,7 @@ use super::{Error, ID_HEADER, Sink, TIME_HEADER, partition};
 use crate::kafka::{ErrorClass, Failure, Outgoing, SendError};
 use crate::message::Message;
 use crate::store::Entry;
-use crate::wal::Class;
+use crate::wal::{Class, SeqNo};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,8 @@ impl<S: Sink> Shipper<'_, S> {
                 }
             },
         };
-        let index = self.partition_of(entry, message, topic);
+        let key = message.key.as_deref();
+        let index = partition_of(topic, message.partition, entry.origin, key);
         if index == topic.nowhere() && self.health[index].is_flowing() {
             let why = HoldReason::NoPartition {
                 named: message.partition.unwrap_or(0),
@@ -149,23 +150,6 @@ impl<S: Sink> Shipper<'_, S> {
             self.hold(index, why, now);
         }
         Ok(Some(index))
-    }
-
-    /// The partition a record names, else the one its key or number chooses.
-    fn partition_of(&self, entry: &Entry, message: &Message, topic: Topic) -> usize {
-        let Some(count) = std::num::NonZeroU32::new(topic.count) else {
-            return topic.nowhere();
-        };
-        match message.partition {
-            None => {
-                let key = message.key.as_deref();
-                topic.index(partition::choose(entry.origin, key, count))
-            }
-            Some(named) => {
-                let valid = u32::try_from(named).ok().filter(|&n| n < count.get());
-                valid.map_or(topic.nowhere(), |number| topic.index(number))
-            }
-        }
     }
 
     /// Hands one record to the sink.
@@ -320,6 +304,25 @@ impl<S: Sink> Shipper<'_, S> {
         let token = self.note(source, index, entry);
         self.parked.push((source, log, token));
         Ok(Placed::Done)
+    }
+}
+
+/// The index of the partition a record names, else of the one its key or number chooses.
+pub(super) fn partition_of(
+    topic: Topic,
+    named: Option<i32>,
+    number: SeqNo,
+    key: Option<&[u8]>,
+) -> usize {
+    let Some(count) = std::num::NonZeroU32::new(topic.count) else {
+        return topic.nowhere();
+    };
+    match named {
+        None => topic.index(partition::choose(number, key, count)),
+        Some(named) => {
+            let valid = u32::try_from(named).ok().filter(|&n| n < count.get());
+            valid.map_or(topic.nowhere(), |number| topic.index(number))
+        }
     }
 }
 

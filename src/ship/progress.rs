@@ -42,6 +42,8 @@ pub struct Progress {
     pub why: Option<String>,
     /// The partitions that take nothing.
     pub held: Vec<Held>,
+    /// What was said about the dead letter that was refused last, sent again or as a copy.
+    pub letter_refused: Option<String>,
     /// What was counted since the start.
     pub counters: Counters,
     /// What could not be read any more since the last call: given up, settled as lost.
@@ -111,10 +113,25 @@ pub struct Counters {
     pub parked: u64,
     /// Records that came back with a refusal, siblings of the refused one among them.
     pub refused: u64,
+    /// Dead letters that were sent again and acknowledged.
+    pub replayed: u64,
+    /// Dead letters that were refused once more: they are kept.
+    pub replays_refused: u64,
+    /// Dead letters that the dead-letter topic has a copy of, or a pointer to.
+    pub copied: u64,
+    /// Copies that the dead-letter topic refused.
+    pub copies_refused: u64,
     /// Producers that were replaced.
     pub rebuilds: u32,
     /// Time from hand-over to acknowledgement.
     pub delivery: Histogram,
+}
+
+impl Counters {
+    /// Everything that was acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.shipped + self.replayed + self.copied
+    }
 }
 
 /// How long things took, in milliseconds: bucket `n` counts what took less than 2^n and not less
@@ -166,7 +183,9 @@ impl<S: Sink> Shipper<'_, S> {
                     lasted: now.saturating_duration_since(since),
                 })
             });
-        held.collect()
+        let mut held: Vec<Held> = held.collect();
+        held.extend(self.held_letters(now));
+        held
     }
 
     /// Why nothing moves, or not everything.
@@ -175,11 +194,12 @@ impl<S: Sink> Shipper<'_, S> {
             return Some(format!("the link is {}", self.link.sentence(now)));
         }
         let held = self.all_held(now);
-        let first = held.first()?;
-        Some(match held.len() {
+        let held = held.first().map(|first| match held.len() {
             1 => first.to_string(),
             more => format!("{first}; and {} more are held", more - 1),
-        })
+        });
+        let told: Vec<String> = held.into_iter().chain(self.letters.alarm()).collect();
+        (!told.is_empty()).then(|| told.join("; "))
     }
 }
 

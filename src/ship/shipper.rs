@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::collect::POLL_WAIT;
 use super::health::Health;
 use super::judge::{Refused, TopicMemory};
+use super::letters::Letters;
 use super::link::{DrainRate, Link, WindowClock};
 use super::place::Placed;
 use super::progress::{Counters, Drained, Progress};
@@ -114,6 +115,7 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) parked_bytes: u64,
     /// Why and when nothing more could be parked.
     pub(super) parking_failed: Option<(String, Instant)>,
+    pub(super) letters: Letters<'a>,
     /// Something changed that `care` has to look at at once.
     pub(super) needs_care: bool,
     pub(super) cared: Instant,
@@ -177,6 +179,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             parked: Vec::new(),
             parked_bytes: 0,
             parking_failed: None,
+            letters: Letters::new(now),
             needs_care: false,
             cared: now,
             asked_leaders: None,
@@ -241,7 +244,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.tend(now)?;
             if turn == Turn::Dry && !self.is_busy() && !self.needs_care {
                 if self.options.until == Until::Empty {
-                    if self.queued() == 0 {
+                    if self.queued() == 0 && !self.letters_wait() {
                         return Ok(true);
                     }
                     if self.is_stuck(now) {
@@ -273,7 +276,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Whether something was handed over and not reported.
     pub(super) fn is_busy(&self) -> bool {
-        self.sources.iter().any(|s| s.flight.in_flight() > 0)
+        let flies = |source: &Source<'_>| source.flight.in_flight() > 0;
+        self.letters.in_flight() > 0 || self.sources.iter().any(flies)
     }
 
     /// Hands records over until something holds the next one back.
@@ -286,6 +290,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.begin_streams();
         }
         self.care(now)?;
+        self.send_letters(now)?;
         let mut ready: Vec<bool> = vec![true; self.store.lanes().len()];
         let mut turn = Turn::Dry;
         let mut left = RECORDS_PER_TURN;
@@ -315,8 +320,12 @@ impl<'a, S: Sink> Shipper<'a, S> {
     }
 
     /// Without a link: whether there is anything to ship, and for which topic.
-    fn look(&mut self, _: Instant) -> Result<Turn, Error> {
+    fn look(&mut self, now: Instant) -> Result<Turn, Error> {
         let mut turn = Turn::Dry;
+        self.meet_letters(now);
+        if self.letters_wait() {
+            turn = Turn::Held;
+        }
         for source in &mut self.sources {
             if let Some(entry) = source.read()? {
                 source.pending = Some(entry);
@@ -423,6 +432,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             ladder: self.link.ladder().clone(),
             why: self.why(now),
             held: self.all_held(now),
+            letter_refused: self.letters.refused.clone(),
             counters: self.counters.clone(),
             lost,
         };

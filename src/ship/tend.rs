@@ -103,7 +103,7 @@ impl<S: Sink> Shipper<'_, S> {
     /// Whether anything waits for the cluster.
     pub(super) fn link_wanted(&self) -> bool {
         let wants = |s: &super::source::Source<'_>| s.pending.is_some() || !s.flight.is_empty();
-        self.sources.iter().any(wants)
+        self.sources.iter().any(wants) || self.letters_wait()
     }
 
     /// Outside of the drain window the link is not used, and no time runs out.
@@ -157,12 +157,13 @@ impl<S: Sink> Shipper<'_, S> {
             let message = source.pending.as_ref()?.message.as_ref().ok()?;
             Some(Arc::clone(&message.topic))
         });
-        pending.or_else(|| {
+        let flown = pending.or_else(|| {
             let flown = self.sources.iter().find_map(|s| s.flight.front())?;
             let index = usize::try_from(flown.partition).ok()?;
             let (topic, ..) = self.topics.named(index)?;
             Some(Arc::clone(topic))
-        })
+        });
+        flown.or_else(|| self.letter_topic())
     }
 
     /// Asks the cluster for the partitions of a topic. Any answer is a sign of life; silence is a

@@ -1,6 +1,6 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `link`, `shipper`, `holds` and `lanes` call the library; `input`, `faults`, `kills`, `outages`, `restraints` and `poison` run
+//! `link`, `shipper`, `holds`, `lanes` and `dead_letters` call the library; `input`, `faults`, `kills`, `outages`, `restraints` and `poison` run
 //! the program, as a user would. Each test has a broker of its own. `bed` and `relay` test what the
 //! faults are caused with. With `KAFKA_LONG=1` the outages last as long as they may with the timeouts
 //! that users have.
@@ -23,6 +23,7 @@ mod random;
 
 mod bed;
 mod copies;
+mod dead_letters;
 mod exactly_once;
 mod faults;
 mod gateway;

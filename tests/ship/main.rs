@@ -16,6 +16,7 @@ mod random;
 
 mod dead_letters;
 mod lanes;
+mod letters;
 mod mock;
 mod refusals;
 mod scripted;

@@ -38,6 +38,17 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    /// Whether it is a copy of a dead letter.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.topic.ends_with(".dlq")
+    }
+
+    /// The value of the first header of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(n, _)| n == name)?;
+        Some(String::from_utf8(value.clone()?).unwrap())
+    }
+
     /// The number in the identity header.
     pub(crate) fn seq(&self) -> u64 {
         let id = self.headers.iter().find(|(name, _)| name == "ferry-id");
@@ -78,11 +89,13 @@ pub(crate) struct Scripted {
     pub(crate) written_count: usize,
     queued: BTreeMap<i32, VecDeque<(u64, Written)>>,
     /// What was sent carefully, one batch a partition; the open one still grows.
-    careful: BTreeMap<i32, VecDeque<(u64, Written)>>,
-    open: Option<i32>,
+    careful: BTreeMap<(String, i32), VecDeque<(u64, Written)>>,
+    open: Option<(String, i32)>,
     /// Records that are refused, and every batch with one of them.
     pub(crate) poison: HashSet<u64>,
     pub(crate) refusals: u32,
+    /// Most bytes of a value in a dead-letter topic, which is one whose name ends with `.dlq`.
+    pub(crate) copy_len_max: usize,
     /// Records that are not taken now, in every batch that holds one.
     pub(crate) flaky: HashSet<u64>,
     /// Records on which the connection is lost.
@@ -118,6 +131,7 @@ impl Scripted {
             open: None,
             poison: HashSet::new(),
             refusals: 0,
+            copy_len_max: usize::MAX,
             flaky: HashSet::new(),
             killers: HashSet::new(),
             missing: HashSet::new(),
@@ -228,16 +242,16 @@ impl Scripted {
 
     /// Takes or refuses a batch that was sent carefully.
     fn careful_step(&mut self) {
-        let open = self.open;
-        let ready = |partition: &&i32| Some(**partition) != open;
-        let Some(&partition) = self.careful.keys().find(ready) else {
+        let ready = |place: &&(String, i32)| Some(*place) != self.open.as_ref();
+        let Some(place) = self.careful.keys().find(ready).cloned() else {
             return;
         };
-        if self.breaks(self.careful[&partition].iter().map(|(_, record)| record)) {
+        if self.breaks(self.careful[&place].iter().map(|(_, record)| record)) {
             self.lose_connection();
             return;
         }
-        let batch = self.careful.remove(&partition).unwrap();
+        let batch = self.careful.remove(&place).unwrap();
+        let partition = place.1;
         let verdict = self.verdict(batch.iter().map(|(_, record)| record));
         self.refusals += u32::from(verdict.is_some());
         for (token, record) in batch {
@@ -268,8 +282,15 @@ impl Scripted {
         &self,
         mut batch: impl Iterator<Item = &'a Written> + Clone,
     ) -> Option<(ErrorClass, i32)> {
-        let mut again = batch.clone();
-        if batch.any(|record| self.poison.contains(&record.seq())) {
+        let mut again = batch.clone().filter(|record| !record.is_copy());
+        let too_large = |record: &Written| {
+            let len = record.value.as_ref().map_or(0, Vec::len);
+            record.is_copy() && len > self.copy_len_max
+        };
+        if batch.clone().any(too_large) {
+            return Some((ErrorClass::Poison, 10));
+        }
+        if batch.any(|record| !record.is_copy() && self.poison.contains(&record.seq())) {
             return Some((ErrorClass::Poison, 87));
         }
         let is_flaky = again.any(|record| self.flaky.contains(&record.seq()));
@@ -363,18 +384,18 @@ impl Sink for Scripted {
             topic: record.topic.to_owned(),
         };
         self.sent_count += 1;
-        let queues = if record.is_careful {
-            &mut self.careful
+        let queue = if record.is_careful {
+            let place = (record.topic.to_owned(), record.partition);
+            self.careful.entry(place).or_default()
         } else {
-            &mut self.queued
+            self.queued.entry(record.partition).or_default()
         };
-        let queue = queues.entry(record.partition).or_default();
         queue.push_back((record.token, written));
         Ok(())
     }
 
-    fn begin_piece(&mut self, _: &str, partition: i32) -> bool {
-        self.open = Some(partition);
+    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
+        self.open = Some((topic.to_owned(), partition));
         true
     }
 

@@ -360,6 +360,7 @@ impl<'a> Committer<'a> {
             ladder: self.link.ladder().clone(),
             why,
             held,
+            letter_refused: None,
             counters: self.counters.clone(),
             lost,
         });

@@ -28,6 +28,18 @@ enum Walk {
 }
 
 impl<F: Fs> DeadLetters<F> {
+    /// Whether any letter is to be sent again.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.index.lock().next_pending(None).is_some()
+    }
+
+    /// Whether any letter lies open that the dead-letter topic neither has nor refused.
+    #[must_use]
+    pub fn has_uncopied(&self) -> bool {
+        self.index.lock().next_uncopied(None).is_some()
+    }
+
     /// The oldest letter behind `after` that is to be sent again.
     ///
     /// # Errors
