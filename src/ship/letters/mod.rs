@@ -201,8 +201,13 @@ impl<S: Sink> Shipper<'_, S> {
         };
         // It goes before the lanes, which take what room there is.
         self.letters.next_look = now;
-        if self.budget.room(index, flying.cost) != Room::Yes {
-            return Sent::Waits;
+        match self.budget.room(index, flying.cost) {
+            Room::Yes => {}
+            Room::NotHere => {
+                self.pass_by(index, now);
+                return Sent::Done;
+            }
+            Room::No => return Sent::Waits,
         }
         let sent = self.sink.send(&Outgoing {
             topic: &message.topic,
