@@ -21,10 +21,10 @@ use crate::kafka::Kafka;
 use crate::program::{run, run_on};
 use crate::random::{self, Random};
 
-const EXACTLY_ONCE: &str = "--exactly-once";
+pub(crate) const EXACTLY_ONCE: &str = "--exactly-once";
 
 /// Small transactions, so that there are many in a short time.
-const SMALL: [&str; 3] = [EXACTLY_ONCE, "--transaction-records", "1000"];
+pub(crate) const SMALL: [&str; 3] = [EXACTLY_ONCE, "--transaction-records", "1000"];
 
 const NO_REPEATS: Repeats = Repeats {
     duplicates: 0,
@@ -32,7 +32,7 @@ const NO_REPEATS: Repeats = Repeats {
 };
 
 /// Every record is there once and in order.
-fn check(kafka: &Kafka, topic: &str, gateway: &Gateway, seed: u64, count: u64) {
+pub(crate) fn check(kafka: &Kafka, topic: &str, gateway: &Gateway, seed: u64, count: u64) {
     let status = gateway.status();
     status.expect_all_shipped(count);
     let content = |seq| content(seed, seq);
@@ -348,7 +348,7 @@ fn another_gateways_dead_transaction_is_waited_for_and_then_the_right_thing_is_d
 }
 
 /// Ships with the library, which has more options and tells what it is doing.
-fn ship(
+pub(crate) fn ship(
     gateway: &Gateway,
     kafka: &Kafka,
     set: impl FnOnce(&mut ExactlyOnceOptions),

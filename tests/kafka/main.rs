@@ -37,3 +37,4 @@ mod relay;
 mod restraints;
 mod shipper;
 mod shipping;
+mod transactions;
