@@ -38,6 +38,7 @@ pub mod live;
 mod partition;
 mod place;
 mod progress;
+mod restamp;
 mod retry;
 mod settle;
 #[doc(hidden)]
