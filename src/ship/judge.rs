@@ -6,33 +6,18 @@
 //! its partition is held in front of it.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
+use super::restamp::wall_millis;
 use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
 use super::shipper::Shipper;
 use super::{Error, OnBadTimestamp, Sink};
 use crate::kafka::{ErrorClass, Failure};
 use crate::message::{Message, MessageRef};
-use crate::store::{self, Cause, Content, Entry, Letter, Origin, Stage, Store};
+use crate::store::{self, Cause, Content, Entry, Lane, Letter, Origin, Stage, Store};
 use crate::wal::{Class, SeqNo};
-
-/// How long a refused timestamp says something about the next ones of its topic.
-const BAD_TIME_FOR: Duration = Duration::from_secs(600);
-
-/// A record further ahead of our own clock than this is wrong by our clock, too.
-const AHEAD_MILLIS: i64 = 30 * 60 * 1000;
-
-/// A timestamp that says "none" (KIP-32): no broker refuses it, and none deletes by it.
-const NO_TIMESTAMP: i64 = -1;
-
-/// What is remembered of a topic.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TopicMemory {
-    /// Timestamps from here on were refused, and until when that is believed.
-    bad_time: Option<(i64, Instant)>,
-}
 
 /// Records of one partition and source that came back in one poll.
 #[derive(Clone, Debug)]
@@ -261,56 +246,6 @@ impl<S: Sink> Shipper<'_, S> {
         Ok(())
     }
 
-    /// Makes the record durable among the dead letters.
-    fn bury(
-        &mut self,
-        source: usize,
-        index: usize,
-        entry: &Entry,
-        failure: &Failure,
-        attempts: u32,
-    ) -> Result<(), String> {
-        let store = self.store;
-        let lane = self.sources[source].stream.lane();
-        let origin = Origin {
-            log_id: lane.log_id(),
-            seq: entry.origin,
-        };
-        let now = wall_millis();
-        let cause = Cause {
-            class: failure.class.name(),
-            code: failure.code,
-            stage: if entry.message.is_ok() {
-                Stage::Produce
-            } else {
-                Stage::Decode
-            },
-            reason: &failure.to_string(),
-            attempts,
-            first_attempt_millis: now,
-            last_attempt_millis: now,
-        };
-        let partition = self
-            .topics
-            .named(index)
-            .and_then(|(.., partition)| partition);
-        let partition = partition.and_then(|number| i32::try_from(number).ok());
-        let added = match &entry.message {
-            Ok(message) => message.with_ref(|message| {
-                let content = Content::Message(MessageRef {
-                    partition: message.partition.or(partition),
-                    ..*message
-                });
-                add_letter(store, lane.name(), origin, cause, content)
-            }),
-            Err(undecodable) => {
-                let content = Content::Raw(&undecodable.raw);
-                add_letter(store, lane.name(), origin, cause, content)
-            }
-        };
-        added.map(drop).map_err(|error| error.to_string())
-    }
-
     /// Makes the record durable among the dead letters and settles it; or holds its partition.
     pub(super) fn dead_letter(
         &mut self,
@@ -321,7 +256,10 @@ impl<S: Sink> Shipper<'_, S> {
         attempts: u32,
         now: Instant,
     ) -> Result<(), Error> {
-        match self.bury(source, index, entry, failure, attempts) {
+        let lane = self.sources[source].stream.lane();
+        let named = self.topics.named(index);
+        let partition = named.and_then(|(.., partition)| partition);
+        match bury(self.store, lane, entry, partition, failure, attempts) {
             Ok(()) => {
                 self.settle_unsent(source, entry, Class::DeadLettered);
                 self.sources[source].cared_for(index, entry.seq + 1);
@@ -331,7 +269,7 @@ impl<S: Sink> Shipper<'_, S> {
                     self.health[index].release();
                 }
             }
-            Err(why) => self.hold(index, HoldReason::NoDeadLetters(why), now),
+            Err(error) => self.hold(index, HoldReason::NoDeadLetters(error.to_string()), now),
         }
         Ok(())
     }
@@ -381,16 +319,14 @@ impl<S: Sink> Shipper<'_, S> {
         {
             return false;
         }
-        let from = message.timestamp_millis;
-        self.memory[ordinal].bad_time = Some((from, now + BAD_TIME_FOR));
+        self.memory[ordinal].refused(message.timestamp_millis, now);
         true
     }
 
     /// The timestamp that a record is sent with in place of its own.
     pub(super) fn restamped(&self, ordinal: usize, message: &Message, now: Instant) -> Option<i64> {
-        let (from, until) = self.memory.get(ordinal)?.bad_time?;
-        (message.timestamp_millis >= from && now < until)
-            .then(|| stamp(message.timestamp_millis, wall_millis()))
+        let memory = self.memory.get(ordinal)?;
+        memory.stamp(message.timestamp_millis, now)
     }
 
     /// Holds a partition and says when it is tried again.
@@ -422,19 +358,54 @@ impl<S: Sink> Shipper<'_, S> {
     }
 }
 
-fn add_letter(
+/// Makes a record durable among the dead letters. `partition` is the one it was sent to.
+///
+/// # Errors
+///
+/// There is no place for it.
+pub(super) fn bury(
     store: &Store,
-    lane: &str,
-    origin: Origin,
-    cause: Cause<'_>,
-    content: Content<'_>,
-) -> Result<SeqNo, store::Error> {
-    store.dead_letters()?.add(&Letter {
-        origin,
-        lane,
-        cause,
-        content,
-    })
+    lane: &Lane,
+    entry: &Entry,
+    partition: Option<u32>,
+    failure: &Failure,
+    attempts: u32,
+) -> Result<(), store::Error> {
+    let now = wall_millis();
+    let cause = Cause {
+        class: failure.class.name(),
+        code: failure.code,
+        stage: match &entry.message {
+            Ok(_) => Stage::Produce,
+            Err(_) => Stage::Decode,
+        },
+        reason: &failure.to_string(),
+        attempts,
+        first_attempt_millis: now,
+        last_attempt_millis: now,
+    };
+    let add = |content: Content<'_>| {
+        store.dead_letters()?.add(&Letter {
+            origin: Origin {
+                log_id: lane.log_id(),
+                seq: entry.origin,
+            },
+            lane: lane.name(),
+            cause,
+            content,
+        })
+    };
+    let partition = partition.and_then(|number| i32::try_from(number).ok());
+    let added = match &entry.message {
+        Ok(message) => message.with_ref(|message| {
+            add(Content::Message(MessageRef {
+                partition: message.partition.or(partition),
+                ..*message
+            }))
+        }),
+        Err(undecodable) => add(Content::Raw(&undecodable.raw)),
+    };
+    added.map(drop)
 }
 
 /// What is sent as key and value: the record's own, or what a callback put in their place.
@@ -451,36 +422,5 @@ pub(super) fn content<'m>(
     match replaced {
         Some(Replacement { key, value }) => (key.as_deref(), value.as_deref()),
         None => (message.key.as_deref(), message.value.as_deref()),
-    }
-}
-
-/// The timestamp in place of a refused one: now, where our own clock calls it wrong, too; else our
-/// clock is the one that is wrong, and none is given.
-fn stamp(refused_millis: i64, now_millis: i64) -> i64 {
-    if refused_millis.saturating_sub(now_millis) > AHEAD_MILLIS {
-        now_millis
-    } else {
-        NO_TIMESTAMP
-    }
-}
-
-fn wall_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_timestamp_becomes_now_unless_our_own_clock_is_the_wrong_one() {
-        let now = 1_700_000_000_000;
-        assert_eq!(stamp(now + AHEAD_MILLIS + 1, now), now);
-        assert_eq!(stamp(now + 1000, now), NO_TIMESTAMP);
-        assert_eq!(stamp(0, now), NO_TIMESTAMP);
-        assert_eq!(stamp(i64::MAX, now), now);
     }
 }

@@ -37,6 +37,7 @@ mod link;
 mod partition;
 mod place;
 mod progress;
+mod restamp;
 mod retry;
 mod settle;
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
+use ferrylog::message::MessageRef;
 use ferrylog::ship::Progress;
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
 use ferrylog::store::Store;
@@ -20,22 +21,23 @@ use crate::kafka::Kafka;
 use crate::program::{run, run_on};
 use crate::random::{self, Random};
 
-const EXACTLY_ONCE: &str = "--exactly-once";
+pub(crate) const EXACTLY_ONCE: &str = "--exactly-once";
 
 /// Small transactions, so that there are many in a short time.
-const SMALL: [&str; 3] = [EXACTLY_ONCE, "--transaction-records", "1000"];
+pub(crate) const SMALL: [&str; 3] = [EXACTLY_ONCE, "--transaction-records", "1000"];
+
+const NO_REPEATS: Repeats = Repeats {
+    duplicates: 0,
+    runs: 0,
+};
 
 /// Every record is there once and in order.
-fn check(kafka: &Kafka, topic: &str, gateway: &Gateway, seed: u64, count: u64) {
+pub(crate) fn check(kafka: &Kafka, topic: &str, gateway: &Gateway, seed: u64, count: u64) {
     let status = gateway.status();
     status.expect_all_shipped(count);
     let content = |seq| content(seed, seq);
     let repeats = copies::check(kafka, topic, &status.log_id, count, content);
-    let none = Repeats {
-        duplicates: 0,
-        runs: 0,
-    };
-    assert_eq!(repeats, none);
+    assert_eq!(repeats, NO_REPEATS);
 }
 
 /// What the gateway was about to commit, as bytes; none before the first time.
@@ -88,6 +90,8 @@ fn a_backlog_arrives_in_transactions_and_a_second_run_sends_nothing() {
     assert_eq!(kafka.watch("numbers").ends(), ends);
 }
 
+/// One record in ten is for a topic that is missing until the end is near.
+///
 /// `FERRYLOG_TEST_KILLS=100,5,500000` for the long one: kills of the program, of the broker, records.
 #[test]
 fn kills_of_the_program_and_the_broker_at_any_moment_lose_and_repeat_nothing() {
@@ -99,12 +103,16 @@ fn kills_of_the_program_and_the_broker_at_any_moment_lose_and_repeat_nothing() {
     let seed = random::seed();
     let mut random = Random(seed);
     let gateway = Gateway::new();
-    gateway.send("numbers", seed, count);
+    append(&gateway, seed, count);
     let mut kafka = Kafka::start();
     kafka.create_topic("numbers", 4);
     let watch = kafka.watch("numbers");
     let mut queued = count;
     for kill in 1..=kills {
+        if kill == kills - kills / 10 {
+            assert!(gateway.status().count("moved") > 0, "nothing was parked");
+            kafka.create_topic("missing", 4);
+        }
         let before = watch.total();
         let drain = gateway.start_drain(&kafka, &SMALL);
         if kill % 4 == 0 {
@@ -125,13 +133,45 @@ fn kills_of_the_program_and_the_broker_at_any_moment_lose_and_repeat_nothing() {
             drain.kill();
         }
         let was_queued = queued;
-        queued = gateway.status().count("queued");
-        println!("kill {kill}: {queued} of {was_queued} still queued");
+        let status = gateway.status();
+        queued = status.count("queued");
+        let parked = status.count("moved");
+        println!("kill {kill}: {queued} of {was_queued} still queued, {parked} were parked");
         assert!(queued <= was_queued, "the cursor went back");
     }
     println!("{queued} of {count} still queued");
+    assert!(queued > 0, "it was killed to the end");
     gateway.drain(&kafka, &[EXACTLY_ONCE]).expect(0);
-    check(&kafka, "numbers", &gateway, seed, count);
+    let status = gateway.status();
+    let counts = ["accepted", "queued"].map(|class| status.count(class));
+    assert_eq!(counts, [count, 0]);
+    for topic in ["numbers", "missing"] {
+        let expected = (0..count).filter(|seq| topic_of(*seq) == topic).collect();
+        let content = |seq| content(seed, seq);
+        let repeats = copies::check_those(&kafka, topic, &status.log_id, expected, content);
+        assert_eq!(repeats, NO_REPEATS, "{topic}");
+    }
+}
+
+/// Where record `seq` of [`append`] goes.
+fn topic_of(seq: u64) -> &'static str {
+    if seq % 10 == 7 { "missing" } else { "numbers" }
+}
+
+/// Appends records for two topics.
+fn append(gateway: &Gateway, seed: u64, count: u64) {
+    let store = Store::open(&gateway.data, Options::default()).unwrap();
+    for seq in 0..count {
+        let (key, value) = content(seed, seq);
+        let message = MessageRef {
+            key: key.as_deref(),
+            value: Some(&value),
+            ..MessageRef::to(topic_of(seq))
+        };
+        drop(store.lane().append(&message).unwrap());
+    }
+    store.lane().sync().unwrap();
+    store.close().unwrap();
 }
 
 #[test]
@@ -308,7 +348,7 @@ fn another_gateways_dead_transaction_is_waited_for_and_then_the_right_thing_is_d
 }
 
 /// Ships with the library, which has more options and tells what it is doing.
-fn ship(
+pub(crate) fn ship(
     gateway: &Gateway,
     kafka: &Kafka,
     set: impl FnOnce(&mut ExactlyOnceOptions),

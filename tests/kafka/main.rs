@@ -38,3 +38,4 @@ mod relay;
 mod restraints;
 mod shipper;
 mod shipping;
+mod transactions;

@@ -12,6 +12,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::copies::{self, Repeats};
 use crate::gateway::{Gateway, Running, content_of};
+use crate::kafka::relay::Request;
 use crate::kafka::{Kafka, Relay, Watch, wait_for};
 use crate::random::{self, Random};
 
@@ -158,9 +159,9 @@ fn connections_cut_in_requests_and_before_answers_cost_nothing() {
     while cuts < 12 {
         let others = random.below(3) as u32;
         if cuts % 2 == 0 {
-            relay.cut_in_request(others, random.below(20_000) as usize);
+            relay.cut_in_request(Request::Produce, others, random.below(20_000) as usize);
         } else {
-            relay.cut_before_answer(others);
+            relay.cut_before_answer(Request::Produce, others);
         }
         wait_for("the cut", SOON, || !relay.is_armed() || drain.has_ended());
         if drain.has_ended() {

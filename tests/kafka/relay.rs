@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kafka::relay::Relay;
+use crate::kafka::relay::{Relay, Request};
 
 /// Longest wait for what must come.
 const SOON: Duration = Duration::from_secs(20);
@@ -172,7 +172,7 @@ fn refused_connections_pass_again_on_the_same_port() {
 fn a_cut_in_a_request_lets_exactly_so_many_bytes_of_it_through() {
     for (bytes, piece) in [(12, 1), (13, 5), (200, 7), (200, 1000), (499, 1000)] {
         let line = Line::new();
-        line.relay.cut_in_request(1, bytes);
+        line.relay.cut_in_request(Request::Produce, 1, bytes);
         let mut client = line.connect();
         let before = [request(3, 1, 100), request(0, 2, 300), request(18, 3, 12)].concat();
         let stream = [before.clone(), request(0, 4, 500)].concat();
@@ -192,7 +192,7 @@ fn a_cut_in_a_request_lets_exactly_so_many_bytes_of_it_through() {
 #[test]
 fn a_cut_before_an_answer_lets_the_whole_request_through_and_loses_the_answer() {
     let line = Line::new();
-    line.relay.cut_before_answer(0);
+    line.relay.cut_before_answer(Request::Produce, 0);
     let mut client = line.connect();
     let other = request(3, 1, 100);
     client.send(&other);

@@ -40,13 +40,29 @@ enum Way {
     Down,
 }
 
+/// A kind of request, by its key in Kafka's protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Request {
+    Produce = 0,
+    /// A commit or an abort.
+    EndTxn = 26,
+}
+
 /// Where to cut a connection, once.
 #[derive(Clone, Copy, Debug)]
-enum Trap {
-    /// So many bytes into a produce request, after so many others.
-    Request { others: u32, bytes: usize },
-    /// Before the answer to a produce request, after so many others: the broker has acted on it.
-    Answer { others: u32 },
+struct Trap {
+    request: Request,
+    /// Such requests that pass before.
+    others: u32,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// So many bytes into the request.
+    Within(usize),
+    /// Before its answer: the broker has acted on it.
+    BeforeAnswer,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -133,16 +149,25 @@ impl Relay {
         self.cut();
     }
 
-    /// Resets the connection of the produce request that comes after `others`, when `bytes` of it
-    /// have gone to the broker; at least its first 12 go.
-    pub(crate) fn cut_in_request(&self, others: u32, bytes: usize) {
-        self.faults().trap = Some(Trap::Request { others, bytes });
+    /// Resets the connection of the request that comes after `others` of its kind, when `bytes` of
+    /// it have gone to the broker; at least its first 12 go.
+    pub(crate) fn cut_in_request(&self, request: Request, others: u32, bytes: usize) {
+        let place = Place::Within(bytes);
+        self.trap(request, others, place);
     }
 
-    /// Resets the connection of the produce request that comes after `others`, when the broker
+    /// Resets the connection of the request that comes after `others` of its kind, when the broker
     /// has answered it; the answer is lost.
-    pub(crate) fn cut_before_answer(&self, others: u32) {
-        self.faults().trap = Some(Trap::Answer { others });
+    pub(crate) fn cut_before_answer(&self, request: Request, others: u32) {
+        self.trap(request, others, Place::BeforeAnswer);
+    }
+
+    fn trap(&self, request: Request, others: u32, place: Place) {
+        self.faults().trap = Some(Trap {
+            request,
+            others,
+            place,
+        });
     }
 
     /// Whether the cut that was asked for is still to come.
@@ -344,22 +369,20 @@ impl Connection {
 
     /// How much of this request may pass before the cut, if it is the one.
     fn cut_at_request(&self, shared: &Shared, head: &[u8]) -> Option<usize> {
-        if head[4..6] != Frames::PRODUCE {
+        let mut faults = shared.faults.lock().unwrap();
+        let trap = faults.trap.as_mut()?;
+        if head[4..6] != (trap.request as u16).to_be_bytes() {
             return None;
         }
-        let mut faults = shared.faults.lock().unwrap();
-        match faults.trap.as_mut()? {
-            Trap::Request { others, .. } | Trap::Answer { others } if *others > 0 => {
-                *others -= 1;
-                None
-            }
-            Trap::Request { bytes, .. } => {
-                let bytes = (*bytes).max(Frames::REQUEST_HEAD);
-                faults.trap = None;
-                Some(bytes)
-            }
-            Trap::Answer { .. } => {
-                faults.trap = None;
+        if trap.others > 0 {
+            trap.others -= 1;
+            return None;
+        }
+        let place = trap.place;
+        faults.trap = None;
+        match place {
+            Place::Within(bytes) => Some(bytes.max(Frames::REQUEST_HEAD)),
+            Place::BeforeAnswer => {
                 *self.unanswered.lock().unwrap() = Some(number(&head[8..12]));
                 None
             }
@@ -459,8 +482,6 @@ impl Frames {
     const REQUEST_HEAD: usize = 12;
     /// Length, correlation id.
     const ANSWER_HEAD: usize = 8;
-    /// The key of produce requests.
-    const PRODUCE: [u8; 2] = [0, 0];
 
     fn new(head_len: usize) -> Frames {
         Frames {

@@ -18,6 +18,7 @@ use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::{Report, Settings, TransactionalProducer};
 use crate::ship::budget::Budget;
 use crate::ship::link::{DrainRate, Link, LinkState, Look, WindowClock, local_minute};
+use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
 use crate::ship::{Counters, Held};
 use crate::store::{IntentFile, Lane, Now, Store, Stream};
@@ -59,6 +60,8 @@ pub(super) struct Committer<'a> {
     pub(super) parked: Vec<(usize, SeqNo)>,
     /// Verdicts on records of a topic, by its number, since anything of it was committed.
     pub(super) verdicts: HashMap<usize, u32>,
+    /// Refused timestamps of a topic, by its number.
+    pub(super) memory: HashMap<usize, TopicMemory>,
     /// Bytes that wait in parking logs.
     pub(super) parked_bytes: u64,
     pub(super) topics: Topics,
@@ -132,6 +135,7 @@ impl<'a> Committer<'a> {
             moved: HashSet::new(),
             parked: Vec::new(),
             verdicts: HashMap::new(),
+            memory: HashMap::new(),
             parked_bytes: 0,
             topics: Topics::default(),
             budget: Budget::new(options.ship.max_in_flight_bytes),

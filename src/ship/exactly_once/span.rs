@@ -18,7 +18,7 @@ use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::Message;
 use crate::ship::health::HoldReason;
 use crate::ship::topics::Topic;
-use crate::ship::{ID_HEADER, budget, partition};
+use crate::ship::{ID_HEADER, TIME_HEADER, budget, partition};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
 
@@ -292,27 +292,40 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
+    /// The timestamp that a message is sent with in place of its own.
+    fn restamped(&self, message: &Message, place: Place, now: Instant) -> Option<i64> {
+        if self.memory.is_empty() {
+            return None;
+        }
+        let (_, topic, _) = self.topics.named(place.index)?;
+        let memory = self.memory.get(&topic.ordinal)?;
+        memory.stamp(message.timestamp_millis, now)
+    }
+
     /// Hands the pending record to librdkafka; false if it has to wait.
     pub(super) fn send(&mut self, place: Place, open: &mut Transaction) -> bool {
         let now = Instant::now();
-        let source = &mut self.sources[self.current];
-        let Some(entry) = source.pending.take() else {
+        let Some(entry) = self.sources[self.current].pending.take() else {
             return false;
         };
         let Ok(message) = &entry.message else {
             return false;
         };
+        let late = self.restamped(message, place, now);
+        let source = &mut self.sources[self.current];
         self.id.truncate(self.id_prefix_len);
         // Writing to a string cannot fail.
         let _ = write!(self.id, "{}", entry.origin);
         let own = [(ID_HEADER, Some(self.id.as_bytes()))];
         let own = &own[..usize::from(self.options.ship.id_header)];
+        let original = late.map(|_| message.timestamp_millis.to_string());
+        let time = original.as_ref().map(|t| (TIME_HEADER, Some(t.as_bytes())));
         let joined: Vec<_>;
-        let headers = if message.headers().next().is_none() {
+        let headers = if message.headers().next().is_none() && time.is_none() {
             own
         } else {
             let given = message.headers().map(|h| (h.name, h.value));
-            joined = given.chain(own.iter().copied()).collect();
+            joined = given.chain(own.iter().copied()).chain(time).collect();
             &joined[..]
         };
         let (key, value) = (message.key.as_deref(), message.value.as_deref());
@@ -329,7 +342,7 @@ impl<'a> Committer<'a> {
             key,
             value,
             headers,
-            timestamp_millis: message.timestamp_millis,
+            timestamp_millis: late.unwrap_or(message.timestamp_millis),
             token: u64::try_from(open.carried.len()).unwrap_or(u64::MAX),
             is_careful: false,
         });

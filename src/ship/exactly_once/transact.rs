@@ -367,11 +367,8 @@ impl Committer<'_> {
         let Some(failure) = open.failure.take() else {
             return Ok(self.late(open));
         };
-        // librdkafka gives back at once what it still has.
-        let until = Instant::now() + ABORT_TIMEOUT;
-        while self.producer.producer().in_flight() > 0 && Instant::now() < until {
-            self.collect(&mut open, POLL_WAIT);
-        }
+        // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
+        // gives it back.
         let failed = self.producer.failed();
         let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
         self.reports.clear();

@@ -5,18 +5,17 @@
 //! verdicts in a row nothing more goes there.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::Error;
 use super::committer::Committer;
 use super::source::stuck;
 use super::transact::Carried;
 use crate::kafka::{ErrorClass, Failure, Persistence};
-use crate::message::MessageRef;
-use crate::ship::OnPoison;
 use crate::ship::health::{HoldReason, STORM};
-use crate::store::{self, Cause, Content, Entry, Letter, Origin, Stage, Undecodable};
-use crate::wal::Class;
+use crate::ship::{OnBadTimestamp, OnPoison, judge};
+use crate::store::{Entry, Undecodable};
+use crate::wal::{Class, SeqNo};
 
 impl Committer<'_> {
     /// A record was refused although it was alone: it goes to the dead letters, or its partition is
@@ -31,6 +30,12 @@ impl Committer<'_> {
             return Ok(());
         };
         let (topic, ordinal) = (Arc::clone(topic), known.ordinal);
+        let Some(entry) = self.find(carried.seq)? else {
+            return Ok(());
+        };
+        if failure.class == ErrorClass::BadTime && self.restamp(ordinal, &entry) {
+            return Ok(());
+        }
         let why = if failure.class == ErrorClass::Held {
             HoldReason::Refused(failure)
         } else if self.options.ship.retry.on_poison == OnPoison::Halt {
@@ -41,9 +46,9 @@ impl Committer<'_> {
             if *verdicts >= STORM {
                 HoldReason::EverythingRefused(failure)
             } else {
-                match self.bury(carried, partition, &failure)? {
-                    Ok(()) => return Ok(()),
-                    Err(why) => HoldReason::NoDeadLetters(why),
+                match judge::bury(self.store, self.lane, &entry, partition, &failure, 1) {
+                    Ok(()) => return self.dead_lettered(&entry),
+                    Err(error) => HoldReason::NoDeadLetters(error.to_string()),
                 }
             }
         };
@@ -71,26 +76,31 @@ impl Committer<'_> {
         }
     }
 
-    /// Makes the refused record a dead letter; the inner error: there is no place for it.
-    fn bury(
-        &mut self,
-        carried: Carried,
-        partition: Option<u32>,
-        failure: &Failure,
-    ) -> Result<Result<(), String>, Error> {
+    /// A record of the current log; none if it cannot be read any more.
+    fn find(&mut self, seq: SeqNo) -> Result<Option<Entry>, Error> {
         let source = &mut self.sources[self.current];
         source.rewind();
         while let Some(entry) = source.read()? {
-            if entry.seq < carried.seq {
-                continue;
+            if entry.seq >= seq {
+                return Ok((entry.seq == seq).then_some(entry));
             }
-            let buried = self.letter(&entry, partition, failure);
-            return Ok(match buried {
-                Ok(()) => Ok(self.dead_lettered(&entry)?),
-                Err(error) => Err(error.to_string()),
-            });
         }
-        Ok(Ok(()))
+        Ok(None)
+    }
+
+    /// Whether a refused timestamp is replaced and the record tried once more.
+    fn restamp(&mut self, topic: usize, entry: &Entry) -> bool {
+        let Ok(message) = &entry.message else {
+            return false;
+        };
+        let (time, now) = (message.timestamp_millis, Instant::now());
+        let memory = self.memory.entry(topic).or_default();
+        let is_new = memory.stamp(time, now).is_none();
+        let is_wanted = self.options.ship.on_bad_timestamp == OnBadTimestamp::Restamp;
+        if is_wanted && is_new {
+            memory.refused(time, now);
+        }
+        is_wanted && is_new
     }
 
     /// A record that is no message goes to the dead letters as it is.
@@ -105,7 +115,8 @@ impl Committer<'_> {
             code: 0,
             name: undecodable.reason.to_string(),
         };
-        Ok(match self.letter(entry, None, &failure) {
+        let buried = judge::bury(self.store, self.lane, entry, None, &failure, 0);
+        Ok(match buried {
             Ok(()) => Ok(self.dead_lettered(entry)?),
             Err(error) => Err(error.to_string()),
         })
@@ -124,49 +135,5 @@ impl Committer<'_> {
         stream.save_cursor()?;
         self.counters.dead_lettered += 1;
         Ok(())
-    }
-
-    fn letter(
-        &self,
-        entry: &Entry,
-        partition: Option<u32>,
-        failure: &Failure,
-    ) -> Result<(), store::Error> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = since.map_or(0, |s| i64::try_from(s.as_millis()).unwrap_or(i64::MAX));
-        let cause = Cause {
-            class: failure.class.name(),
-            code: failure.code,
-            stage: match &entry.message {
-                Ok(_) => Stage::Produce,
-                Err(_) => Stage::Decode,
-            },
-            reason: &failure.to_string(),
-            attempts: u32::from(entry.message.is_ok()),
-            first_attempt_millis: now,
-            last_attempt_millis: now,
-        };
-        let add = |content: Content<'_>| {
-            self.store.dead_letters()?.add(&Letter {
-                origin: Origin {
-                    log_id: self.lane.log_id(),
-                    seq: entry.origin,
-                },
-                lane: self.lane.name(),
-                cause,
-                content,
-            })
-        };
-        let partition = partition.and_then(|number| i32::try_from(number).ok());
-        let added = match &entry.message {
-            Ok(message) => message.with_ref(|message| {
-                add(Content::Message(MessageRef {
-                    partition: message.partition.or(partition),
-                    ..*message
-                }))
-            }),
-            Err(undecodable) => add(Content::Raw(&undecodable.raw)),
-        };
-        added.map(drop)
     }
 }
