@@ -6,7 +6,7 @@
 //! its partition is held in front of it.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
@@ -276,7 +276,7 @@ impl<S: Sink> Shipper<'_, S> {
             log_id: lane.log_id(),
             seq: entry.origin,
         };
-        let now = wall_millis();
+        let now = self.time.reading.wall_millis;
         let cause = Cause {
             class: failure.class.name(),
             code: failure.code,
@@ -390,7 +390,7 @@ impl<S: Sink> Shipper<'_, S> {
     pub(super) fn restamped(&self, ordinal: usize, message: &Message, now: Instant) -> Option<i64> {
         let (from, until) = self.memory.get(ordinal)?.bad_time?;
         (message.timestamp_millis >= from && now < until)
-            .then(|| stamp(message.timestamp_millis, wall_millis()))
+            .then(|| stamp(message.timestamp_millis, self.time.reading.wall_millis))
     }
 
     /// Holds a partition and says when it is tried again.
@@ -462,13 +462,6 @@ fn stamp(refused_millis: i64, now_millis: i64) -> i64 {
     } else {
         NO_TIMESTAMP
     }
-}
-
-fn wall_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
 }
 
 #[cfg(test)]
