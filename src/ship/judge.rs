@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
-use super::restamp::wall_millis;
+
 use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
 use super::shipper::Shipper;
 use super::{Error, OnBadTimestamp, Sink};
@@ -326,7 +326,7 @@ impl<S: Sink> Shipper<'_, S> {
     /// The timestamp that a record is sent with in place of its own.
     pub(super) fn restamped(&self, ordinal: usize, message: &Message, now: Instant) -> Option<i64> {
         let memory = self.memory.get(ordinal)?;
-        memory.stamp(message.timestamp_millis, now)
+        memory.stamp(message.timestamp_millis, now, self.time.reading.wall_millis)
     }
 
     /// Holds a partition and says when it is tried again.
@@ -371,7 +371,7 @@ pub(super) fn bury(
     failure: &Failure,
     attempts: u32,
 ) -> Result<(), store::Error> {
-    let now = wall_millis();
+    let now = lane.now().reading.wall_millis;
     let cause = Cause {
         class: failure.class.name(),
         code: failure.code,

@@ -1,10 +1,10 @@
 //! What a record is sent with whose timestamp Kafka refuses.
 //!
-//! Owns what is remembered of refused timestamps. Pure but for the wall clock. Must not know how a
+//! Owns what is remembered of refused timestamps. Pure; time is passed in. Must not know how a
 //! refusal is found out. Invariant: what was refused of a topic is believed for a while only, and
 //! says nothing about records that are older.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long a refused timestamp says something about the next ones of its topic.
 const BAD_TIME_FOR: Duration = Duration::from_secs(600);
@@ -29,9 +29,14 @@ impl TopicMemory {
     }
 
     /// The timestamp that a record is sent with in place of its own.
-    pub(super) fn stamp(&self, timestamp_millis: i64, now: Instant) -> Option<i64> {
+    pub(super) fn stamp(
+        &self,
+        timestamp_millis: i64,
+        now: Instant,
+        wall_millis: i64,
+    ) -> Option<i64> {
         let (from, until) = self.bad_time?;
-        (timestamp_millis >= from && now < until).then(|| stamp(timestamp_millis, wall_millis()))
+        (timestamp_millis >= from && now < until).then(|| stamp(timestamp_millis, wall_millis))
     }
 }
 
@@ -43,13 +48,6 @@ fn stamp(refused_millis: i64, now_millis: i64) -> i64 {
     } else {
         NO_TIMESTAMP
     }
-}
-
-pub(super) fn wall_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
 }
 
 #[cfg(test)]
@@ -69,10 +67,10 @@ mod tests {
     fn a_refusal_speaks_of_the_same_and_later_times_for_ten_minutes() {
         let now = Instant::now();
         let mut memory = TopicMemory::default();
-        assert_eq!(memory.stamp(5, now), None);
+        assert_eq!(memory.stamp(5, now, 0), None);
         memory.refused(5, now);
-        assert_eq!(memory.stamp(4, now), None);
-        assert_eq!(memory.stamp(5, now), Some(NO_TIMESTAMP));
-        assert_eq!(memory.stamp(5, now + BAD_TIME_FOR), None);
+        assert_eq!(memory.stamp(4, now, 0), None);
+        assert_eq!(memory.stamp(5, now, 0), Some(NO_TIMESTAMP));
+        assert_eq!(memory.stamp(5, now + BAD_TIME_FOR, 0), None);
     }
 }

@@ -4,8 +4,8 @@
 //! Must not know what becomes of a record.
 //!
 //! When the link comes up and a `live_first` lane is far behind, what waits becomes *backlog*: the
-//! range of its newest source ends there, and another source, the *live* one, begins at the end of
-//! the log. Backlog of several outages is served the oldest first.
+//! range of its newest source ends there, and another source, the *live* one, begins with the
+//! newest records. Backlog of several outages is served the oldest first.
 //!
 //! ```text
 //!     settled  |  backlog 1  |  settled  |  backlog 2  |  settled  |
@@ -34,6 +34,9 @@ const FAR_RECORDS: u64 = 10_000;
 
 /// or if its next record is older than this.
 const FAR_AGE: Duration = Duration::from_secs(10);
+
+/// So many of the newest records that wait are live: what a gateway has to tell when it is back.
+const NEWEST: u64 = 1000;
 
 /// How far above the low mark the log keeps settlements, less what is read in one turn: the live
 /// source stops there until the backlog moved.
@@ -73,11 +76,12 @@ impl Turns {
     }
 }
 
-/// Whether the live stream of a lane leaves behind what waits, and jumps to the end of the log.
-fn jumps(waiting: u64, age: Option<Duration>, beyond_low_mark: u64) -> bool {
+/// How many of the records that wait the live stream of a lane leaves behind.
+fn jump(waiting: u64, age: Option<Duration>, beyond_low_mark: u64) -> Option<u64> {
     let is_far = waiting > FAR_RECORDS || age.is_some_and(|age| age > FAR_AGE);
     // Half of the reach is for what is yet to come.
-    waiting > 0 && is_far && beyond_low_mark <= REACH / 2
+    (waiting > 0 && is_far && beyond_low_mark <= REACH / 2)
+        .then(|| waiting - NEWEST.min(waiting / 2))
 }
 
 impl<'a, S: Sink> Shipper<'a, S> {
@@ -150,13 +154,14 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let (stream, from, marks) = (source.stream, source.from(), source.stream.marks());
         let next = source.pending.as_ref();
         let age = next.and_then(|entry| stream.lane().age_of(entry, &self.time));
-        // The tail below may be read already, if more was appended since.
-        let end = marks.durable.max(source.position());
-        if !jumps(end - source.position(), age, end - marks.acked) {
+        let position = source.position();
+        let waiting = marks.durable - position;
+        let Some(left_behind) = jump(waiting, age, marks.durable - marks.acked) else {
             return false;
-        }
+        };
+        let end = position + left_behind;
         let settled_below = source.settled_below;
-        let is_untouched = source.flight.is_empty() && source.position() == from;
+        let is_untouched = source.flight.is_empty() && position == from;
         let before = own
             .iter()
             .find(|p| self.sources[**p].until() == Some(from) && is_untouched);
@@ -195,13 +200,14 @@ mod tests {
     #[test]
     fn a_stream_jumps_if_it_is_far_behind_in_records_or_in_time() {
         let seconds = |n| Some(Duration::from_secs(n));
-        assert!(!jumps(FAR_RECORDS, None, FAR_RECORDS));
-        assert!(jumps(FAR_RECORDS + 1, None, FAR_RECORDS + 1));
-        assert!(!jumps(1, seconds(10), 1));
-        assert!(jumps(1, seconds(11), 1));
-        assert!(!jumps(0, seconds(11), 1));
-        assert!(jumps(1_000_000, None, REACH / 2));
-        assert!(!jumps(1_000_000, None, REACH / 2 + 1), "out of reach");
+        assert_eq!(jump(FAR_RECORDS, None, FAR_RECORDS), None);
+        assert_eq!(jump(10_001, None, 10_001), Some(9_001));
+        assert_eq!(jump(4, seconds(10), 4), None);
+        assert_eq!(jump(4, seconds(11), 4), Some(2));
+        assert_eq!(jump(1, seconds(11), 1), Some(1));
+        assert_eq!(jump(0, seconds(11), 1), None);
+        assert_eq!(jump(1_000_000, None, REACH / 2), Some(999_000));
+        assert_eq!(jump(1_000_000, None, REACH / 2 + 1), None, "out of reach");
     }
 
     #[test]

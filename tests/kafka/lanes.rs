@@ -2,13 +2,12 @@
 //! not wait behind what lies in bulk.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
-use ferrylog::ship::ShipOptions;
-use ferrylog::store::{LaneOptions, Store, StoreOptions};
+use ferrylog::ship::{LinkState, ShipOptions};
+use ferrylog::store::{LaneOptions, Order, Store, StoreOptions};
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
@@ -83,41 +82,106 @@ fn an_alarm_crosses_a_thin_line_within_ten_seconds_whatever_lies_in_bulk() {
 }
 
 #[test]
-fn ten_lanes_share_a_thin_line_by_their_weights() {
-    const WEIGHTS: [u32; 10] = [8, 8, 8, 4, 4, 4, 1, 1, 1, 1];
-    const LEN: usize = 1000;
-    const RATE: u32 = 400_000;
-    const LASTS: Duration = Duration::from_secs(20);
+fn ten_lanes_share_a_thin_line_by_their_weights_and_none_starves() {
+    const WEIGHTS: [u32; 10] = [8, 8, 8, 4, 4, 4, 4, 1, 1, 1];
+    const RATE: u32 = 800_000;
+    /// Looked at when so many have arrived.
+    const COUNT: u64 = 20_000;
     let seed = random::seed();
     let kafka = Kafka::with().relayed().start();
-    let named = WEIGHTS.iter().enumerate();
-    let lanes: Vec<(String, u32)> = named.map(|(n, &w)| (format!("lane-{n}"), w)).collect();
+    let sum: u32 = WEIGHTS.iter().sum();
+    let lanes: Vec<(String, u32)> = (0..).map(|n| format!("t{n}")).zip(WEIGHTS).collect();
     let (store, _dir) = open(&lanes);
-    for (topic, _) in &lanes {
-        kafka.create_topic(topic, 4);
-        // More than the heaviest lane gets. One partition gets no more than an eighth of the flight.
-        fill(&store, topic, seed, 3_000, LEN);
+    for (topic, weight) in &lanes {
+        kafka.create_topic(topic, 1);
+        let share = COUNT * u64::from(*weight) / u64::from(sum);
+        fill(&store, topic, seed, share * 3 / 2, 400);
     }
     kafka.relay(0).limit(RATE);
     let watches: Vec<_> = lanes.iter().map(|(topic, _)| kafka.watch(topic)).collect();
-    let shipping = ship(&store, &kafka);
-    let counts = || -> Vec<u64> { watches.iter().map(|watch| watch.total()).collect() };
-    // Not what fills the flight at first.
-    thread::sleep(LASTS / 4);
-    let before = counts();
-    thread::sleep(LASTS);
-    let after = counts();
-    let grown: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
-    println!("{before:?} to {after:?}: {grown:?}");
-    let total: u64 = grown.iter().sum();
-    let weights: u32 = WEIGHTS.iter().sum();
-    for ((topic, weight), grown) in lanes.iter().zip(&grown) {
-        let fair = total as f64 * f64::from(*weight) / f64::from(weights);
-        let share = *grown as f64 / fair;
-        println!("{topic}: {share:.2} of its share");
+    let mut options = ShipOptions::default();
+    // A line in between, so that the tail of what is in flight says little.
+    options.max_in_flight_bytes = 256 * 1024;
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let shipping = Shipping::start(&store, settings, options);
+    let mut counts;
+    loop {
+        counts = watches
+            .iter()
+            .map(|watch| watch.total())
+            .collect::<Vec<_>>();
+        if counts.iter().sum::<u64>() >= COUNT {
+            break;
+        }
+    }
+    let total: u64 = counts.iter().sum();
+    for ((topic, weight), count) in lanes.iter().zip(&counts) {
+        let got = *count as f64 / total as f64;
+        let fair = f64::from(*weight) / f64::from(sum);
+        println!("weight {weight}: {count} records, {got:.4}, fair {fair:.4}");
+        assert!(
+            (got - fair).abs() <= fair / 10.0,
+            "{topic}: {got} of {fair}"
+        );
         assert!(store.route(topic).totals().queued > 0, "{topic} is empty");
-        assert!((0.9..1.1).contains(&share), "{topic}: {share:.2}");
     }
     kafka.relay(0).pass();
     shipping.wait_until_empty();
+}
+
+#[test]
+fn after_an_outage_the_newest_records_arrive_within_two_seconds_and_the_backlog_beside_them() {
+    const BACKLOG: u64 = 1_000_000;
+    const SOON: Duration = Duration::from_secs(2);
+    let seed = random::seed();
+    let kafka = Kafka::with().relayed().start();
+    kafka.create_topic("bulk", 4);
+    kafka.create_topic("newest", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Options::default();
+    log.durability = Durability::Os;
+    let mut options = StoreOptions::new(log);
+    options.default.order = Order::LiveFirst;
+    let store = Arc::new(Store::open_with(dir.path().join("store"), &options).unwrap());
+    let shipping = ship(&store, &kafka);
+    fill(&store, "bulk", seed, 10, 20);
+    shipping.wait_for("the first ones", |progress| progress.shipped == 10);
+    kafka.relay(0).refuse();
+    kafka.relay(0).cut();
+    fill(&store, "bulk", seed, BACKLOG, 100);
+    shipping.wait_for("the outage", |progress| {
+        progress.link_state == LinkState::Down
+    });
+    fill(&store, "newest", seed, 1, 20);
+    let (bulk, newest) = (kafka.watch("bulk"), kafka.watch("newest"));
+    kafka.relay(0).pass();
+    // However long librdkafka takes to connect to each broker again.
+    bulk.wait_for_growth(10, 1);
+    for n in 0..10 {
+        let since = Instant::now();
+        newest.wait_for_growth(n, 1);
+        let queued = store.lane().totals().queued;
+        println!("{n}: {:.2?}, {queued} in the backlog", since.elapsed());
+        assert!(since.elapsed() < SOON);
+        if queued == 0 {
+            assert!(n > 2, "nothing was left to wait behind");
+            break;
+        }
+        bulk.wait_for_growth(bulk.total(), BACKLOG / 20);
+        fill(&store, "newest", seed, 1, 20);
+    }
+    shipping.wait_until_empty();
+    let drained = shipping.end();
+    let arrived = bulk.total() + newest.total();
+    assert_eq!(arrived, drained.shipped);
+    assert_eq!(store.lane().totals().accepted, arrived);
+    // In each partition what was sent in two streams is in order in both of them.
+    let mut streams: std::collections::BTreeMap<(i32, bool), u64> = Default::default();
+    kafka.consume_each("bulk", |record| {
+        let id = record.header("ferry-id").unwrap();
+        let seq: u64 = id.split_once('-').unwrap().1.parse().unwrap();
+        let is_live = seq >= 10 + BACKLOG + 1 - 1000;
+        let before = streams.insert((record.partition, is_live), seq);
+        assert!(before < Some(seq), "{seq} after {before:?}");
+    });
 }

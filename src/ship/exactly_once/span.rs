@@ -299,7 +299,11 @@ impl<'a> Committer<'a> {
         }
         let (_, topic, _) = self.topics.named(place.index)?;
         let memory = self.memory.get(&topic.ordinal)?;
-        memory.stamp(message.timestamp_millis, now)
+        memory.stamp(
+            message.timestamp_millis,
+            now,
+            self.lane.now().reading.wall_millis,
+        )
     }
 
     /// Hands the pending record to librdkafka; false if it has to wait.

@@ -95,7 +95,7 @@ impl Committer<'_> {
         };
         let (time, now) = (message.timestamp_millis, Instant::now());
         let memory = self.memory.entry(topic).or_default();
-        let is_new = memory.stamp(time, now).is_none();
+        let is_new = memory.stamp(time, now, 0).is_none();
         let is_wanted = self.options.ship.on_bad_timestamp == OnBadTimestamp::Restamp;
         if is_wanted && is_new {
             memory.refused(time, now);
