@@ -96,12 +96,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     // Looked at first, because opening would make a store where there is none.
     StoreView::open(&global.data).map_err(store_failure)?;
     let store = super::open_store(global, Options::default())?;
-    let mut is_whole = store.lane().opened().gaps.is_empty();
+    let mut lanes = store.lanes().iter();
+    let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());
 
     let mut progress = Progress::new("shipping");
     let mut show = |now: &ship::Progress| {
         is_whole &= now.lost.is_empty();
-        super::tell_lost(global, store.lane(), &now.lost);
+        for lost in &now.lost {
+            super::tell_lost(global, &lost.lane, &lost.gap);
+        }
         progress.records(now.shipped, Some(now.shipped + now.queued));
         progress.message(&now.link);
     };
@@ -129,7 +132,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         ship::drain(&store, &settings, &options, &stop, &mut show)
     };
     drop(progress);
-    let records = Records::of(&store.lane().totals());
+    let records = Records::of(&store.totals());
     let closed = store.close().map_err(store_failure);
     let drained = drained.map_err(|error| {
         of_ship(&error, global).fact(&format!("{} in the store", records.waiting()))

@@ -26,7 +26,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    store::{Lane, Store, StoreOptions},
+    store::{Store, StoreOptions},
     wal::{Gap, Options},
 };
 use failure::{Ended, Exit, Failure};
@@ -125,21 +125,19 @@ fn open_store_with(global: &Global, options: &StoreOptions) -> Result<Store, Fai
     let store = Store::open_with(&global.data, options)
         .map_err(|error| failure::of_store(&error, &global.data))?;
     for lane in store.lanes() {
-        tell_lost(global, lane, &lane.opened().gaps);
+        for gap in &lane.opened().gaps {
+            tell_lost(global, lane.name(), gap);
+        }
     }
     Ok(store)
 }
 
 /// Tells what can no longer be read.
-fn tell_lost(global: &Global, lane: &Lane, gaps: &[Gap]) {
-    for gap in gaps {
-        let text = format!("lane {}: lost for good: {gap}", lane.name());
-        Failure::new(Exit::Wrong, "lost", text)
-            .next(
-                "the log goes on behind it; the damaged bytes are in quarantine/ in its directory",
-            )
-            .tell(global.json);
-    }
+fn tell_lost(global: &Global, lane: &str, gap: &Gap) {
+    let text = format!("lane {lane}: lost for good: {gap}");
+    Failure::new(Exit::Wrong, "lost", text)
+        .next("the log goes on behind it; the damaged bytes are in quarantine/ in its directory")
+        .tell(global.json);
 }
 
 /// Help and version come as errors too: clap knows which is which.

@@ -60,7 +60,7 @@ pub use health::HoldReason;
 pub use link::{
     Backoff, BadWindow, Block, DrainWindow, Ladder, LinkOptions, LinkState, Profile, RungState,
 };
-pub use progress::{Counters, Drained, Held, Histogram, Progress};
+pub use progress::{Counters, Drained, Held, Histogram, Lost, Progress};
 pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
 

@@ -11,6 +11,7 @@ use super::Sink;
 use super::health::HoldReason;
 use super::link::{Ladder, LinkState};
 use super::shipper::Shipper;
+use crate::store::Lane;
 use crate::wal::Gap;
 
 /// How far shipping is; handed to the caller a few times a second, and at once when something was
@@ -47,7 +48,26 @@ pub struct Progress {
     /// What was counted since the start.
     pub counters: Counters,
     /// What could not be read any more since the last call: given up, settled as lost.
-    pub lost: Vec<Gap>,
+    pub lost: Vec<Lost>,
+}
+
+/// Records that cannot be read any more.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Lost {
+    /// The lane they were appended to.
+    pub lane: String,
+    /// Which they are, and what is known of the damage.
+    pub gap: Gap,
+}
+
+impl Lost {
+    pub(super) fn of(lane: &Lane, gaps: &mut Vec<Gap>) -> impl Iterator<Item = Lost> {
+        gaps.drain(..).map(|gap| Lost {
+            lane: lane.name().to_owned(),
+            gap,
+        })
+    }
 }
 
 /// What was done.

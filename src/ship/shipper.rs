@@ -17,7 +17,7 @@ use super::judge::Refused;
 use super::letters::Letters;
 use super::link::{DrainRate, Link, WindowClock};
 use super::place::Placed;
-use super::progress::{Counters, Drained, Progress};
+use super::progress::{Counters, Drained, Lost, Progress};
 use super::restamp::TopicMemory;
 use super::retry::Replacement;
 use super::share::Share;
@@ -418,7 +418,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             link.push_str(", held back by the drain rate");
         }
         let shipped = self.counters.shipped;
-        let lost = self.sources.iter_mut().flat_map(|s| mem::take(&mut s.lost));
+        let lost = self.sources.iter_mut();
+        let lost = lost.flat_map(|s| Lost::of(s.stream.lane(), &mut s.lost));
         let lost = lost.collect();
         let progress = Progress {
             shipped,

@@ -134,6 +134,23 @@ impl Store {
         Ok(store)
     }
 
+    /// What became of every record, in all lanes. One that was moved to a parking log is told by
+    /// what became of it there.
+    #[must_use]
+    pub fn totals(&self) -> wal::Totals {
+        let mut all = wal::Totals::default();
+        self.lanes.iter().for_each(|lane| all.add(&lane.totals()));
+        let parked: Vec<_> = self.parking_logs().map(ParkingLog::totals).collect();
+        parked.iter().for_each(|totals| all.add(totals));
+        // Counted in both logs. What only the parking log knows of is settled in its lane soon.
+        let both = all
+            .moved
+            .min(parked.iter().map(|totals| totals.accepted).sum());
+        all.moved -= both;
+        all.accepted -= both;
+        all
+    }
+
     /// The parking logs, oldest first.
     pub fn parking_logs(&self) -> impl Iterator<Item = &ParkingLog> {
         self.parking.iter().flat_map(Parking::logs)

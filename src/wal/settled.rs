@@ -115,6 +115,20 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Adds those of another log.
+    pub(crate) fn add(&mut self, other: &Totals) {
+        self.accepted += other.accepted;
+        self.shipped += other.shipped;
+        self.dead_lettered += other.dead_lettered;
+        self.expired += other.expired;
+        self.dropped += other.dropped;
+        self.moved += other.moved;
+        self.lost += other.lost;
+        self.unknown += other.unknown;
+        self.void += other.void;
+        self.queued += other.queued;
+    }
+
     /// Whether each accepted record is settled once or queued.
     pub fn balances(&self) -> bool {
         let settled = self.shipped

@@ -320,6 +320,11 @@ fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_th
         let totals = store.lane().totals();
         assert!(!drained.is_empty && totals.queued == 0, "{totals:?}");
         assert!(totals.moved > 3000, "{totals:?}");
+        // The store as a whole still has them.
+        let all = store.totals();
+        assert!(all.balances(), "{all:?}");
+        assert_eq!((all.accepted, all.moved), (gateway.end, 0));
+        assert_eq!(all.queued, totals.moved);
 
         gateway.sink.missing.clear();
         let drained = ship::drain_into(store, &mut gateway, &options, &stop, &mut |_| {}).unwrap();

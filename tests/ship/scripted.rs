@@ -472,7 +472,7 @@ fn what_cannot_be_read_any_more_is_told_and_holds_nothing_up() {
     let mut lost = Vec::new();
     let stop = AtomicBool::new(false);
     let drained = ship::drain_into(&scratch.store, &mut sink, &options(), &stop, &mut |now| {
-        lost.extend(now.lost.iter().map(|gap| gap.seqs.clone()))
+        lost.extend(now.lost.iter().map(|lost| lost.gap.seqs.clone()))
     })
     .unwrap();
     assert_eq!(lost, [SeqNo::new(1000)..SeqNo::new(1001)]);

@@ -20,7 +20,7 @@ use crate::ship::budget::Budget;
 use crate::ship::link::{DrainRate, Link, LinkState, Look, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
-use crate::ship::{Counters, Held};
+use crate::ship::{Counters, Held, Lost};
 use crate::store::{IntentFile, Lane, Now, Store, Stream};
 use crate::wal::{LogId, SeqNo};
 
@@ -347,7 +347,8 @@ impl<'a> Committer<'a> {
             (None, _) if !self.link.is_up() => Some(format!("the link is {link}")),
             (None, held) => held.map(ToString::to_string),
         };
-        let lost = self.sources.iter_mut().flat_map(|s| s.lost.drain(..));
+        let lost = self.sources.iter_mut();
+        let lost = lost.flat_map(|s| Lost::of(s.stream.lane(), &mut s.lost));
         let lost = lost.collect();
         let queued = self.queued();
         (self.progress)(&Progress {
