@@ -69,6 +69,8 @@ fn ten_lanes_share_a_thin_link_by_their_weights_whatever_the_sizes() {
         );
     }
     let mut sink = Scripted::new(1, 1);
+    // Room comes back bit by bit.
+    sink.steps_max = 4;
     let stop = Arc::new(AtomicBool::new(false));
     sink.stop_at_bytes = Some((BYTES, Arc::clone(&stop)));
     let mut thin = options();

@@ -81,6 +81,8 @@ pub(crate) struct Scripted {
     pub(crate) stop: Option<(usize, Arc<AtomicBool>)>,
     /// The same once so many bytes were written.
     pub(crate) stop_at_bytes: Option<(u64, Arc<AtomicBool>)>,
+    /// Fewer records than this are delivered in a poll.
+    pub(crate) steps_max: u64,
     written_bytes: u64,
     /// What the cluster has, by partition.
     pub(crate) written: BTreeMap<i32, Vec<Written>>,
@@ -120,6 +122,7 @@ impl Scripted {
             is_reachable: true,
             reports_twice: false,
             stop: None,
+            steps_max: 200,
             stop_at_bytes: None,
             written_bytes: 0,
             written: BTreeMap::new(),
@@ -413,7 +416,7 @@ impl Sink for Scripted {
 
     fn poll(&mut self, _: Duration, reports: &mut Vec<Report>) {
         self.away_polls = self.away_polls.saturating_sub(1);
-        for _ in 0..self.random.below(200) {
+        for _ in 0..self.random.below(self.steps_max) {
             self.step();
         }
         reports.append(&mut self.reports);
