@@ -339,7 +339,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if is_whole {
             self.sink.end_piece(&topic, partition);
         }
-        self.health[index].piece_handed_over(handed?);
+        // A first record that the client library refused is a piece that came back.
+        let of_it = |r: &super::judge::Refused| (r.source, r.index) == (source, index);
+        let was_refused = self.refusals.iter().any(of_it);
+        self.health[index].piece_handed_over(handed?.max(usize::from(was_refused)));
         Ok(())
     }
 

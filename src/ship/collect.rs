@@ -124,7 +124,7 @@ impl<S: Sink> Shipper<'_, S> {
             ErrorClass::Fatal | ErrorClass::Network => {
                 self.spent.get_or_insert_with(|| failure.to_string());
             }
-            _ => self.refused(place, index, flown.seq, &failure),
+            _ => self.refused(place, index, flown.seq, was_careful, &failure),
         }
     }
 

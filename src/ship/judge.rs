@@ -25,6 +25,9 @@ pub(super) struct Refused {
     pub(super) source: usize,
     pub(super) index: usize,
     count: usize,
+    /// Whether each was handed over carefully, or not at all: none of another source was in one batch
+    /// with it.
+    is_careful: bool,
     first: SeqNo,
     last: SeqNo,
     failure: Failure,
@@ -32,10 +35,18 @@ pub(super) struct Refused {
 
 impl<S: Sink> Shipper<'_, S> {
     /// Remembers a refusal until all reports of this poll are in.
-    pub(super) fn refused(&mut self, source: usize, index: usize, seq: SeqNo, failure: &Failure) {
+    pub(super) fn refused(
+        &mut self,
+        source: usize,
+        index: usize,
+        seq: SeqNo,
+        is_careful: bool,
+        failure: &Failure,
+    ) {
         let same = |known: &&mut Refused| known.source == source && known.index == index;
         if let Some(known) = self.refusals.iter_mut().find(same) {
             known.count += 1;
+            known.is_careful &= is_careful;
             known.first = known.first.min(seq);
             known.last = known.last.max(seq);
             return;
@@ -44,6 +55,7 @@ impl<S: Sink> Shipper<'_, S> {
             source,
             index,
             count: 1,
+            is_careful,
             first: seq,
             last: seq,
             failure: failure.clone(),
@@ -111,7 +123,7 @@ impl<S: Sink> Shipper<'_, S> {
                 self.health[index].piece_refused(source, last, failure.clone());
             }
             // A trial is one record.
-            Phase::Held { .. } if count == 1 => {
+            Phase::Held { .. } if count == 1 && refused.is_careful => {
                 if let Some(entry) = self.sources[source].left_behind(index, 0)? {
                     self.alone(source, index, &entry, refused, now)?;
                 }

@@ -260,7 +260,7 @@ impl<S: Sink> Shipper<'_, S> {
         // It was never on its way: what is said about it is about it alone.
         self.note(source, index, entry);
         self.sources[source].leave(index, entry.seq);
-        self.refused(source, index, entry.seq, failure);
+        self.refused(source, index, entry.seq, true, failure);
         Placed::Waits
     }
 
