@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(health.piece_ended(), None);
         assert!(!health.acknowledged(SeqNo::new(0), now));
         assert_eq!(health.piece_ended(), Some(Piece::Next));
-        assert_eq!(health.allowance(2, now), 2);
+        assert_eq!(health.allowance(2, now), 49, "half of those that are left");
     }
 
     #[test]
