@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Room;
 use super::health::{Health, HoldReason, Phase, SILENT};
 use super::place::Placed;
 use super::settle::WINDOW_MAX;
@@ -381,9 +380,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let may_park = self.may_park(now);
         for source in 0..self.sources.len() {
             let can_go = |(index, seq): (usize, SeqNo)| {
-                let has_room = self.budget.room(index, 1) != Room::NotHere;
-                let is_open = self.health[index].is_flowing() && has_room;
-                let is_open = is_open || !self.topics.is_current(index);
+                let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
                 let goes = match self.captured(source, index) {
                     Some(_) => may_park,
                     None => is_open,

@@ -16,9 +16,6 @@ use crate::wal::SeqNo;
 /// A partition is held when nothing of it was acknowledged for this long while others get theirs.
 pub(super) const SILENT: Duration = Duration::from_secs(5);
 
-/// A partition that owes an answer for this long is passed by the others.
-const LAGS: Duration = Duration::from_millis(500);
-
 /// Others were acknowledged this much later than a partition that owes an answer.
 const PASSED_OVER: Duration = Duration::from_secs(1);
 
@@ -359,11 +356,6 @@ impl Health {
             Phase::Flowing => State::InFlight,
             Phase::Held { .. } | Phase::Searched(_) => State::Tried,
         }
-    }
-
-    /// Whether it owes answers long enough for others to pass it.
-    pub(super) fn lags(&self, now: Instant) -> bool {
-        self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= LAGS
     }
 
     /// Whether others got an acknowledgement well after it was last heard of.

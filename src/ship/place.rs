@@ -187,10 +187,6 @@ impl<S: Sink> Shipper<'_, S> {
         let cost = budget::cost(len, headers);
         match self.budget.room(index, cost) {
             Room::Yes => {}
-            // One that answers slowly, or not at all, is passed: the others go on.
-            Room::NotHere if self.health[index].lags(now) => {
-                return Ok(self.leave(source, index, entry));
-            }
             Room::NotHere => return Ok(Placed::Waits),
             Room::No => return Ok(Placed::Full),
         }
