@@ -1,4 +1,4 @@
-//! How fast a lane drains, beside a bare librdkafka producer on the same topic of the same broker;
+//! How fast a lane drains, at least once and exactly once, beside a bare librdkafka producer on the same topic of the same broker;
 //! and how much memory the program takes for it.
 //!
 //! `cargo bench --features kafka-tests --bench drain` prints the tables of `docs/benchmarks.md`: bare
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
+use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::ship::{self, ShipOptions};
 use ferrylog::store::Store;
 use ferrylog::wal::{Durability, Options};
@@ -33,6 +34,8 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+
+use tempfile::TempDir;
 
 use kafka::Kafka;
 
@@ -52,8 +55,10 @@ const BACKLOGS: [(usize, u64); 3] = [(100, 5_000_000), (1024, 2_000_000), (1 << 
 fn main() {
     let broker = Kafka::with().measured().start();
     println!("{PARTITIONS} partitions, medians of {ROUNDS} rounds\n");
-    println!("| record | compression | header | bare | drain | drain / bare |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| record | compression | `ferry-id` | bare | drain | drain / bare | exactly once | exactly once / bare |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for (len, count) in RUNS {
         for compression in ["lz4", "none"] {
             compare(&broker, compression, len, count);
@@ -67,30 +72,33 @@ fn main() {
 }
 
 fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
-    let mut rates: [Vec<f64>; 4] = Default::default();
+    let mut rates: [Vec<f64>; 6] = Default::default();
     // The first round warms the broker up.
     for round in 0..=ROUNDS {
         broker.create_topic(TOPIC, PARTITIONS);
         let times = [
             produce(broker, compression, len, count, false),
             drain(broker, compression, len, count, false),
+            drain_exactly_once(broker, compression, len, count, false),
             produce(broker, compression, len, count, true),
             drain(broker, compression, len, count, true),
+            drain_exactly_once(broker, compression, len, count, true),
         ];
         broker.delete_topic(TOPIC);
         for (rates, time) in rates.iter_mut().zip(times).filter(|_| round > 0) {
             rates.push(count as f64 / time.as_secs_f64());
         }
     }
-    let [bare, drain, bare_with_id, drain_with_id] = rates.map(median);
-    for (header, bare, drain) in [
-        ("none", bare, drain),
-        ("`ferry-id`", bare_with_id, drain_with_id),
-        ("`ferry-id` on ours alone", bare, drain_with_id),
+    let [bare, drain, once, bare_with_id, drain_with_id, once_with_id] = rates.map(median);
+    for (header, bare, drain, once) in [
+        ("on neither", bare, drain, once),
+        ("on both", bare_with_id, drain_with_id, once_with_id),
+        ("on ours alone", bare, drain_with_id, once_with_id),
     ] {
-        let ratio = drain / bare;
         println!(
-            "| {len} B | {compression} | {header} | {bare:.0}/s | {drain:.0}/s | {ratio:.2} |"
+            "| {len} B | {compression} | {header} | {bare:.0}/s | {drain:.0}/s | {:.2} | {once:.0}/s | {:.2} |",
+            drain / bare,
+            once / bare
         );
     }
 }
@@ -130,6 +138,46 @@ fn append(dir: &Path, len: usize, count: u64) -> Store {
 
 /// Appends the records, drains them, and returns how long the draining took.
 fn drain(broker: &Kafka, compression: &str, len: usize, count: u64, with_header: bool) -> Duration {
+    let (_dir, store, settings, options) = backlog(broker, compression, len, count, with_header);
+    let stop = AtomicBool::new(false);
+    let drained = ship::drain(&store, &settings, &options, &stop, &mut |_| {}).unwrap();
+    assert_eq!((drained.shipped, drained.is_empty), (count, true));
+    drained.elapsed
+}
+
+/// The same in transactions of 50,000 records: neither time nor bytes end them before.
+fn drain_exactly_once(
+    broker: &Kafka,
+    compression: &str,
+    len: usize,
+    count: u64,
+    with_header: bool,
+) -> Duration {
+    let (_dir, store, settings, ship) = backlog(broker, compression, len, count, with_header);
+    let mut options = ExactlyOnceOptions::default();
+    options.ship = ship;
+    options.max_bytes = u64::MAX;
+    options.max_time = Some(Duration::from_secs(10));
+    let stop = AtomicBool::new(false);
+    let committed = exactly_once::drain(&store, &settings, &options, &stop, &mut |_| {}).unwrap();
+    let drained = committed.drained;
+    assert_eq!((drained.shipped, drained.is_empty), (count, true));
+    assert!(
+        committed.transactions <= count.div_ceil(50_000) + 1,
+        "{}",
+        committed.transactions
+    );
+    drained.elapsed
+}
+
+/// A store with records to drain, and how.
+fn backlog(
+    broker: &Kafka,
+    compression: &str,
+    len: usize,
+    count: u64,
+    with_header: bool,
+) -> (TempDir, Store, Settings, ShipOptions) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = append(dir.path(), len, count);
     let settings = Settings {
@@ -138,10 +186,7 @@ fn drain(broker: &Kafka, compression: &str, len: usize, count: u64, with_header:
     };
     let mut options = ShipOptions::default();
     options.id_header = with_header;
-    let stop = AtomicBool::new(false);
-    let drained = ship::drain(&store, &settings, &options, &stop, &mut |_| {}).unwrap();
-    assert_eq!((drained.shipped, drained.is_empty), (count, true));
-    drained.elapsed
+    (dir, store, settings, options)
 }
 
 /// Runs the program on a backlog, and tells the most memory that it had.
