@@ -54,6 +54,8 @@ const PARTITION_BYTES: u64 = 4 << 20;
 const OUTAGE: Duration = Duration::from_secs(1);
 /// Nothing arrived for this long: something is wrong with the demonstration itself.
 const STUCK: Duration = Duration::from_secs(60);
+/// How often the directory is removed while something still appears in it.
+const REMOVALS_MAX: usize = 100;
 /// What a shell shows for SIGKILL.
 const SIGKILL: i32 = 9;
 
@@ -477,7 +479,12 @@ impl Drop for Stage {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Left behind, it is what temporary directories are cleaned for.
-        let _ = fs::remove_dir_all(&self.path);
+        // The store of another thread may be making a file in it just now: then once more. Left
+        // behind, it is what temporary directories are cleaned for.
+        for _ in 0..REMOVALS_MAX {
+            if fs::remove_dir_all(&self.path).is_ok() {
+                break;
+            }
+        }
     }
 }
