@@ -21,9 +21,10 @@ const PIECE: usize = 64 * 1024;
 /// Pieces that a thin line carries in a second: none takes long.
 const THIN_PIECES: u32 = 16;
 
-/// What a thin line holds of what it was given and did not carry yet: what it carries in half a
-/// second, 4 KB at 64 kbit/s.
-const THIN_BUFFERS: u32 = 2;
+/// What a thin line holds of what it was given and did not carry yet: what it carries in two
+/// seconds, as a modem does. With 4 KB the system drops packets that no buffer has room for, and
+/// the line lies idle until they are sent again, up to half of the time.
+const THIN_BUFFER_SECONDS: u32 = 2;
 
 /// Pieces on their way: more than a delayed line of the tests ever holds.
 const PIECES_MAX: usize = 1024;
@@ -263,7 +264,7 @@ fn connect(shared: &Arc<Shared>, client: TcpStream, faults: &Faults) {
         return;
     };
     if let Some(rate) = faults.bytes_per_second {
-        let buffer = usize::try_from(rate / THIN_BUFFERS).unwrap();
+        let buffer = usize::try_from(rate * THIN_BUFFER_SECONDS).unwrap();
         for socket in [&client, &broker] {
             set_socket_recv_buffer_size(socket, buffer).unwrap();
         }
@@ -334,7 +335,7 @@ impl Connection {
         let mut left: Option<usize> = None;
         loop {
             let limit = shared.faults.lock().unwrap().bytes_per_second;
-            let thin = limit.map(|rate| usize::try_from(rate / THIN_PIECES).unwrap());
+            let thin = limit.map(|rate| usize::try_from(rate * THIN_BUFFER_SECONDS).unwrap());
             let most = thin.map_or(PIECE, |piece| piece.clamp(1, PIECE));
             let read = match source.read(&mut buffer[..most]) {
                 Ok(read) if read > 0 && !self.is_cut.load(Ordering::Relaxed) => read,
