@@ -14,6 +14,7 @@ use super::settle::WINDOW_MAX;
 use super::shipper::Shipper;
 use super::source::Source;
 use super::tend::Answer;
+use super::topics::Topic;
 use super::{Error, Sink};
 use crate::store::Stream;
 use crate::wal::{Class, SeqNo};
@@ -63,25 +64,37 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 self.hold(index, HoldReason::Silent, now);
             }
         }
-        let park_after = self.options.park_after;
+        self.take_back(now);
+    }
+
+    /// Has librdkafka give back what silent partitions owe, where that keeps them from being parked
+    /// or others from the flight. It gives back all that it holds or nothing.
+    fn take_back(&mut self, now: Instant) {
         let mut stuck = 0;
-        let mut waits_to_park = false;
+        let (mut is_spent, mut is_tried) = (false, false);
         for (index, health) in self.health.iter().enumerate() {
-            let Some((HoldReason::Silent | HoldReason::NoLeader, since)) = health.held() else {
-                continue;
-            };
-            let is_captured = self.sources.iter().any(|s| s.captured(index).is_some());
-            if health.outstanding == 0 || is_captured {
+            let is_captured = || self.sources.iter().any(|s| s.captured(index).is_some());
+            if health.stuck() == 0 || is_captured() {
                 continue;
             }
             stuck += self.budget.of(index);
-            waits_to_park |= now.saturating_duration_since(since) >= park_after;
+            if self.is_to_be_parked(index, now) {
+                is_tried |= health.is_tried();
+                is_spent |= !health.is_tried();
+            }
         }
-        if waits_to_park || stuck > self.budget.limit() / 2 {
-            // What librdkafka holds of one partition it gives back with all the rest or not at all.
+        if is_tried {
+            self.sink.rebuild_careful();
+        }
+        if is_spent || stuck > self.budget.limit() / 2 {
             self.spent
                 .get_or_insert_with(|| "a partition takes nothing".to_owned());
         }
+    }
+
+    /// Whether the records of a partition are to be parked.
+    fn is_to_be_parked(&self, index: usize, now: Instant) -> bool {
+        self.may_park(now) && self.health[index].is_held_for(self.options.park_after, now)
     }
 
     /// Those of silent partitions that the cluster has no leader for. It is asked a topic at a time,
@@ -121,15 +134,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let is_full = self.sources[source].flight.len() > WINDOW_MAX / 2;
             let behind: Vec<usize> = self.sources[source].all_behind().map(|(i, _)| i).collect();
             for index in behind {
-                let is_long = match &self.health[index].phase {
-                    Phase::Flowing => continue,
-                    Phase::Held { since, .. } => {
-                        now.saturating_duration_since(*since) >= self.options.park_after
-                    }
-                    Phase::Searched(_) => false,
-                };
-                let owes = self.health[index].outstanding > 0;
-                if self.captured(source, index).is_none() && (is_long || is_full) && !owes {
+                let is_wanted = is_full || self.is_to_be_parked(index, now);
+                let health = &self.health[index];
+                let is_ready = !health.is_flowing() && health.outstanding == 0;
+                if is_ready && is_wanted && self.captured(source, index).is_none() {
                     self.begin_parking_of(source, index, now)?;
                     if matches!(self.health[index].phase, Phase::Searched(_)) {
                         // The search begins anew among what is parked.
@@ -413,14 +421,12 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 log.sync()?;
             }
         }
-        let mut lanes: Vec<usize> = Vec::new();
+        let mut lanes: Vec<usize> = parked.iter().map(|(source, ..)| *source).collect();
         for (source, _, token) in parked {
             self.sources[source].flight.settle(token, Class::Moved);
             self.counters.parked += 1;
-            lanes.push(source);
         }
         self.tell_all();
-        lanes.dedup();
         lanes.sort_unstable();
         lanes.dedup();
         // What is shipped from a parking log is never read from its lane again.
@@ -464,9 +470,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.topics.insert(&name, 0);
             self.fit_lists(Instant::now());
         }
-        self.topics
-            .get(&name)
-            .map_or(0, super::topics::Topic::nowhere)
+        self.topics.get(&name).map_or(0, Topic::nowhere)
     }
 
     /// Whether all that is left is held, each for a reason that only a person can change.

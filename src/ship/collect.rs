@@ -7,7 +7,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::health::{Health, HoldReason};
+use super::health::Health;
 use super::letters::LETTERS;
 use super::place::source_of;
 use super::settle::State;
@@ -159,13 +159,7 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Records handed over to partitions that owe an answer for long.
     fn stuck(&self) -> usize {
-        let silent = |health: &&Health| {
-            matches!(
-                health.held(),
-                Some((HoldReason::Silent | HoldReason::NoLeader, _))
-            )
-        };
-        let stuck = self.health.iter().filter(silent);
-        stuck.map(|health| health.outstanding).sum::<usize>() + self.letters.silent(Instant::now())
+        let stuck = self.health.iter().map(Health::stuck);
+        stuck.sum::<usize>() + self.letters.silent(Instant::now())
     }
 }

@@ -164,6 +164,8 @@ pub(super) struct Health {
     pub(super) phase: Phase,
     /// Records handed over and not reported.
     pub(super) outstanding: usize,
+    /// On which way; all of them go on one.
+    is_tried: bool,
     /// When it was last heard of, or began to owe an answer.
     last_sign: Instant,
     /// Failed trials since anything was acknowledged.
@@ -180,6 +182,7 @@ impl Health {
         Health {
             phase: Phase::Flowing,
             outstanding: 0,
+            is_tried: false,
             last_sign: now,
             failures: 0,
             next_trial: now,
@@ -203,12 +206,18 @@ impl Health {
         }
     }
 
-    /// A record was handed over.
-    pub(super) fn handed_over(&mut self, now: Instant) {
+    /// A record was handed over, on that way.
+    pub(super) fn handed_over(&mut self, to: State, now: Instant) {
         if self.outstanding == 0 {
             self.last_sign = now;
         }
         self.outstanding += 1;
+        self.is_tried = to == State::Tried;
+    }
+
+    /// Whether what it owes an answer for was handed over as a trial.
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_tried && self.outstanding > 0
     }
 
     /// A record of it was acknowledged. True if that ended a hold.
@@ -316,6 +325,19 @@ impl Health {
         }
     }
 
+    /// How many answers it owes where it is held for that.
+    pub(super) fn stuck(&self) -> usize {
+        match self.held() {
+            Some((HoldReason::Silent | HoldReason::NoLeader, _)) => self.outstanding,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn is_held_for(&self, time: Duration, now: Instant) -> bool {
+        let held = self.held();
+        held.is_some_and(|(_, since)| now.saturating_duration_since(since) >= time)
+    }
+
     /// Holds it, and says when to try again. A hold that goes on keeps its beginning.
     pub(super) fn hold(
         &mut self,
@@ -414,13 +436,13 @@ mod tests {
         assert_eq!(health.allowance(0, now), 0);
         let later = now + Duration::from_millis(200);
         assert_eq!(health.allowance(0, later), 1);
-        health.handed_over(later);
+        health.handed_over(State::InFlight, later);
         assert_eq!(health.allowance(0, later), 0, "one at a time");
         health.came_back();
         health.hold(reason_of(&failure(ErrorClass::Held)), &policy(), later, 0);
         assert_eq!(health.allowance(0, later + Duration::from_millis(399)), 0);
         assert_eq!(health.held().unwrap().1, now, "it began with the first");
-        health.handed_over(later);
+        health.handed_over(State::InFlight, later);
         assert!(health.acknowledged(SeqNo::ZERO, later));
         assert!(health.is_flowing());
         assert_eq!(health.failures, 0);
@@ -435,7 +457,7 @@ mod tests {
             (health.allowance(2, now), health.allowance(1, now)),
             (50, 0)
         );
-        health.handed_over(now);
+        health.handed_over(State::Tried, now);
         health.piece_handed_over(1);
         assert_eq!(health.allowance(2, now), 0);
         assert_eq!(health.piece_ended(), None);
@@ -450,7 +472,7 @@ mod tests {
         let mut health = Health::new(now);
         health.search(0, 4, SeqNo::new(3));
         for _ in 0..2 {
-            health.handed_over(now);
+            health.handed_over(State::Tried, now);
         }
         health.piece_handed_over(2);
         health.came_back();
@@ -459,22 +481,22 @@ mod tests {
         health.came_back();
         assert_eq!(health.piece_ended(), Some(Piece::Next));
         // A piece that a lost producer took with it judges nobody.
-        health.handed_over(now);
+        health.handed_over(State::Tried, now);
         health.piece_handed_over(1);
         health.came_back();
         health.piece_in_doubt();
         assert_eq!(health.piece_ended(), Some(Piece::Next));
-        health.handed_over(now);
+        health.handed_over(State::Tried, now);
         health.piece_handed_over(1);
         health.came_back();
         let poison = failure(ErrorClass::Poison);
         health.piece_refused(0, SeqNo::new(0), poison.clone());
         assert_eq!(health.piece_ended(), Some(Piece::Verdict(poison)));
-        health.handed_over(now);
+        health.handed_over(State::Tried, now);
         health.piece_handed_over(1);
         health.acknowledged(SeqNo::new(3), now);
         assert_eq!(health.piece_ended(), Some(Piece::Next), "a small piece");
-        health.handed_over(now);
+        health.handed_over(State::Tried, now);
         health.piece_handed_over(PROBATION);
         health.acknowledged(SeqNo::new(4), now);
         assert_eq!(health.piece_ended(), Some(Piece::Over));
@@ -486,7 +508,7 @@ mod tests {
         let mut health = Health::new(now);
         let later = now + Duration::from_secs(60);
         assert!(!health.is_silent(later));
-        health.handed_over(later);
+        health.handed_over(State::InFlight, later);
         assert!(!health.is_silent(later + Duration::from_secs(4)));
         assert!(health.is_silent(later + SILENT));
         assert!(!health.is_passed_over(Some(later)));

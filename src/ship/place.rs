@@ -232,7 +232,7 @@ impl<S: Sink> Shipper<'_, S> {
             Some((token, _)) => flight.hand_over(token, flown, to),
             None => flight.push(flown, to),
         }
-        self.health[index].handed_over(now);
+        self.health[index].handed_over(to, now);
         self.budget.take(index, u64::from(flown.cost), now);
         self.rate.take(u64::from(flown.len));
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
-use ferrylog::ship::{LinkState, ShipOptions};
+use ferrylog::ship::{Held, LinkState, ShipOptions};
 use ferrylog::store::Store;
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
@@ -113,7 +113,13 @@ fn what_a_dead_broker_leads_waits_and_all_the_rest_goes_on() {
     let started = Instant::now();
     shipping.wait_for("the living", |_| alive.total() >= COUNT);
     println!("all of the living after {:.1?}", started.elapsed());
-    shipping.wait_until_held("dead", "silent");
+    // Silent first, and without a leader once the others have noticed.
+    shipping.wait_for("holds of the dead alone", |progress| {
+        let held = &progress.held;
+        let kinds = ["silent", "no_leader"];
+        let is_it = |held: &Held| *held.topic == *"dead" && kinds.contains(&held.why.kind());
+        held.len() == 2 && held.iter().all(is_it)
+    });
     // Parked as a whole: the lane goes on without it.
     wait_for("parking", SOON, || {
         scratch.store.lane().totals().queued == 0

@@ -1,7 +1,8 @@
 //! What happens to the others when one record, one partition or one topic is refused.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ferrylog::ship::{self, Drained, OnExhausted, OnPoison, ShipOptions};
@@ -319,4 +320,30 @@ fn a_record_that_breaks_the_connection_is_found_and_held_and_never_dies_of_it() 
     sink.forget();
     assert!(drain(&scratch, &mut sink, &options).is_empty);
     check(&sink, 0..600);
+}
+
+#[test]
+fn what_has_no_leader_is_parked_with_one_new_producer_and_comes_in_order_once_it_has_one() {
+    for park_after in [0, 1] {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..3000);
+        let mut sink = Scripted::new(3 + park_after, 3);
+        let is_gone = Arc::new(AtomicBool::new(true));
+        sink.leaderless = Some((1, Arc::clone(&is_gone)));
+        let mut options = options();
+        options.park_after = Duration::from_secs(park_after);
+        let stop = AtomicBool::new(false);
+        // Its broker returns when all of it is parked.
+        let mut progress = |progress: &ship::Progress| {
+            if progress.counters.parked > 0 && scratch.queued() == 0 {
+                is_gone.store(false, Ordering::Relaxed);
+            }
+        };
+        let drained =
+            ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut progress).unwrap();
+        assert!(drained.is_empty);
+        assert!(drained.counters.parked > 0);
+        assert_eq!(drained.rebuilds, 1);
+        check(&sink, 0..3000);
+    }
 }

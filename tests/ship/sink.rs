@@ -104,6 +104,8 @@ pub(crate) struct Scripted {
     pub(crate) killers: HashSet<u64>,
     /// Topics that do not exist.
     pub(crate) missing: HashSet<String>,
+    /// The partition whose broker is gone, while that is so: what it is given lies there.
+    pub(crate) leaderless: Option<(i32, Arc<AtomicBool>)>,
     /// The numbers that each topic and partition holds, in its order.
     pub(crate) by_topic: BTreeMap<(String, i32), Vec<u64>>,
     reports: Vec<Report>,
@@ -138,6 +140,7 @@ impl Scripted {
             flaky: HashSet::new(),
             killers: HashSet::new(),
             missing: HashSet::new(),
+            leaderless: None,
             by_topic: BTreeMap::new(),
             reports: Vec::new(),
             away_polls: 0,
@@ -231,6 +234,12 @@ impl Scripted {
         }
     }
 
+    /// Whether a partition has a leader.
+    fn is_led(&self, partition: i32) -> bool {
+        let gone = self.leaderless.as_ref();
+        gone.is_none_or(|(which, is_gone)| *which != partition || !is_gone.load(Ordering::Relaxed))
+    }
+
     fn fail(&mut self, token: u64, class: ErrorClass, code: i32) {
         let name = "scripted".to_owned();
         let failure = Failure {
@@ -245,7 +254,8 @@ impl Scripted {
 
     /// Takes or refuses a batch that was sent carefully.
     fn careful_step(&mut self) {
-        let ready = |place: &&(String, i32)| Some(*place) != self.open.as_ref();
+        let is_open = |place: &(String, i32)| self.open.as_ref() == Some(place);
+        let ready = |place: &&(String, i32)| !is_open(place) && self.is_led(place.1);
         let Some(place) = self.careful.keys().find(ready).cloned() else {
             return;
         };
@@ -336,6 +346,9 @@ impl Scripted {
         }
         let chosen = self.random.below(self.queued.len() as u64) as usize;
         let partition = *self.queued.keys().nth(chosen).unwrap();
+        if !self.is_led(partition) {
+            return;
+        }
         if let Some(&(at, fault)) = self.faults.front()
             && self.written_count >= at
         {
@@ -404,6 +417,11 @@ impl Sink for Scripted {
 
     fn end_piece(&mut self, _: &str, _: i32) {
         self.open = None;
+    }
+
+    fn leaderless(&mut self, _: &str, _: Duration) -> Vec<u32> {
+        let gone = self.leaderless.iter().filter(|(n, _)| !self.is_led(*n));
+        gone.map(|(n, _)| n.unsigned_abs()).collect()
     }
 
     fn rebuild_careful(&mut self) {
