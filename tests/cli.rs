@@ -25,7 +25,11 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use ferrylog::kafka::MockKafka;
+use ferrylog::{
+    kafka::MockKafka,
+    store::Store,
+    wal::{Options, SeqNo},
+};
 use program::{ferrylog, run, run_on, start};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -380,6 +384,37 @@ fn status_balances_and_counts_what_waits() {
     assert_eq!(lane["records"]["queued"], 3, "{status}");
     assert_eq!(lane["records"]["balances"], true, "{status}");
     assert_eq!(lane["log_id"].as_str().unwrap().len(), 32, "{status}");
+}
+
+#[test]
+fn status_and_verify_see_what_is_parked() {
+    let (_dir, data) = new_store();
+    run_on(&data, ["send", "--topic", "t"], b"a\n").expect(0);
+    {
+        let store = Store::open(&data, Options::default()).unwrap();
+        let log = store.parking_log(store.lane(), &"t".into(), Some(3));
+        let log = log.unwrap().unwrap();
+        log.append(SeqNo::new(0), 0, b"a reading that is parked")
+            .unwrap();
+        log.sync().unwrap();
+        store.close().unwrap();
+    }
+    let status = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    let parked = &status["parked"][0];
+    assert_eq!(parked["name"], "default/t/3", "{status}");
+    assert_eq!(parked["records"]["queued"], 1, "{status}");
+    let status = run(&data, ["status"]).expect(0);
+    let line = "default/t/3: 1 accepted = 0 shipped + 1 queued: balances";
+    assert!(status.contains(line), "{status}");
+
+    let verified = run(&data, ["verify", "--json"]).expect_json(0).remove(0);
+    assert_eq!(verified["parked"][0]["records"], 1, "{verified}");
+    rot(&data, b"that is parked");
+    let verified = run(&data, ["verify"]).expect(1);
+    assert!(
+        verified.contains("parked default/t/3: CORRUPT"),
+        "{verified}"
+    );
 }
 
 #[test]

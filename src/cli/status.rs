@@ -29,13 +29,15 @@ pub(super) struct Arguments {}
 pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, Ended> {
     let store =
         StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
+    let store_failure = |error| failure::of_store(&error, &global.data);
     let lanes: Vec<Lane> = store.lanes().iter().map(Lane::of).collect();
+    let parked = store.parking_logs().map_err(store_failure)?;
+    let parked: Vec<Lane> = parked.iter().map(Lane::of).collect();
     let well = |lane: &Lane| lane.records.balances && lane.damage.is_none();
-    let letters = store.dead_letters();
-    let letters = letters.map_err(|error| failure::of_store(&error, &global.data))?;
+    let letters = store.dead_letters().map_err(store_failure)?;
     let letters = letters.as_ref().map(DeadLetters::of);
     let letters_well = letters.as_ref().is_none_or(|letters| letters.balances);
-    let all_well = letters_well && lanes.iter().all(well);
+    let all_well = letters_well && lanes.iter().chain(&parked).all(well);
     let now = ClockOptions::default().now();
     if global.json {
         output::json(&Status {
@@ -46,6 +48,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
                 verdict: now.verdict(),
             },
             lanes,
+            parked,
             dead_letters: letters,
         })?;
     } else {
@@ -57,6 +60,9 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         ];
         for lane in &lanes {
             rows.extend(lane.rows());
+        }
+        for log in &parked {
+            rows.extend(log.parked_rows());
         }
         rows.extend(
             letters
@@ -74,6 +80,8 @@ struct Status<'a> {
     promise: &'static str,
     clock: Clock,
     lanes: Vec<Lane>,
+    /// The parking logs, named LANE/TOPIC/PARTITION: what waits for a partition that takes nothing.
+    parked: Vec<Lane>,
     /// Null: there never was one.
     dead_letters: Option<DeadLetters>,
 }
@@ -152,10 +160,21 @@ impl Lane {
                 ),
             ),
         ];
-        if let Some(damage) = &self.damage {
-            rows.push(("damage", output::bad(damage)));
-        }
+        rows.extend(self.damage_row());
         rows
+    }
+
+    /// Those of a parking log.
+    fn parked_rows(&self) -> Vec<(&'static str, String)> {
+        let line = format!("{}: {}", self.name, self.records.line());
+        let mut rows = vec![("parked", line)];
+        rows.extend(self.damage_row());
+        rows
+    }
+
+    fn damage_row(&self) -> Option<(&'static str, String)> {
+        let damage = self.damage.as_ref()?;
+        Some(("damage", output::bad(damage)))
     }
 }
 

@@ -26,8 +26,9 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let store_failure = |error| failure::of_store(&error, &global.data);
     let store = StoreView::open(&global.data).map_err(store_failure)?;
     let mut lanes = Vec::new();
+    let parked = store.parking_logs().map_err(store_failure)?;
     let dead_letters = store.dead_letter_log().map_err(store_failure)?;
-    for lane in store.lanes().iter().chain(&dead_letters) {
+    for lane in store.lanes().iter().chain(&parked).chain(&dead_letters) {
         let mut progress = Progress::new("verifying");
         let verified = lane
             .verify(&mut |done, total| progress.bytes(done, Some(total)))
@@ -36,16 +37,21 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     }
     let sound = lanes.iter().all(|lane| lane.sound);
     let dead_letters = dead_letters.and_then(|_| lanes.pop());
+    let parked = lanes.split_off(store.lanes().len());
     if global.json {
         output::json(&Verified {
             sound,
             lanes,
+            parked,
             dead_letters,
         })?;
     } else {
         let mut out = output::stdout();
         for lane in &lanes {
             lane.tell(&mut out, "lane ")?;
+        }
+        for log in &parked {
+            log.tell(&mut out, "parked ")?;
         }
         if let Some(letters) = &dead_letters {
             letters.tell(&mut out, "")?;
@@ -58,6 +64,8 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
 struct Verified {
     sound: bool,
     lanes: Vec<Lane>,
+    /// The parking logs, by lane, topic and partition.
+    parked: Vec<Lane>,
     dead_letters: Option<Lane>,
 }
 

@@ -18,7 +18,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{DIRECTORY_MODE, Error, Lane, io_error, sync_directory};
+use super::boots::Boots;
+use super::{DIRECTORY_MODE, Error, Lane, LaneView, StoreView, io_error, sync_directory};
 use crate::wal::{self, Durability, Encode, OnFull, Record, SeqNo, Wal};
 
 /// The directory of the parking logs.
@@ -153,13 +154,8 @@ impl Parking {
             count: Mutex::new(0),
         };
         for lane in lanes {
-            for topic in names(&parking.dir.join(lane.name()))? {
-                for partition in names(&parking.dir.join(lane.name()).join(&topic))? {
-                    let number = partition.parse().ok();
-                    if number.is_some() || partition == SHARED {
-                        parking.make(lane, &topic.as_str().into(), number)?;
-                    }
-                }
+            for (topic, partition) in on_disk(&parking.dir.join(lane.name()))? {
+                parking.make(lane, &topic.as_str().into(), partition)?;
             }
         }
         Ok(parking)
@@ -205,9 +201,8 @@ impl Parking {
         let Some(slot) = self.logs.get(*count) else {
             return Ok(None);
         };
-        let name = partition.map_or_else(|| SHARED.to_owned(), |number| number.to_string());
         let topic_dir = self.dir.join(lane.name()).join(&**topic);
-        let dir = topic_dir.join(name);
+        let dir = topic_dir.join(name_of(partition));
         if !dir.is_dir() {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -236,6 +231,54 @@ impl Parking {
         }
         closed
     }
+}
+
+impl StoreView {
+    /// The files of the parking logs, each named by its lane, topic and partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lane`] if one cannot be read, [`Error::Io`] if a directory cannot.
+    pub fn parking_logs(&self) -> Result<Vec<LaneView>, Error> {
+        let boots = Arc::new(Boots::load(&self.dir));
+        let mut logs = Vec::new();
+        for lane in &self.lanes {
+            let dir = self.dir.join(PARKED).join(lane.name());
+            for (topic, partition) in on_disk(&dir)? {
+                let partition = name_of(partition);
+                let name = format!("{}/{topic}/{partition}", lane.name());
+                match LaneView::open(&name, &dir.join(topic).join(partition), Arc::clone(&boots)) {
+                    Ok(log) => logs.push(log),
+                    // It was only just made: nothing is in it.
+                    Err(Error::Lane {
+                        source: wal::Error::NotALog { .. },
+                        ..
+                    }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(logs)
+    }
+}
+
+/// The name of the log of a partition in the directory of its topic.
+fn name_of(partition: Option<u32>) -> String {
+    partition.map_or_else(|| SHARED.to_owned(), |number| number.to_string())
+}
+
+/// The topics and partitions that the directory of a lane has logs of, in order.
+fn on_disk(dir: &Path) -> Result<Vec<(String, Option<u32>)>, Error> {
+    let mut found = Vec::new();
+    for topic in names(dir)? {
+        for name in names(&dir.join(&topic))? {
+            let partition = name.parse().ok();
+            if partition.is_some() || name == SHARED {
+                found.push((topic.clone(), partition));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// How a parking log of a lane is kept: as the lane, but small, and told when it is full.
