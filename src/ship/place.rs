@@ -105,7 +105,9 @@ impl<S: Sink> Shipper<'_, S> {
     /// Enters a record into the flight as waiting, unless it stands there; returns its token.
     pub(super) fn note(&mut self, source: usize, index: usize, entry: &Entry) -> u64 {
         let flight = &mut self.sources[source].flight;
+        let partition = u32::try_from(index).unwrap_or(u32::MAX);
         if let Some((token, _)) = flight.find(entry.seq) {
+            flight.moves_to(token, partition);
             return token;
         }
         let token = flight.next_token();

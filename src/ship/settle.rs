@@ -124,6 +124,13 @@ impl Flight {
         }
     }
 
+    /// A record that waits is of another partition than it was, since its topic has another count.
+    pub(super) fn moves_to(&mut self, token: u64, partition: u32) {
+        if let Some((flown, State::Waiting)) = self.at(token) {
+            flown.partition = partition;
+        }
+    }
+
     /// Where the record of a token stands.
     pub(super) fn state(&self, token: u64) -> Option<State> {
         let index = usize::try_from(token.checked_sub(self.base)?).ok()?;
