@@ -387,18 +387,17 @@ impl<'a, S: Sink> Shipper<'a, S> {
     fn turn_back(&mut self, now: Instant) {
         let may_park = self.may_park(now);
         for source in 0..self.sources.len() {
-            let can_go = |(index, seq): (usize, SeqNo)| {
+            let can_go = |(index, _): (usize, SeqNo)| {
                 let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
                 let goes = match self.captured(source, index) {
                     Some(_) => may_park,
                     None => is_open,
                 };
-                goes.then_some(seq)
+                goes.then_some(index)
             };
             let behind = self.sources[source].all_behind();
-            if let Some(oldest) = behind.filter_map(can_go).min() {
-                self.sources[source].rewind(oldest);
-            }
+            let partitions: Vec<usize> = behind.filter_map(can_go).collect();
+            self.sources[source].rewind(&partitions);
         }
     }
 

@@ -159,18 +159,20 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads again from `seq` on: what waits there is met once more. What is settled before the
-    /// oldest record that waits is not, and nothing is left out if the reader is behind `seq`.
-    pub(super) fn rewind(&mut self, seq: SeqNo) {
-        let oldest = self
-            .flight
-            .front()
-            .map_or(self.position(), |flown| flown.seq);
-        let seq = seq.max(oldest).min(self.position());
-        self.read_from(seq);
-        for behind in &mut self.behind {
-            *behind = behind.filter(|from| (*from).max(oldest) < seq);
+    /// Reads again from the oldest record on that may wait of these partitions: what waits there is
+    /// met once more. The others stay behind. What is settled before the oldest record that waits
+    /// is not read again, and nothing is left out if the reader is on its way from further behind.
+    pub(super) fn rewind(&mut self, partitions: &[usize]) {
+        let behind = partitions.iter().filter_map(|&index| self.behind(index));
+        let (Some(seq), Some(front)) = (behind.min(), self.flight.front()) else {
+            partitions.iter().for_each(|&index| self.caught_up(index));
+            return;
+        };
+        let seq = seq.max(front.seq);
+        if seq < self.position() {
+            self.read_from(seq);
         }
+        partitions.iter().for_each(|&index| self.caught_up(index));
     }
 
     fn read_from(&mut self, seq: SeqNo) {
