@@ -182,48 +182,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(())
     }
 
-    /// A topic's partitions are known: what of them stands in parking logs goes first.
-    pub(super) fn capture_known(&mut self, name: &Arc<str>) {
-        let Some(topic) = self.topics.get(name) else {
-            return;
-        };
-        for place in self.store.lanes().len()..self.sources.len() {
-            let parked = &self.sources[place];
-            let lane = parked.lane;
-            let Some(log) = parked.stream.parked().filter(|log| log.topic() == name) else {
-                continue;
-            };
-            if parked.stream.totals().queued == 0 {
-                continue;
-            }
-            match log.partition() {
-                None => self.capture_all(name, lane, place),
-                Some(number) if number < topic.count => {
-                    self.sources[lane].capture(topic.index(number), Some(place));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// Partitions whose parking log is empty take their records themselves again.
-    fn end_parking(&mut self) {
-        for place in self.store.lanes().len()..self.sources.len() {
-            let parked = &self.sources[place];
-            let is_log = parked.stream.parked().is_some();
-            if !is_log || !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
-                continue;
-            }
-            let lane = parked.lane;
-            let captured: Vec<usize> = self.sources[lane].captures(place).collect();
-            for index in captured {
-                if self.health[index].is_flowing() {
-                    self.sources[lane].capture(index, None);
-                }
-            }
-        }
-    }
-
     /// Asks again for topics that the cluster did not have.
     fn ask_again(&mut self, now: Instant) -> Result<(), Error> {
         for index in 0..self.health.len() {
@@ -390,7 +348,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let can_go = |(index, _): (usize, SeqNo)| {
                 let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
                 let goes = match self.captured(source, index) {
-                    Some(_) => may_park,
+                    Some(_) => may_park && self.sources[source].stream.parked().is_none(),
                     None => is_open,
                 };
                 goes.then_some(index)

@@ -75,8 +75,13 @@ impl<S: Sink> Shipper<'_, S> {
         if from.behind(index).is_some() {
             return Ok(self.leave(source, index, entry));
         }
-        if let Some(log) = self.captured(source, index) {
-            return self.park(source, log, index, entry, now);
+        match self.captured(source, index) {
+            None => {}
+            // What is parked already waits for what was parked before it.
+            Some(_) if from.stream.parked().is_some() => {
+                return Ok(self.leave(source, index, entry));
+            }
+            Some(log) => return self.park(source, log, index, entry, now),
         }
         match &self.health[index].phase {
             Phase::Flowing => {}

@@ -1,6 +1,7 @@
 //! Several sources of one lane: its parking logs, and the two streams of a `live_first` lane.
 //!
-//! Owns in which order they are served, and when the newest records become a stream of their own.
+//! Owns in which order they are served, which partition's records go by which parking log, and
+//! when the newest records become a stream of their own.
 //! Must not know what becomes of a record.
 //!
 //! When the link comes up and a `live_first` lane is far behind, what waits becomes *backlog*: the
@@ -15,6 +16,8 @@
 //! Invariants: each number of a log is in the range of exactly one source, and ranges end but never
 //! shrink behind what was read: so each source keeps the order of its records over rebuilds, as a
 //! lane's only source does. A lane has one source without an end, and at most [`SOURCES_MAX`].
+//! The records of a partition in its own parking log are older than those in the one that its topic
+//! shares, and those are older than the lane's: each go when there are no older ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,24 +95,79 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.sources.len() - 1
     }
 
-    /// Everything of a topic goes to a parking log.
-    pub(super) fn capture_all(&mut self, topic: &Arc<str>, lane: usize, log: usize) {
+    /// Everything of a topic goes to the parking log that its partitions share. Where one has
+    /// records in a log of its own, what the shared one has of it waits for those.
+    pub(super) fn capture_all(&mut self, topic: &Arc<str>, lane: usize, shared: usize) {
         let Some(topic) = self.topics.get(topic) else {
             return;
         };
-        for partition in 0..topic.count {
-            self.sources[lane].capture(topic.index(partition), Some(log));
+        let partitions = (0..topic.count).map(|number| topic.index(number));
+        for index in partitions.chain([topic.nowhere()]) {
+            let own = self.sources[lane].captured(index);
+            if own.is_some_and(|own| own != shared) {
+                self.sources[shared].capture(index, own);
+            }
+            self.sources[lane].capture(index, Some(shared));
         }
-        self.sources[lane].capture(topic.nowhere(), Some(log));
+    }
+
+    /// A topic's partitions are known: what of them stands in parking logs goes first.
+    pub(super) fn capture_known(&mut self, name: &Arc<str>) {
+        let Some(topic) = self.topics.get(name) else {
+            return;
+        };
+        let mut shared = Vec::new();
+        for place in self.store.lanes().len()..self.sources.len() {
+            let parked = &self.sources[place];
+            let lane = parked.lane;
+            let Some(log) = parked.stream.parked().filter(|log| log.topic() == name) else {
+                continue;
+            };
+            if parked.stream.totals().queued == 0 {
+                continue;
+            }
+            match log.partition() {
+                None => shared.push((lane, place)),
+                Some(number) if number < topic.count => {
+                    self.sources[lane].capture(topic.index(number), Some(place));
+                }
+                Some(_) => {}
+            }
+        }
+        for (lane, place) in shared {
+            self.capture_all(name, lane, place);
+        }
+    }
+
+    /// Partitions whose parking log is empty take their records themselves again.
+    pub(super) fn end_parking(&mut self) {
+        for place in self.store.lanes().len()..self.sources.len() {
+            let parked = &self.sources[place];
+            let is_log = parked.stream.parked().is_some();
+            if !is_log || !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
+                continue;
+            }
+            for source in 0..self.sources.len() {
+                let captured: Vec<usize> = self.sources[source].captures(place).collect();
+                let is_parked = self.sources[source].stream.parked().is_some();
+                for index in captured {
+                    // What is parked already may be held where it is.
+                    if is_parked || self.health[index].is_flowing() {
+                        let older = self.sources[place].captured(index);
+                        self.sources[source].capture(index, older);
+                    }
+                }
+            }
+        }
     }
 
     /// The source of the parking log that a partition's records go to.
     pub(super) fn captured(&self, source: usize, index: usize) -> Option<usize> {
-        let source = &self.sources[source];
-        match source.stream.parked() {
-            Some(_) => None,
-            None => self.sources[source.lane].captured(index),
-        }
+        let place = match self.sources[source].stream.parked() {
+            Some(_) => source,
+            None => self.sources[source].lane,
+        };
+        self.sources[place].captured(index)
     }
 
     /// Puts the sources of a lane into the order in which they are served.
