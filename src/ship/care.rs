@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::health::{Health, HoldReason, Phase, SILENT};
+use super::health::{Attempted, Health, HoldReason, Phase, SILENT};
 use super::place::Placed;
 use super::settle::WINDOW_MAX;
 use super::shipper::Shipper;
@@ -257,11 +257,21 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// One record of a held partition. Where the oldest was refused alone too often, the one
     /// behind it: if that is taken, it was the record and not the partition.
     fn try_one(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
-        let attempted = self.health[index].attempted;
-        let doubts_it = attempted.is_some_and(|(_, n)| n >= self.options.retry.max_attempts);
+        let attempted = self.health[index].attempted.as_ref();
+        let is_doubted = |a: &Attempted| a.count >= self.options.retry.max_attempts;
+        let doubts_it = attempted.is_some_and(|a| a.source == source && is_doubted(a));
         let mut entry = None;
         if doubts_it {
             entry = self.sources[source].left_behind(index, 1)?;
+            // Else one of another log: a record alone in its log is judged by those.
+            let waits = |other: usize| {
+                other != source
+                    && self.sources[other].behind(index).is_some()
+                    && self.captured(other, index).is_none()
+            };
+            if entry.is_none() && (0..self.sources.len()).any(waits) {
+                return Ok(());
+            }
         }
         let is_oldest = entry.is_none();
         if is_oldest {
@@ -273,9 +283,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         };
         let Ok(message) = &entry.message else {
             // The dead letters took nothing when it was met; they may now.
-            self.sources[source].caught_up(index);
-            self.undecodable(source, &entry, now)?;
-            return Ok(());
+            return self.bury_undecodable(source, index, &entry, now);
         };
         if let Placed::Sent(_) = self.send(source, index, &entry, message, now)?
             && is_oldest
@@ -305,8 +313,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.sink.end_piece(&topic, partition);
         }
         // A first record that the client library refused is a piece that came back.
-        let of_it = |r: &super::judge::Refused| (r.source, r.index) == (source, index);
-        let was_refused = self.refusals.iter().any(of_it);
+        let was_refused = self.refusals.iter().any(|r| r.is_of(source, index));
         self.health[index].piece_handed_over(handed?.max(usize::from(was_refused)));
         Ok(())
     }

@@ -85,10 +85,10 @@ impl<S: Sink> Shipper<'_, S> {
         self.counters.delivery.record(took);
         let health = &mut self.health[index];
         self.needs_care |= health.acknowledged(flown.seq, now);
-        if let Some((seq, count)) = health.attempted {
-            if seq == flown.seq {
+        if let Some(attempted) = &health.attempted {
+            if attempted.is(place, flown.seq) {
                 health.attempted = None;
-            } else if count >= self.options.retry.max_attempts {
+            } else if attempted.count >= self.options.retry.max_attempts {
                 self.doomed.push(index);
             }
         }

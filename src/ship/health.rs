@@ -173,8 +173,25 @@ pub(super) struct Health {
     next_trial: Instant,
     /// Records refused for themselves since anything was acknowledged.
     pub(super) verdicts: u32,
-    /// The record that was refused alone, not for itself, and how often.
-    pub(super) attempted: Option<(SeqNo, u32)>,
+    /// The record that was refused alone, not for itself.
+    pub(super) attempted: Option<Attempted>,
+}
+
+/// A record that was refused alone for what says nothing about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attempted {
+    pub(super) source: usize,
+    pub(super) seq: SeqNo,
+    /// How often.
+    pub(super) count: u32,
+    /// With what, the last time.
+    pub(super) failure: Failure,
+}
+
+impl Attempted {
+    pub(super) fn is(&self, source: usize, seq: SeqNo) -> bool {
+        (self.source, self.seq) == (source, seq)
+    }
 }
 
 impl Health {
@@ -386,15 +403,20 @@ impl Health {
         acknowledged.is_some_and(|at| since(at) >= PASSED_OVER)
     }
 
-    /// Counts a refusal of one record alone that says nothing about the record. Returns how many.
-    pub(super) fn attempt(&mut self, seq: SeqNo) -> u32 {
-        let before = match self.attempted {
-            Some((of, count)) if of == seq => count,
-            _ => 0,
+    /// One record was refused alone, for what says nothing about it: an attempt. Where it was beside
+    /// one that was attempted before, it is the partition, and nobody is to blame.
+    pub(super) fn attempt(&mut self, source: usize, seq: SeqNo, failure: Failure) {
+        let count = match self.attempted.take() {
+            None => 0,
+            Some(attempted) if attempted.is(source, seq) => attempted.count,
+            Some(_) => return,
         };
-        let count = before.saturating_add(1);
-        self.attempted = Some((seq, count));
-        count
+        self.attempted = Some(Attempted {
+            source,
+            seq,
+            count: count.saturating_add(1),
+            failure,
+        });
     }
 }
 
@@ -518,10 +540,14 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted_for_one_record() {
+    fn attempts_are_counted_for_one_record_of_one_log() {
         let mut health = Health::new(Instant::now());
-        assert_eq!(health.attempt(SeqNo::new(3)), 1);
-        assert_eq!(health.attempt(SeqNo::new(3)), 2);
-        assert_eq!(health.attempt(SeqNo::new(4)), 1);
+        let mut attempt = |source, seq| {
+            health.attempt(source, SeqNo::new(seq), failure(ErrorClass::Transient));
+            health.attempted.as_ref().map_or(0, |a| a.count)
+        };
+        assert_eq!([attempt(0, 3), attempt(0, 3)], [1, 2]);
+        assert_eq!([attempt(0, 4), attempt(0, 4)], [0, 1], "another one");
+        assert_eq!([attempt(1, 4), attempt(1, 4)], [0, 1], "of another log");
     }
 }

@@ -25,12 +25,19 @@ pub(super) struct Refused {
     pub(super) source: usize,
     pub(super) index: usize,
     count: usize,
-    /// Whether each was handed over carefully, or not at all: none of another source was in one batch
-    /// with it.
+    /// Whether all of them were handed over carefully, or not at all: no other source's record was
+    /// in one batch with them.
     is_careful: bool,
     first: SeqNo,
     last: SeqNo,
     failure: Failure,
+}
+
+impl Refused {
+    /// Whether it is of this partition and source.
+    pub(super) fn is_of(&self, source: usize, index: usize) -> bool {
+        self.source == source && self.index == index
+    }
 }
 
 impl<S: Sink> Shipper<'_, S> {
@@ -43,7 +50,7 @@ impl<S: Sink> Shipper<'_, S> {
         is_careful: bool,
         failure: &Failure,
     ) {
-        let same = |known: &&mut Refused| known.source == source && known.index == index;
+        let same = |known: &&mut Refused| known.is_of(source, index);
         if let Some(known) = self.refusals.iter_mut().find(same) {
             known.count += 1;
             known.is_careful &= is_careful;
@@ -123,37 +130,25 @@ impl<S: Sink> Shipper<'_, S> {
                 self.health[index].piece_refused(source, last, failure.clone());
             }
             // A trial is one record.
-            Phase::Held { .. } if count == 1 && refused.is_careful => {
-                if let Some(entry) = self.sources[source].left_behind(index, 0)? {
-                    self.alone(source, index, &entry, refused, now)?;
-                }
-            }
+            Phase::Held { .. } if count == 1 && refused.is_careful => self.alone(refused, now)?,
             Phase::Held { .. } => self.hold(index, reason_of(failure), now),
         }
         Ok(())
     }
 
-    /// A trial came back: `entry` is the oldest record that waits, which may not be the one tried.
-    fn alone(
-        &mut self,
-        source: usize,
-        index: usize,
-        entry: &Entry,
-        refused: &Refused,
-        now: Instant,
-    ) -> Result<(), Error> {
+    /// A trial came back: the oldest record that waits, or the one behind it.
+    fn alone(&mut self, refused: &Refused, now: Instant) -> Result<(), Error> {
+        let Refused { source, index, .. } = *refused;
         let failure = &refused.failure;
-        if failure.class == ErrorClass::Transient {
-            if entry.seq == refused.first {
-                self.health[index].attempt(entry.seq);
-            } else {
-                // The one behind it was refused, too: it is the partition, and nobody is to blame.
-                self.health[index].attempted = None;
-            }
-            self.hold(index, reason_of(failure), now);
-            return Ok(());
+        if failure.class != ErrorClass::Transient {
+            return match self.sources[source].at(index, refused.first)? {
+                Some(entry) => self.verdict(source, index, &entry, failure, now),
+                None => Ok(()),
+            };
         }
-        self.verdict(source, index, entry, failure, now)
+        self.health[index].attempt(source, refused.first, failure.clone());
+        self.hold(index, reason_of(failure), now);
+        Ok(())
     }
 
     /// Carries out what a record that was refused alone, for itself, has coming.
@@ -185,44 +180,40 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// A record was refused often enough while another one of its partition was taken.
     pub(super) fn exhausted(&mut self, index: usize, now: Instant) -> Result<(), Error> {
-        let Some((_, attempts)) = self.health[index].attempted.take() else {
+        let Some(attempted) = self.health[index].attempted.take() else {
             return Ok(());
         };
-        let Some(failure) = self.last_failure.take() else {
+        let (source, attempts, failure) = (attempted.source, attempted.count, attempted.failure);
+        let oldest = self.sources[source].left_behind(index, 0)?;
+        let Some(entry) = oldest.filter(|entry| entry.seq == attempted.seq) else {
             return Ok(());
         };
-        for source in 0..self.sources.len() {
-            let Some(entry) = self.sources[source].left_behind(index, 0)? else {
-                continue;
-            };
-            return match self.options.retry.on_exhausted.clone() {
-                OnExhausted::DeadLetter => {
-                    self.dead_letter(source, index, &entry, &failure, attempts, now)
-                }
-                OnExhausted::Halt => {
-                    self.hold(index, HoldReason::Halted(failure), now);
-                    Ok(())
-                }
-                OnExhausted::Drop => {
-                    self.settle_unsent(source, &entry, Class::Dropped);
-                    self.counters.dropped += 1;
-                    Ok(())
-                }
-                OnExhausted::Callback(decide) => {
-                    let Ok(message) = &entry.message else {
-                        return Ok(());
-                    };
-                    let answer = decide(&FailedRecord {
-                        seq: entry.origin,
-                        message,
-                        attempts,
-                        failure: &failure,
-                    });
-                    self.recover(source, index, &entry, &failure, attempts, answer, now)
-                }
-            };
+        match self.options.retry.on_exhausted.clone() {
+            OnExhausted::DeadLetter => {
+                self.dead_letter(source, index, &entry, &failure, attempts, now)
+            }
+            OnExhausted::Halt => {
+                self.hold(index, HoldReason::Halted(failure), now);
+                Ok(())
+            }
+            OnExhausted::Drop => {
+                self.settle_unsent(source, &entry, Class::Dropped);
+                self.counters.dropped += 1;
+                Ok(())
+            }
+            OnExhausted::Callback(decide) => {
+                let Ok(message) = &entry.message else {
+                    return Ok(());
+                };
+                let answer = decide(&FailedRecord {
+                    seq: entry.origin,
+                    message,
+                    attempts,
+                    failure: &failure,
+                });
+                self.recover(source, index, &entry, &failure, attempts, answer, now)
+            }
         }
-        Ok(())
     }
 
     #[expect(
@@ -274,7 +265,6 @@ impl<S: Sink> Shipper<'_, S> {
         match bury(self.store, lane, entry, partition, failure, attempts) {
             Ok(()) => {
                 self.settle_unsent(source, entry, Class::DeadLettered);
-                self.sources[source].cared_for(index, entry.seq + 1);
                 self.counters.dead_lettered += 1;
                 self.letter_added(now);
                 if self.health[index].held().is_some() {
@@ -299,8 +289,25 @@ impl<S: Sink> Shipper<'_, S> {
             self.sources[source].leave(index, entry.seq);
             return Ok(Placed::Done);
         }
+        self.note(source, index, entry);
+        self.sources[source].leave(index, entry.seq);
+        self.bury_undecodable(source, index, entry, now)?;
+        if self.health[index].is_flowing() {
+            self.sources[source].caught_up(index);
+        }
+        Ok(Placed::Done)
+    }
+
+    /// Puts a record that is no message among the dead letters, or holds what is behind it.
+    pub(super) fn bury_undecodable(
+        &mut self,
+        source: usize,
+        index: usize,
+        entry: &Entry,
+        now: Instant,
+    ) -> Result<(), Error> {
         let Err(undecodable) = &entry.message else {
-            return Ok(Placed::Done);
+            return Ok(());
         };
         let failure = Failure {
             class: ErrorClass::Poison,
@@ -308,13 +315,7 @@ impl<S: Sink> Shipper<'_, S> {
             name: undecodable.reason.to_string(),
             persistence: crate::kafka::Persistence::No,
         };
-        self.note(source, index, entry);
-        self.sources[source].leave(index, entry.seq);
-        self.dead_letter(source, index, entry, &failure, 0, now)?;
-        if self.health[index].is_flowing() {
-            self.sources[source].caught_up(index);
-        }
-        Ok(Placed::Done)
+        self.dead_letter(source, index, entry, &failure, 0, now)
     }
 
     fn may_try(&self, index: usize, source: usize, now: Instant) -> bool {
@@ -343,9 +344,6 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Holds a partition and says when it is tried again.
     pub(super) fn hold(&mut self, index: usize, why: HoldReason, now: Instant) {
-        if let HoldReason::NotNow(failure) = &why {
-            self.last_failure = Some(failure.clone());
-        }
         self.health[index].hold(why, &self.options.retry, now, super::tend::random());
     }
 

@@ -25,7 +25,7 @@ use super::source::Source;
 use super::streams::Turns;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
-use crate::kafka::{Failure, Report};
+use crate::kafka::Report;
 use crate::store::{DeadLetters, Now, Store, Stream};
 use crate::wal::SeqNo;
 
@@ -104,8 +104,6 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) refusals: Vec<Refused>,
     /// The oldest record on its way at the last loss of the connection, and how often it was.
     pub(super) suspicion: Option<(usize, SeqNo, u32)>,
-    /// What the cluster said last to something it might take later.
-    pub(super) last_failure: Option<Failure>,
     /// Partitions with a record to give up, because another one was taken.
     pub(super) doomed: Vec<usize>,
     /// What goes in the place of records.
@@ -174,7 +172,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
             is_unproven: false,
             refusals: Vec::new(),
             suspicion: None,
-            last_failure: None,
             doomed: Vec::new(),
             replaced: HashMap::new(),
             parked: Vec::new(),

@@ -227,7 +227,7 @@ impl<'a> Source<'a> {
     }
 
     /// The record of this number, by a reader that stays with one partition.
-    fn at(&mut self, index: usize, seq: SeqNo) -> Result<Option<Entry>, store::Error> {
+    pub(super) fn at(&mut self, index: usize, seq: SeqNo) -> Result<Option<Entry>, store::Error> {
         let near =
             |(of, reader): &(usize, LaneReader<'_>)| *of == index && reader.position() <= seq;
         if !self.side.as_ref().is_some_and(near) {
