@@ -439,18 +439,18 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Whether all that is left is held, each for a reason that only a person can change.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        let held = self.all_held(now);
         let is_settled = |(index, _): (usize, SeqNo)| {
             let health = &self.health[index];
             let held = health.held().filter(|(why, _)| why.is_definite());
             held.is_some() && health.failures >= 2
         };
-        !held.is_empty()
+        // What is queued and not behind is not read yet.
+        let mut behind = self.sources.iter().flat_map(Source::all_behind).peekable();
+        let is_read = behind.peek().is_some() || self.queued() == 0;
+        !self.all_held(now).is_empty()
             && (!self.letters_wait() || self.letters.is_stuck())
-            && self
-                .sources
-                .iter()
-                .all(|source| source.all_behind().all(is_settled))
+            && is_read
+            && behind.all(is_settled)
     }
 }
 
