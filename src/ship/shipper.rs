@@ -324,11 +324,17 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if self.letters_wait() {
             turn = Turn::Held;
         }
-        for source in &mut self.sources {
-            if let Some(entry) = source.read()? {
-                source.pending = Some(entry);
+        for source in 0..self.sources.len() {
+            while let Some(entry) = self.sources[source].read()? {
                 turn = Turn::Held;
-            } else if !source.flight.is_empty() {
+                // What is no message needs no link, and there is no topic to try one with.
+                if entry.message.is_err() && self.place(source, &entry, now)? == Placed::Done {
+                    continue;
+                }
+                self.sources[source].pending = Some(entry);
+                break;
+            }
+            if !self.sources[source].flight.is_empty() {
                 turn = Turn::Held;
             }
         }
