@@ -14,6 +14,7 @@ mod faulty;
 #[path = "../support/random.rs"]
 mod random;
 
+mod chaos;
 mod dead_letters;
 mod lanes;
 mod letters;
@@ -22,3 +23,5 @@ mod refusals;
 mod scripted;
 mod sink;
 mod support;
+mod trials;
+mod world;

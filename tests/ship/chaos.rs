@@ -1,0 +1,315 @@
+//! Everything at once, by seed: several lanes and topics, poison, records that are not taken for a
+//! while, topics that come later, spent producers, lost links, stops, reopened stores and forgotten
+//! cursors. However it went, each record has one outcome, and first copies are in order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use ferrylog::message::MessageRef;
+use ferrylog::ship::{self, Sink};
+use ferrylog::store::{LaneOptions, Store, StoreOptions};
+use ferrylog::wal::Durability;
+
+use crate::random::Random;
+use crate::support::options;
+use crate::world::{Chaos, World};
+
+const SEEDS: std::ops::Range<u64> = 0..8;
+const WORKERS: usize = 6;
+const LANES: [&str; 3] = ["default", "alarm", "bulk"];
+const TOPICS: u64 = 5;
+/// How many partitions each topic has, while it is there.
+const COUNTS: [u32; 5] = [1, 2, 3, 4, 2];
+
+fn store_options() -> StoreOptions {
+    let mut lane = LaneOptions::default();
+    // No machine fails here, only the way to the cluster.
+    lane.wal.durability = Durability::Os;
+    lane.wal.segment_size = 1 << 20;
+    let others = LANES[1..].iter();
+    StoreOptions {
+        lanes: others.map(|name| ((*name).into(), lane.clone())).collect(),
+        default: lane,
+        ..StoreOptions::default()
+    }
+}
+
+/// What a test of one seed keeps.
+struct Test {
+    dir: tempfile::TempDir,
+    random: Random,
+    world: World,
+    appended: u64,
+    /// By number: the lane.
+    lanes: HashMap<u64, usize>,
+    /// Whether a record may be there twice.
+    forgets: bool,
+}
+
+impl Test {
+    fn new(seed: u64) -> Test {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut world = World::new(random.next());
+        for topic in 0..TOPICS {
+            let count = (!random.one_in(3)).then_some(COUNTS[topic as usize]);
+            world.counts.insert(format!("t{topic}"), count);
+        }
+        Test {
+            dir: tempfile::tempdir().unwrap(),
+            random,
+            world,
+            appended: 0,
+            lanes: HashMap::new(),
+            forgets: false,
+        }
+    }
+
+    fn open(&self) -> Store {
+        Store::open_with(self.dir.path().join("s"), &store_options()).unwrap()
+    }
+
+    fn append(&mut self, store: &Store) {
+        for _ in 0..self.random.below(600) {
+            let n = self.appended;
+            self.appended += 1;
+            let lane = self.random.below(LANES.len() as u64) as usize;
+            self.lanes.insert(n, lane);
+            let topic = format!("t{}", self.random.below(TOPICS));
+            let key = format!("key-{}", self.random.below(9));
+            let value = n.to_string();
+            let message = MessageRef {
+                key: (!self.random.one_in(4)).then_some(key.as_bytes()),
+                value: Some(value.as_bytes()),
+                ..MessageRef::to(&topic)
+            };
+            match self.random.below(150) {
+                0 => drop(self.world.poison.insert(n)),
+                1 => drop(self.world.unsendable.insert(n)),
+                2 => {
+                    // Taken in time, or never; but never two of these side by side.
+                    let is_first = !self.world.flaky.values().any(|left| *left > 2);
+                    let times = if is_first { u32::MAX } else { 2 };
+                    self.world.flaky.insert(n, times);
+                }
+                _ => {}
+            }
+            let lane = store.lane_named(LANES[lane]).unwrap();
+            drop(lane.append(&message).unwrap());
+        }
+        store.lanes().iter().for_each(|lane| {
+            lane.sync().unwrap();
+        });
+    }
+
+    /// One more of each lane for each partition: beside it a record that is never taken is judged.
+    fn append_to_each(&mut self, store: &Store) {
+        for (lane, name) in LANES.iter().enumerate() {
+            for (topic, count) in COUNTS.iter().enumerate() {
+                for partition in 0..*count {
+                    let n = self.appended;
+                    self.appended += 1;
+                    self.lanes.insert(n, lane);
+                    let (topic, value) = (format!("t{topic}"), n.to_string());
+                    let message = MessageRef {
+                        partition: i32::try_from(partition).ok(),
+                        value: Some(value.as_bytes()),
+                        ..MessageRef::to(&topic)
+                    };
+                    let lane = store.lane_named(name).unwrap();
+                    lane.append_wait(&message).unwrap();
+                }
+            }
+        }
+    }
+
+    fn ship(&mut self, store: &Store, timeout: Duration) -> bool {
+        let stop = AtomicBool::new(false);
+        let mut options = options();
+        options.timeout = Some(timeout);
+        options.park_after = Duration::from_millis(self.random.below(20));
+        options.stop_grace = Duration::from_millis(50);
+        options.retry.initial_backoff = Duration::from_millis(1);
+        options.retry.max_backoff = Duration::from_millis(4);
+        options.retry.max_attempts = 3;
+        self.world.is_stopped = false;
+        let mut sink = Chaos {
+            world: &mut self.world,
+            stop: &stop,
+            at_poll: &mut |_| {},
+        };
+        sink.rebuild().unwrap();
+        let ended = ship::drain_into(store, &mut sink, &options, &stop, &mut |_| {});
+        // The process ends: what is on its way is in doubt.
+        self.world.lose_careful();
+        self.world.lose_producer();
+        self.world.reports.clear();
+        if self.world.faults == 0 {
+            println!("{ended:?}");
+        }
+        match ended {
+            Ok(drained) => drained.is_empty,
+            Err(ship::Error::Held { .. } | ship::Error::Unreachable { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn forget(&self) {
+        let lane = LANES[0];
+        for slot in ["cursor-a", "cursor-b"] {
+            let path = self.dir.path().join("s/lanes").join(lane).join(slot);
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn round(&mut self) {
+        let store = self.open();
+        self.append(&store);
+        self.world.faults = [0, 60, 400][self.random.below(3) as usize];
+        self.world.stop_after = self.random.one_in(2).then(|| self.random.below(700));
+        if self.random.one_in(3) {
+            // A topic comes or goes.
+            let topic = self.random.below(TOPICS);
+            let count = self.world.counts.get_mut(&format!("t{topic}")).unwrap();
+            *count = match count {
+                Some(_) => None,
+                None => Some(COUNTS[topic as usize]),
+            };
+        }
+        let was_empty = self.ship(&store, Duration::from_millis(100));
+        println!("{} appended, empty: {was_empty}", self.appended);
+        let is_forgotten = self.forgets && self.random.one_in(3);
+        store.close().unwrap();
+        if is_forgotten {
+            self.forget();
+        }
+    }
+
+    fn last_round(&mut self) -> Store {
+        for topic in 0..TOPICS {
+            let count = Some(COUNTS[topic as usize]);
+            self.world.counts.insert(format!("t{topic}"), count);
+        }
+        self.world.faults = 0;
+        self.world.stop_after = None;
+        let store = self.open();
+        self.append_to_each(&store);
+        let is_empty = self.ship(&store, Duration::from_secs(5));
+        for log in store.parking_logs() {
+            println!(
+                "{} {} {:?}: {:?}",
+                log.lane(),
+                log.topic(),
+                log.partition(),
+                log.totals()
+            );
+        }
+        for lane in store.lanes() {
+            println!("{}: {:?}", lane.name(), lane.totals());
+        }
+        assert!(is_empty, "something never goes");
+        store
+    }
+
+    fn check(&self, store: &Store) {
+        let mut outcome = vec![0; usize::try_from(self.appended).unwrap()];
+        for (place, records) in &self.world.written {
+            let mut newest: HashMap<usize, u64> = HashMap::new();
+            let mut seen = HashSet::new();
+            for (n, id) in records {
+                if !seen.insert(n) {
+                    assert!(self.may_repeat(), "{n} twice in {place:?}");
+                    continue;
+                }
+                let (_, seq) = id.split_once('-').unwrap();
+                let seq: u64 = seq.parse().unwrap();
+                let lane = self.lanes[n];
+                let before = newest.insert(lane, seq);
+                assert!(
+                    before < Some(seq),
+                    "lane {lane}, {place:?}: {seq} after {before:?}"
+                );
+                outcome[usize::try_from(*n).unwrap()] += 1;
+            }
+        }
+        if let Some(letters) = store.dead_letters_if_any().unwrap() {
+            for seq in letters.open_letters(|_, _, _| true) {
+                let letter = letters.get(seq).unwrap().unwrap();
+                let value = letter.body.content.as_ref().unwrap().value.clone().unwrap();
+                let n: u64 = std::str::from_utf8(&value).unwrap().parse().unwrap();
+                outcome[usize::try_from(n).unwrap()] += 1;
+                let is_guilty = self.world.poison.contains(&n)
+                    || self.world.unsendable.contains(&n)
+                    || self.world.flaky.contains_key(&n);
+                assert!(is_guilty, "{n} is dead, and was never refused alone");
+            }
+        }
+        for (n, count) in outcome.iter().enumerate() {
+            assert_eq!(*count, 1, "outcomes of {n}");
+        }
+        let totals = store.lanes().iter().map(ferrylog::store::Lane::totals);
+        let totals = totals.chain(
+            store
+                .parking_logs()
+                .map(ferrylog::store::ParkingLog::totals),
+        );
+        for totals in totals {
+            assert!(totals.balances() && totals.queued == 0, "{totals:?}");
+        }
+    }
+
+    /// Only a producer that was lost or a cursor that was forgotten repeats anything.
+    fn may_repeat(&self) -> bool {
+        self.forgets || self.world.spent_count > 0
+    }
+}
+
+/// Several at a time: they wait more than they work.
+fn run_all(forgets: bool) {
+    let seeds = Mutex::new(seeds());
+    let work = || {
+        while let Some(seed) = { seeds.lock().unwrap().next() } {
+            run(seed, forgets);
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
+fn run(seed: u64, forgets: bool) {
+    let mut test = Test::new(seed);
+    test.forgets = forgets;
+    for _ in 0..2 + test.random.below(4) {
+        test.round();
+    }
+    let store = test.last_round();
+    test.check(&store);
+}
+
+#[test]
+fn whatever_happens_each_record_has_one_outcome_and_first_copies_are_in_order() {
+    run_all(false);
+}
+
+#[test]
+fn a_forgotten_cursor_repeats_runs_and_changes_neither_outcome_nor_order() {
+    run_all(true);
+}
+
+/// Or those that are named.
+fn seeds() -> std::ops::Range<u64> {
+    match std::env::var("FERRYLOG_TEST_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").unwrap();
+            from.parse().unwrap()..to.parse().unwrap()
+        }
+        Err(_) => SEEDS,
+    }
+}
