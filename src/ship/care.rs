@@ -414,7 +414,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let marks = stream.marks();
             let low = lane.marks().acked;
             let mut reader = stream.reader(marks.first);
-            while let Some(entry) = reader.next()? {
+            while let Some(entry) = stream.next(&mut reader)? {
                 if entry.origin >= low {
                     self.sources[place].moved.insert(entry.origin);
                 }

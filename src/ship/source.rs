@@ -111,16 +111,13 @@ impl<'a> Source<'a> {
             {
                 return Ok(None);
             }
-            match self.reader.next() {
+            match self.stream.next(&mut self.reader) {
                 Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
                     match self.stream.give_up(&mut self.reader)? {
                         Some(gap) => self.lost.push(gap),
                         // The disk gives it now, or the frame is whole and holds what nobody wrote.
                         None => read_anew = true,
                     }
-                }
-                Err(store::Error::Log(wal::Error::Released { first })) => {
-                    self.reader = self.stream.reader(first);
                 }
                 Ok(Some(entry)) if self.until.is_some_and(|until| entry.seq >= until) => {}
                 entry => return entry,
@@ -236,7 +233,7 @@ impl<'a> Source<'a> {
         let Some((_, reader)) = &mut self.side else {
             return Ok(None);
         };
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = self.stream.next(reader)? {
             if entry.seq >= seq {
                 return Ok((entry.seq == seq).then_some(entry));
             }

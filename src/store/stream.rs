@@ -5,8 +5,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Error, Lane, LaneReader, ParkingLog};
-use crate::wal::{Class, Gap, LogId, Marks, SeqNo, Totals, Wal};
+use super::{Entry, Error, Lane, LaneReader, ParkingLog};
+use crate::wal::{self, Class, Gap, LogId, Marks, SeqNo, Totals, Wal};
 
 /// A log of the store to ship from.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,20 @@ impl<'a> Stream<'a> {
         match self.parked {
             Some(log) => self.lane.parked_reader(log.wal().reader(from)),
             None => self.lane.reader(from),
+        }
+    }
+
+    /// The next record on disk. What was released since the reader came there is passed.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneReader::next`], but never that the record was released.
+    pub fn next(&self, reader: &mut LaneReader<'a>) -> Result<Option<Entry>, Error> {
+        loop {
+            match reader.next() {
+                Err(Error::Log(wal::Error::Released { first })) => *reader = self.reader(first),
+                next => return next,
+            }
         }
     }
 

@@ -73,16 +73,13 @@ impl<'a> Source<'a> {
     pub(super) fn read(&mut self) -> Result<Option<Entry>, store::Error> {
         let mut read_anew = false;
         loop {
-            match self.reader.next() {
+            match self.stream.next(&mut self.reader) {
                 Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
                     match self.stream.give_up(&mut self.reader)? {
                         Some(gap) => self.lost.push(gap),
                         // The disk gives it now, or the frame is whole and holds what nobody wrote.
                         None => read_anew = true,
                     }
-                }
-                Err(store::Error::Log(wal::Error::Released { first })) => {
-                    self.reader = self.stream.reader(first);
                 }
                 entry => return entry,
             }

@@ -383,7 +383,7 @@ impl<'a> Committer<'a> {
         for source in &self.sources[1..] {
             let marks = source.stream.marks();
             let mut reader = source.stream.reader(marks.first);
-            while let Some(entry) = reader.next()? {
+            while let Some(entry) = source.stream.next(&mut reader)? {
                 if entry.origin >= low {
                     self.moved.insert(entry.origin);
                 }
