@@ -257,30 +257,28 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// One record of a held partition. Where the oldest was refused alone too often, the one
     /// behind it: if that is taken, it was the record and not the partition.
     fn try_one(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
+        let Some(mut entry) = self.sources[source].left_behind(index, 0)? else {
+            self.sources[source].caught_up(index);
+            return Ok(());
+        };
         let attempted = self.health[index].attempted.as_ref();
-        let is_doubted = |a: &Attempted| a.count >= self.options.retry.max_attempts;
-        let doubts_it = attempted.is_some_and(|a| a.source == source && is_doubted(a));
-        let mut entry = None;
-        if doubts_it {
-            entry = self.sources[source].left_behind(index, 1)?;
+        let doubts_it =
+            |a: &Attempted| a.is(source, entry.seq) && a.count >= self.options.retry.max_attempts;
+        let mut is_oldest = true;
+        if attempted.is_some_and(doubts_it) {
+            let next = self.sources[source].left_behind(index, 1)?;
             // Else one of another log: a record alone in its log is judged by those.
             let waits = |other: usize| {
                 other != source
                     && self.sources[other].behind(index).is_some()
                     && self.captured(other, index).is_none()
             };
-            if entry.is_none() && (0..self.sources.len()).any(waits) {
-                return Ok(());
+            match next {
+                Some(next) => (entry, is_oldest) = (next, false),
+                None if (0..self.sources.len()).any(waits) => return Ok(()),
+                None => {}
             }
         }
-        let is_oldest = entry.is_none();
-        if is_oldest {
-            entry = self.sources[source].left_behind(index, 0)?;
-        }
-        let Some(entry) = entry else {
-            self.sources[source].caught_up(index);
-            return Ok(());
-        };
         let Ok(message) = &entry.message else {
             // The dead letters took nothing when it was met; they may now.
             return self.bury_undecodable(source, index, &entry, now);

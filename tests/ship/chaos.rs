@@ -17,7 +17,7 @@ use crate::random::Random;
 use crate::support::options;
 use crate::world::{Chaos, World};
 
-const SEEDS: std::ops::Range<u64> = 0..8;
+const SEEDS: std::ops::Range<u64> = 0..5;
 const WORKERS: usize = 6;
 const LANES: [&str; 3] = ["default", "alarm", "bulk"];
 const TOPICS: u64 = 5;

@@ -171,6 +171,30 @@ fn each_of_two_that_follow_each_other_is_refused_for_its_own_fault() {
 }
 
 #[test]
+fn what_is_doubted_is_forgotten_with_the_record() {
+    let mut test = Test::new(8, Some(1));
+    append(&test.store, 0, 0, [0]);
+    test.world.flaky.insert(0, NEVER);
+    test.options.until = Until::Stopped;
+    let mut is_there = false;
+    test.ship_until(|store, world| {
+        let totals = store.lane().totals();
+        if world.flaky[&0] < NEVER - 5 {
+            world.poison.insert(0);
+        }
+        if totals.dead_lettered == 1 && !is_there {
+            is_there = true;
+            world.flaky.insert(1, 1);
+            append(store, 0, 0, 1..4);
+        }
+        is_there && store.lane().totals().queued == 0
+    })
+    .unwrap();
+    assert_eq!(test.dead(), [(0, 87)]);
+    assert_eq!(test.written(0), [1, 2, 3]);
+}
+
+#[test]
 fn what_waits_for_a_topic_follows_the_partition_that_it_gets_when_the_topic_comes() {
     let mut test = Test::new(4, None);
     append(&test.store, 0, 0, 0..3000);
