@@ -18,7 +18,7 @@ use crate::{
     ship::{
         self, Counters, DeadLetterShipping, Drained, Held, ShipOptions,
         dead_letter::{DeadLetterStyle, DeadLetterTopic},
-        exactly_once::{self, ExactlyOnceOptions, Halt},
+        exactly_once::{self, ExactlyOnceOptions, Halt, ProgressIn},
     },
     store::StoreView,
     wal::Options,
@@ -43,6 +43,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     exactly_once: bool,
 
+    /// Where the progress of the transactions is kept: a record in the topic `ferrylog-progress`, or the
+    /// offsets of a group under it, which Kafka forgets after a week without a transaction
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Kept::Topic, requires = "exactly_once")]
+    progress: Kept,
+
     /// Most records in a transaction
     #[arg(long, value_name = "COUNT", default_value_t = 50_000, requires = "exactly_once",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -60,6 +65,21 @@ pub(super) struct Arguments {
     /// A librdkafka property, for TLS and SASL for example; may be given many times
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Kept {
+    Topic,
+    Offsets,
+}
+
+impl From<Kept> for ProgressIn {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Topic => Self::Topic,
+            Kept::Offsets => Self::Offsets,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -120,6 +140,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let drained = if arguments.exactly_once {
         let options = ExactlyOnceOptions {
             ship: options,
+            progress: arguments.progress.into(),
             max_records: arguments.transaction_records,
             ..ExactlyOnceOptions::default()
         };
@@ -251,7 +272,8 @@ fn of_halt(halt: &Halt) -> (Exit, &'static str, &'static str) {
         Halt::ProgressTopic { .. } => (
             Exit::Wrong,
             "progress_topic",
-            "allow this client to read and write it, or create it: `kafka-topics.sh --create --topic ferrylog-progress \
+            "allow this client to read and write it (with --progress offsets to read it, and to read the group named like the transactional \
+             id), or create it: `kafka-topics.sh --create --topic ferrylog-progress \
              --partitions 16 --config cleanup.policy=compact --config segment.bytes=16777216`",
         ),
         Halt::Transactions(_) => (

@@ -219,7 +219,7 @@ impl Consumed<'_> {
 }
 
 /// Takes librdkafka's log lines and says nothing: what matters comes as an error of a poll.
-struct Silent;
+pub(super) struct Silent;
 
 impl ClientContext for Silent {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}

@@ -13,6 +13,7 @@ mod consumer;
 mod mock;
 mod probe;
 mod producer;
+mod register;
 mod scan;
 mod transaction;
 
@@ -28,6 +29,7 @@ pub use mock::MockKafka;
 pub(crate) use probe::bad_server;
 pub use probe::{Ping, Plan, Probed, Prober, Require, Rung, TARGETS_MAX};
 pub use producer::{Failure, Outcome, Outgoing, Producer, Report, SendError, Trouble};
+pub use register::{Register, Registered};
 pub use scan::{Scan, Scanned, bounds};
 pub use transaction::{TransactionClass, TransactionError, TransactionalProducer};
 

@@ -15,6 +15,7 @@ use rdkafka::producer::Producer as _;
 use super::classify::{Persistence, classify};
 use super::client::Settings;
 use super::producer::{Failure, Producer, Report};
+use super::register::Register;
 use super::{Error, code_of, number_and_name};
 
 /// How long one try of an abort waits for records in flight, whose reports only a poll takes.
@@ -114,6 +115,24 @@ impl TransactionalProducer {
     pub fn hurry(&mut self) {
         // It times out at once, which is the point.
         let _ = self.producer.client().flush(Duration::ZERO);
+    }
+
+    /// Writes to a register, as a part of the transaction. Blocks up to `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// The transaction cannot be committed.
+    pub fn put(
+        &mut self,
+        register: &Register,
+        number: i64,
+        value: &str,
+        timeout: Duration,
+    ) -> Result<(), TransactionError> {
+        let entry = register.entry(number, value);
+        let client = self.producer.client();
+        let put = client.send_offsets_to_transaction(&entry, &register.metadata, timeout);
+        put.map_err(|error| self.failure("write the offsets of a group", &error))
     }
 
     /// Commits what was sent. Blocks up to `timeout`.

@@ -71,6 +71,9 @@ pub struct Intent {
     pub span: Range<SeqNo>,
     /// The cluster.
     pub cluster_id: String,
+    /// Whether its progress record is in the offsets of a group, under this topic and partition, and
+    /// not in the topic itself.
+    pub is_in_offsets: bool,
     /// Where its progress record is.
     pub topic: String,
     /// Where its progress record is.
@@ -222,15 +225,16 @@ impl IntentFile {
         Ok(())
     }
 
-    /// Notes that the newest intent is known to be aborted.
+    /// Notes whether the newest intent is known to be aborted.
     ///
     /// # Errors
     ///
     /// As [`IntentFile::write`]; it is only looked up again.
-    pub fn note_aborted(&mut self) -> Result<(), Error> {
+    pub fn note_aborted(&mut self, is_aborted: bool) -> Result<(), Error> {
         let mut slot = self.slot.clone();
-        if let Some(intent) = &mut slot.intent {
-            intent.is_aborted = true;
+        match &mut slot.intent {
+            Some(intent) if intent.is_aborted != is_aborted => intent.is_aborted = is_aborted,
+            _ => return Ok(()),
         }
         self.save(slot)
     }
@@ -367,7 +371,8 @@ impl Slot {
             let flags = 1
                 | u8::from(intent.is_aborted) << 1
                 | u8::from(intent.partition_offset.is_some()) << 2
-                | u8::from(intent.previous_partition_offset.is_some()) << 3;
+                | u8::from(intent.previous_partition_offset.is_some()) << 3
+                | u8::from(intent.is_in_offsets) << 4;
             let (topic, cluster) = (intent.topic.as_bytes(), intent.cluster_id.as_bytes());
             put(11, &[flags]);
             put(12, &[length_byte(topic.len()), length_byte(cluster.len())]);
@@ -436,6 +441,7 @@ fn decode_intent(page: &[u8; PAGE]) -> Option<Intent> {
         log: LogId::new(sixteen_at(page, LOG_AT)),
         span: SeqNo::new(start)..SeqNo::new(end),
         cluster_id: text(TEXTS_AT + TEXT_MAX, page[13])?,
+        is_in_offsets: flag(4),
         topic: text(TEXTS_AT, page[12])?,
         partition: i32::from_le_bytes([page[160], page[161], page[162], page[163]]),
         partition_offset: flag(2).then(|| partition_offset(144)),
@@ -475,6 +481,7 @@ mod tests {
             log: LOG,
             span: SeqNo::new(start)..SeqNo::new(start + 10),
             cluster_id: "a cluster".into(),
+            is_in_offsets: start == 4,
             topic: "ferrylog-progress".into(),
             partition: 11,
             partition_offset: Some(1 << 40),
@@ -503,7 +510,7 @@ mod tests {
             assert!(!read.is_copy());
             previous = next.nonce;
         }
-        file.note_aborted().unwrap();
+        file.note_aborted(true).unwrap();
         let read = IntentFile::open(&path, LOG).unwrap();
         assert!(read.intent().unwrap().is_aborted);
     }

@@ -47,7 +47,7 @@ fn intent(data: &Path) -> Option<Vec<u8>> {
 }
 
 /// Kills a drain `delay` after it made another intent durable; false if it ended before.
-fn kill_in_commit(gateway: &Gateway, mut drain: Running, delay: Duration) -> bool {
+pub(crate) fn kill_in_commit(gateway: &Gateway, mut drain: Running, delay: Duration) -> bool {
     let before = intent(&gateway.data);
     while intent(&gateway.data) == before {
         if drain.has_ended() {
@@ -202,7 +202,7 @@ fn kills_inside_the_commit_lose_and_repeat_nothing() {
 }
 
 /// Copies the store as an operator would; nothing runs on it.
-fn copy(gateway: &Gateway) -> (PathBuf, tempfile::TempDir) {
+pub(crate) fn copy(gateway: &Gateway) -> (PathBuf, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("data");
     let mut copying = Command::new("cp");

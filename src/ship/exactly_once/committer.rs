@@ -15,13 +15,13 @@ use super::pace::Pace;
 use super::source::{self, Source};
 use super::transact::Turn;
 use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
-use crate::kafka::{Report, Settings, TransactionalProducer};
+use crate::kafka::{Register, Report, Settings, TransactionalProducer};
 use crate::ship::budget::Budget;
 use crate::ship::link::{DrainRate, Link, LinkState, Look, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
 use crate::ship::{Counters, Held, Lost};
-use crate::store::{IntentFile, Lane, Now, Store, Stream};
+use crate::store::{IntentFile, Lane, Nonce, Now, Store, Stream};
 use crate::wal::{LogId, SeqNo};
 
 /// How long to wait for records when all are shipped; bounds how late a stop is seen.
@@ -47,6 +47,10 @@ pub(super) struct Committer<'a> {
     pub(super) cluster_id: String,
     /// Where the progress records of this lane are.
     pub(super) progress_partition: i32,
+    /// The offsets that may keep them instead.
+    pub(super) register: Option<Register>,
+    /// Whose progress these hold, and since when; none if that is not known, or nobody's.
+    pub(super) registered: Option<(Nonce, Instant)>,
 
     /// The lane's own log, and its parking logs.
     pub(super) sources: Vec<Source<'a>>,
@@ -129,6 +133,8 @@ impl<'a> Committer<'a> {
             producer,
             cluster_id: String::new(),
             progress_partition: 0,
+            register: None,
+            registered: None,
             sources: source::sources(store, lane),
             current: 0,
             now: lane.now(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::committer::{Committer, random};
 use super::error::Halt;
 use super::{Error, record};
-use crate::kafka::{self, ErrorClass, TransactionClass, TransactionalProducer};
+use crate::kafka::{self, ErrorClass, Register, TransactionClass, TransactionalProducer};
 use crate::ship::partition;
 use crate::wal::SeqNo;
 
@@ -67,6 +67,8 @@ impl Committer<'_> {
                     }));
                 }
             }
+            // Its place may be another one.
+            (self.register, self.registered) = (None, None);
             let now = Instant::now();
             self.link.answered(now);
             self.budget.reconnected(now);
@@ -196,6 +198,20 @@ impl Committer<'_> {
             }
         };
         Ok(())
+    }
+
+    /// The offsets that may keep the progress.
+    pub(super) fn register(&mut self) -> Result<&mut Register, kafka::Error> {
+        let register = match self.register.take() {
+            Some(register) => register,
+            None => Register::new(
+                self.kafka,
+                &self.transactional_id,
+                &self.options.progress_topic,
+                self.progress_partition,
+            )?,
+        };
+        Ok(self.register.insert(register))
     }
 
     pub(super) fn progress_key(&self) -> String {

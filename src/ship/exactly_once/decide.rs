@@ -27,6 +27,8 @@ pub(super) enum Look {
     At(i64),
     /// From there to the end as it is now; from the beginning where no place is known.
     From(Option<i64>),
+    /// The one value that the offsets of the group hold.
+    Offsets,
 }
 
 /// What is known about the place of this store.
@@ -38,6 +40,8 @@ pub(super) struct Place {
     pub(super) is_fenced: bool,
     /// The last transaction went to the cluster that is there now, and to the same topic.
     pub(super) is_same_cluster: bool,
+    /// The progress is in the offsets of a group.
+    pub(super) is_in_offsets: bool,
 }
 
 /// Says where to look. `partition_offset` is that of the last transaction, `previous` that of the one
@@ -48,6 +52,10 @@ pub(super) fn look(
     partition_offset: Option<i64>,
     previous: Option<i64>,
 ) -> Look {
+    if place.is_in_offsets {
+        // One request, whoever asks: and it tells whether the group still holds anything.
+        return Look::Offsets;
+    }
     if last == Last::Never || !place.is_same_cluster {
         return Look::From(None);
     }
@@ -108,6 +116,17 @@ pub(super) enum Verdict {
     Foreign,
 }
 
+/// Whether what was found is all that there was since the last transaction, and that is decided.
+/// `is_gone`: its place was not read; `is_first`: none before it was committed there.
+pub(super) fn passed(look: Look, last: Last, found: Found, is_gone: bool, is_first: bool) -> bool {
+    match look {
+        // What is there was not overwritten, so the last transaction was not committed. Where nothing
+        // is, it may have been, and be forgotten: but for one that had nothing in it, see `base`.
+        Look::Offsets => found != Found::Nothing || (last == Last::Aborted && is_first),
+        Look::Nowhere | Look::At(_) | Look::From(_) => !is_gone,
+    }
+}
+
 /// Judges what was found. `passed`: what was read covers the very place of the last transaction, in
 /// the cluster that it was sent to, and all of that is decided.
 pub(super) fn judge(last: Last, found: Found, passed: bool) -> Verdict {
@@ -133,8 +152,8 @@ pub(super) fn judge(last: Last, found: Found, passed: bool) -> Verdict {
 pub(super) fn last(intent: Option<&Intent>, acked: crate::wal::SeqNo) -> Last {
     match intent {
         None => Last::Never,
-        Some(intent) if acked >= intent.span.end => Last::Committed,
         Some(intent) if intent.is_aborted => Last::Aborted,
+        Some(intent) if acked >= intent.span.end => Last::Committed,
         Some(_) => Last::Open,
     }
 }
@@ -219,6 +238,29 @@ mod tests {
         });
     }
 
+    /// The one value of a group tells what came before the last transaction, or nothing at all.
+    #[test]
+    fn in_offsets_nothing_found_is_no_proof_that_the_last_transaction_was_aborted() {
+        for last in LASTS {
+            for found in FOUNDS {
+                for is_first in [false, true] {
+                    let passed = passed(Look::Offsets, last, found, false, is_first);
+                    let verdict = judge(last, found, passed);
+                    if (last, found) == (Last::Open, Found::Nothing) {
+                        assert_eq!(verdict, Verdict::InDoubt);
+                    }
+                    if (last, found) == (Last::Open, Found::Ours(Ours::Previous)) {
+                        assert_eq!(verdict, Verdict::NotSent);
+                    }
+                    // The base of a new store, killed before it was committed: no alarm.
+                    if (last, found) == (Last::Aborted, Found::Nothing) {
+                        assert_eq!(verdict == Verdict::GoOn, is_first);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn one_fetch_is_enough_unless_the_store_or_the_cluster_changed() {
         for last in LASTS {
@@ -227,7 +269,13 @@ mod tests {
                     is_copy: bits & 1 != 0,
                     is_fenced: bits & 2 != 0,
                     is_same_cluster: bits & 4 != 0,
+                    is_in_offsets: false,
                 };
+                let in_offsets = Place {
+                    is_in_offsets: true,
+                    ..place
+                };
+                assert_eq!(look(last, in_offsets, None, None), Look::Offsets);
                 for offset in [None, Some(70)] {
                     let looked = look(last, place, offset, Some(40));
                     let is_usual = bits == 4;

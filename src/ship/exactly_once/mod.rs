@@ -27,6 +27,7 @@ mod connect;
 mod decide;
 mod error;
 mod pace;
+mod progress;
 mod record;
 mod resolve;
 mod source;
@@ -45,6 +46,19 @@ use crate::kafka::Settings;
 use crate::store::{self, Lane, Store};
 use crate::wal::{Class, SeqNo};
 
+/// Where the progress is kept that tells whether a transaction was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProgressIn {
+    /// A record in a compacted topic: it stays.
+    #[default]
+    Topic,
+    /// The offsets of a consumer group that is called like the transactional id, under that topic, of
+    /// which nothing else is used. One request reads it, whatever other gateways do. Kafka
+    /// forgets it after `offsets.retention.minutes` (7 days) without a transaction, and what is in doubt
+    /// then is for a person to decide.
+    Offsets,
+}
+
 /// How to ship exactly once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -54,6 +68,8 @@ pub struct ExactlyOnceOptions {
     pub ship: ShipOptions,
     /// What the transactional id begins with; the identity of the log and the lane follow.
     pub transactional_id_prefix: String,
+    /// Where the progress is kept. It may be another one in the next run.
+    pub progress: ProgressIn,
     /// The compacted topic that keeps the progress records. It is created if it is missing.
     pub progress_topic: String,
     /// Most records in a transaction.
@@ -72,6 +88,7 @@ impl Default for ExactlyOnceOptions {
         ExactlyOnceOptions {
             ship: ShipOptions::default(),
             transactional_id_prefix: "ferrylog".to_owned(),
+            progress: ProgressIn::default(),
             progress_topic: "ferrylog-progress".to_owned(),
             // A commit costs 18 to 34 ms whatever it holds: then it costs little beside the records.
             max_records: 50_000,
@@ -189,7 +206,7 @@ pub fn decide_by_hand(
     stream.settle(acked..end, Class::Shipped);
     stream.save_cursor()?;
     if !is_sent {
-        intents.note_aborted()?;
+        intents.note_aborted(true)?;
     }
     Ok(Some(intent.span))
 }

@@ -1,7 +1,10 @@
-//! The progress record: what each transaction tells about itself in the compacted topic.
+//! The progress record: what each transaction tells about itself, in the compacted topic or in the
+//! offsets of a group.
 //!
 //! Pure. Owns its bytes. Must not know how it is sent or found. Invariant: what this version does not
 //! understand is told from what is not there.
+
+use std::fmt::Write as _;
 
 use crate::store::Nonce;
 use crate::wal::{LogId, SeqNo};
@@ -39,6 +42,23 @@ impl ProgressRecord {
         }
         put(&self.mark.get().to_le_bytes());
         bytes
+    }
+
+    /// Its bytes in hexadecimal: what stands in the offsets of a group is text.
+    pub(super) fn to_text(self) -> String {
+        let mut text = String::with_capacity(2 * LEN);
+        for byte in self.encode() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
+    /// `None` if this text is no such record.
+    pub(super) fn of_text(text: &str) -> Option<ProgressRecord> {
+        let digits = text.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+        ProgressRecord::decode(&digits.map(byte).collect::<Option<Vec<u8>>>()?)
     }
 
     /// `None` if these bytes are no such record: a newer version wrote them.
@@ -94,6 +114,11 @@ mod tests {
         assert_eq!(ProgressRecord::decode(&bytes), Some(record));
         assert_eq!(ProgressRecord::decode(&bytes[..LEN - 1]), None);
         assert_eq!(ProgressRecord::decode(&[]), None);
+        let text = record.to_text();
+        assert_eq!(ProgressRecord::of_text(&text), Some(record));
+        for none in ["", "01", &text[1..], &text.replace('1', "g")] {
+            assert_eq!(ProgressRecord::of_text(none), None, "{none}");
+        }
         let mut newer = bytes;
         newer[0] = 2;
         assert_eq!(ProgressRecord::decode(&newer), None);

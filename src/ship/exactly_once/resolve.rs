@@ -5,12 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::Error;
 use super::committer::Committer;
 use super::decide::{self, Found, Look, Place, Verdict};
 use super::error::Halt;
 use super::record::ProgressRecord;
-use crate::kafka::{self, Scan, Scanned};
+use super::{Error, ProgressIn};
+use crate::kafka::{self, Registered, Scan, Scanned};
+use crate::store::Nonce;
 use crate::wal::Class;
 
 /// How long one question to the cluster may take; bounds how late a stop is seen.
@@ -43,10 +44,12 @@ impl Committer<'_> {
         let is_same_cluster = intent.as_ref().is_some_and(|intent| {
             intent.cluster_id == self.cluster_id && intent.topic == self.options.progress_topic
         });
+        let by_options = self.options.progress == ProgressIn::Offsets;
         let place = Place {
             is_copy: self.intents.is_copy(),
             is_fenced: self.is_fenced,
             is_same_cluster,
+            is_in_offsets: intent.as_ref().map_or(by_options, |i| i.is_in_offsets),
         };
         let partition_offset = intent.as_ref().and_then(|i| i.partition_offset);
         let previous = intent.as_ref().and_then(|i| i.previous_partition_offset);
@@ -60,7 +63,12 @@ impl Committer<'_> {
                 Some(Newest::Record(record)) => Found::of(self.intents.knows(&record.nonce)),
                 Some(Newest::Unknown) => Found::Foreign,
             };
-            let passed = is_same_cluster && !looked.is_gone;
+            let is_first = intent.is_none_or(|intent| intent.previous == Nonce::NONE);
+            let passed = decide::passed(look, last, found, looked.is_gone, is_first);
+            let passed = is_same_cluster && passed;
+            if let (Look::Offsets, Some(Newest::Record(record))) = (look, &looked.newest) {
+                self.registered = Some((record.nonce, Instant::now()));
+            }
             self.act(decide::judge(last, found, passed), &looked)?;
         }
         self.is_fenced = false;
@@ -108,13 +116,18 @@ impl Committer<'_> {
                     stream.save_cursor()?;
                     self.transactions += 1;
                 }
+                // Who said so did not know.
+                self.intents.note_aborted(false)?;
             }
             Verdict::NotSent => {
-                self.intents.note_aborted()?;
+                self.intents.note_aborted(true)?;
                 self.aborted += 1;
             }
             Verdict::InDoubt => {
-                let why = if looked.is_gone {
+                let is_in_offsets = self.intents.intent().is_some_and(|i| i.is_in_offsets);
+                let why = if is_in_offsets {
+                    "the offsets of their group hold nothing of it: forgotten, or another cluster"
+                } else if looked.is_gone {
                     "their place in the progress topic is not there any more"
                 } else {
                     "this cluster, or its progress topic, is not the one they were sent to"
@@ -171,11 +184,14 @@ impl Committer<'_> {
     }
 
     fn read(&mut self, look: Look, started: Instant) -> Result<Option<Looked>, Reading> {
+        if look == Look::Offsets {
+            return self.read_offsets(started);
+        }
         let topic = self.options.progress_topic.as_str();
         let partition = self.progress_partition;
         let (low, end) = kafka::bounds(self.kafka, topic, partition, TRY)?;
         let (from, until) = match look {
-            Look::Nowhere => return Ok(Some(Looked::default())),
+            Look::Nowhere | Look::Offsets => return Ok(Some(Looked::default())),
             Look::At(exact) => (exact, exact + 1),
             Look::From(from) => (from.unwrap_or(low), end),
         };
@@ -207,6 +223,38 @@ impl Committer<'_> {
             // The cluster answers: nothing here is a lost link.
             self.progressed = Instant::now();
             self.pause("").map_err(Reading::Over)?;
+        }
+    }
+
+    /// Reads the offsets of the group once they are stable; `None` when told to stop.
+    fn read_offsets(&mut self, started: Instant) -> Result<Option<Looked>, Reading> {
+        loop {
+            let newest = match self.register()?.read(TRY)? {
+                Registered::Nothing => None,
+                Registered::Value(text) => {
+                    let record = ProgressRecord::of_text(&text);
+                    Some(record.map_or(Newest::Unknown, Newest::Record))
+                }
+                Registered::Unstable => {
+                    self.note = Some(format!(
+                        "resolving for {} s whether the last transaction was committed: another one that wrote to the offsets of {} is \
+                         open and ends within its own timeout, 15 minutes at most unless the brokers allow more",
+                        started.elapsed().as_secs(),
+                        self.transactional_id
+                    ));
+                    if self.is_stopped() {
+                        return Ok(None);
+                    }
+                    // The cluster answers: nothing here is a lost link.
+                    self.progressed = Instant::now();
+                    self.pause("").map_err(Reading::Over)?;
+                    continue;
+                }
+            };
+            return Ok(Some(Looked {
+                newest,
+                is_gone: false,
+            }));
         }
     }
 

@@ -9,14 +9,12 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::committer::Committer;
-use super::decide::Last;
 use super::error::Halt;
+use super::progress::PROGRESS;
 use super::record::ProgressRecord;
 use super::span::{self, Next};
-use super::{Error, Until};
-use crate::kafka::{
-    ErrorClass, Failure, Outcome, Outgoing, SendError, TransactionClass, TransactionError,
-};
+use super::{Error, ProgressIn, Until};
+use crate::kafka::{ErrorClass, Failure, Outcome, TransactionClass, TransactionError};
 use crate::ship::bisect::{Bisect, Refusal};
 use crate::store::{Intent, Nonce};
 use crate::wal::{Class, SeqNo};
@@ -34,9 +32,6 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shortest time that is left for a commit.
 const COMMIT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
-
-/// The token of the progress record.
-const PROGRESS: u64 = u64::MAX;
 
 /// How a turn ended.
 pub(super) enum Turn {
@@ -68,15 +63,19 @@ pub(super) struct Transaction {
     begin: SeqNo,
     started: Instant,
     /// After it the cluster may have aborted it.
-    deadline: Instant,
+    pub(super) deadline: Instant,
     /// In the order in which they were handed over; their tokens are their places.
     pub(super) carried: Vec<Carried>,
     pub(super) bytes: u64,
     /// Records of its span that were settled before they were read.
     pub(super) passed: u64,
+    /// It carries nothing but its progress, for the next one to be told from.
+    is_base: bool,
     /// Where the progress record went, once that is known.
-    progress: Option<Option<i64>>,
+    pub(super) progress: Option<Option<i64>>,
     pub(super) failure: Option<Failure>,
+    /// It was the progress that failed, and no record.
+    pub(super) is_progress_failed: bool,
     /// What went wrong with the transport.
     taint: Option<String>,
     quiet_polls: u32,
@@ -117,8 +116,10 @@ impl Committer<'_> {
             carried: Vec::new(),
             bytes: 0,
             passed,
+            is_base: self.needs_base(started),
             progress: None,
             failure: None,
+            is_progress_failed: false,
             taint: None,
             quiet_polls: 0,
         };
@@ -138,12 +139,21 @@ impl Committer<'_> {
 
     /// Everything before the commit; `None` if the transaction cannot be committed.
     fn fill(&mut self, open: &mut Transaction) -> Result<Option<Intent>, Error> {
-        self.take(open)?;
+        if !open.is_base {
+            self.take(open)?;
+        }
         // What was settled here must not be forgotten once a mark covers it.
         self.settle_parked()?;
         let nonce = self.intents.draw()?;
-        let end = self.sources[self.current].position();
-        let previous = self.committed_nonce();
+        let end = match open.is_base {
+            true => open.begin,
+            false => self.sources[self.current].position(),
+        };
+        let is_in_offsets = self.options.progress == ProgressIn::Offsets;
+        let previous = match is_in_offsets {
+            true => self.registered.map_or(Nonce::NONE, |(nonce, _)| nonce),
+            false => self.committed_nonce(),
+        };
         let record = ProgressRecord {
             nonce,
             previous,
@@ -153,12 +163,17 @@ impl Committer<'_> {
                 self.lane.marks().acked
             },
         };
-        if open.failure.is_none() {
+        if open.failure.is_none() && !is_in_offsets {
             self.send_progress(open, &record);
         }
         self.wait_for_reports(open);
-        let is_delivered = open.failure.is_none() && self.producer.producer().in_flight() == 0;
-        let Some(partition_offset) = open.progress.filter(|_| is_delivered) else {
+        if open.failure.is_some() || self.producer.producer().in_flight() > 0 {
+            return Ok(None);
+        }
+        if is_in_offsets {
+            self.put_progress(open, &record)?;
+        }
+        let Some(partition_offset) = open.progress.filter(|_| open.failure.is_none()) else {
             return Ok(None);
         };
         let stream = self.sources[self.current].stream;
@@ -181,8 +196,10 @@ impl Committer<'_> {
             topic: self.options.progress_topic.clone(),
             partition: self.progress_partition,
             partition_offset,
-            previous_partition_offset: self.progress_offset(),
-            is_aborted: false,
+            previous_partition_offset: self.progress_offset().filter(|_| !is_in_offsets),
+            is_in_offsets,
+            // Of a base nothing is in doubt.
+            is_aborted: open.is_base,
         };
         self.intents.write(intent.clone())?;
         Ok(Some(intent))
@@ -226,49 +243,6 @@ impl Committer<'_> {
         }
     }
 
-    /// The nonce of the last committed transaction.
-    fn committed_nonce(&self) -> Nonce {
-        let intent = self.intents.intent();
-        intent.map_or(Nonce::NONE, |intent| match self.last() {
-            Last::Committed => intent.nonce,
-            Last::Never | Last::Aborted | Last::Open => intent.previous,
-        })
-    }
-
-    /// Where its progress record is.
-    fn progress_offset(&self) -> Option<i64> {
-        let intent = self.intents.intent()?;
-        if intent.cluster_id != self.cluster_id {
-            return None;
-        }
-        match self.last() {
-            Last::Committed => intent.partition_offset.or(intent.previous_partition_offset),
-            Last::Never | Last::Aborted | Last::Open => intent.previous_partition_offset,
-        }
-    }
-
-    fn send_progress(&mut self, open: &mut Transaction, record: &ProgressRecord) {
-        let key = self.progress_key();
-        let value = record.encode();
-        let outgoing = Outgoing {
-            topic: &self.options.progress_topic,
-            partition: self.progress_partition,
-            key: Some(key.as_bytes()),
-            value: Some(&value),
-            headers: &[],
-            // Zero is the time of sending.
-            timestamp_millis: 0,
-            token: PROGRESS,
-            is_careful: false,
-        };
-        match self.producer.producer().send(&outgoing) {
-            Ok(()) => {}
-            // The queue is not bounded: it cannot be full.
-            Err(SendError::QueueFull) => open.fail("the queue is full"),
-            Err(SendError::Failed(failure)) => open.failure = Some(failure),
-        }
-    }
-
     /// Waits until everything is reported, something failed, or the time is over.
     fn wait_for_reports(&mut self, open: &mut Transaction) {
         self.producer.hurry();
@@ -297,7 +271,9 @@ impl Committer<'_> {
                 // The cluster has it already, and does not say where.
                 Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => -1,
                 Outcome::Failed(failure) => {
-                    open.failed(failure);
+                    if open.failed(failure) {
+                        open.is_progress_failed = report.token == PROGRESS;
+                    }
                     continue;
                 }
             };
@@ -335,6 +311,26 @@ impl Committer<'_> {
             return Turn::Spent(error.to_string());
         }
         let now = Instant::now();
+        if intent.is_in_offsets {
+            self.registered = Some((intent.nonce, now));
+        }
+        if !open.is_base {
+            self.settled(&open, intent);
+        }
+        self.transactions += 1;
+        self.fences = 0;
+        self.note = None;
+        self.progressed = now;
+        self.link.acknowledged(now);
+        // D8: a request of it may still be under way somewhere, and would join the next one.
+        match open.taint {
+            Some(why) => Turn::Spent(why),
+            None => Turn::Done,
+        }
+    }
+
+    /// What was committed is settled.
+    fn settled(&mut self, open: &Transaction, intent: Intent) {
         let source = &mut self.sources[self.current];
         source.stream.settle(intent.span, Class::Shipped);
         source.hold = None;
@@ -348,17 +344,7 @@ impl Committer<'_> {
         self.taken(&open.carried);
         self.counters.shipped += records;
         self.counters.shipped_bytes += open.bytes;
-        self.transactions += 1;
         self.pace.committed(records);
-        self.fences = 0;
-        self.note = None;
-        self.progressed = now;
-        self.link.acknowledged(now);
-        // D8: a request of it may still be under way somewhere, and would join the next one.
-        match open.taint {
-            Some(why) => Turn::Spent(why),
-            None => Turn::Done,
-        }
     }
 
     /// Takes back a transaction that cannot be committed, and draws the conclusions.
@@ -386,6 +372,11 @@ impl Committer<'_> {
             return Ok(self.spent(&error));
         }
         match error.failure.class {
+            class @ (ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held)
+                if open.is_progress_failed =>
+            {
+                return Err(self.progress_refused(class, error.failure));
+            }
             ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held => {
                 self.refused(&open.carried, error)?;
             }
@@ -455,8 +446,8 @@ impl Committer<'_> {
 }
 
 impl Transaction {
-    /// The first refusal tells more than what librdkafka gives back because of it.
-    pub(super) fn failed(&mut self, failure: Failure) {
+    /// The first refusal tells more than what librdkafka gives back because of it. Whether this is it.
+    pub(super) fn failed(&mut self, failure: Failure) -> bool {
         let is_known = self
             .failure
             .as_ref()
@@ -464,9 +455,10 @@ impl Transaction {
         if !is_known {
             self.failure = Some(failure);
         }
+        !is_known
     }
 
-    fn fail(&mut self, why: &str) {
+    pub(super) fn fail(&mut self, why: &str) {
         self.failed(span::failure(why));
     }
 }

@@ -15,8 +15,9 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::broker::light_java;
 use super::wire::{self, Operation, Resource};
@@ -39,6 +40,61 @@ impl Kafka {
         let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0);
         producer.send(record.key(b"dead").payload(b"dead")).unwrap();
         producer.flush(limit).unwrap();
+    }
+
+    /// Writes to the offsets of a group in a transaction and dies: it stays open until the broker ends
+    /// it. All partitions, as if nobody knew which one is used.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn leave_offsets_open(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: i32,
+        timeout: Duration,
+    ) {
+        let producer: BaseProducer = self
+            .client_config()
+            .set("transactional.id", "another")
+            .set("transaction.timeout.ms", timeout.as_millis().to_string())
+            .create()
+            .unwrap();
+        let limit = Duration::from_secs(20);
+        producer.init_transactions(limit).unwrap();
+        producer.begin_transaction().unwrap();
+        let consumer: BaseConsumer = self
+            .client_config()
+            .set("group.id", group)
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, Offset::Offset(7))
+                .unwrap();
+        }
+        let group = consumer.group_metadata().unwrap();
+        producer
+            .send_offsets_to_transaction(&list, &group, limit)
+            .unwrap();
+    }
+
+    /// Takes over a transactional id: what is open with it is ended when this returns.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn take_over(&self, transactional_id: &str) {
+        let producer: BaseProducer = self
+            .client_config()
+            .set("transactional.id", transactional_id)
+            .create()
+            .unwrap();
+        producer.init_transactions(Duration::from_secs(20)).unwrap();
+    }
+
+    /// Deletes a group and its offsets.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn delete_group(&self, group: &str) {
+        let results = block_on(self.admin().delete_groups(&[group], &AdminOptions::new()));
+        for result in results.expect("admin") {
+            result.unwrap_or_else(|(group, code)| panic!("deleting group {group}: {code}"));
+        }
     }
 
     /// Creates a topic and waits until each partition has a leader.

@@ -26,12 +26,15 @@ const LITERAL: u8 = 3;
 pub(crate) enum Resource<'a> {
     /// A topic, by its name; `*` means all.
     Topic(&'a str),
+    Group(&'a str),
+    TransactionalId(&'a str),
     Cluster,
 }
 
 /// What it allows. To write implies to describe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
+    Read,
     Write,
     Describe,
     Create,
@@ -68,6 +71,8 @@ impl Body {
     fn resource(self, resource: Resource<'_>) -> Body {
         let (kind, name) = match resource {
             Resource::Topic(name) => (2, name),
+            Resource::Group(name) => (3, name),
+            Resource::TransactionalId(name) => (5, name),
             Resource::Cluster => (4, "kafka-cluster"),
         };
         self.byte(kind).text(name).byte(LITERAL)
@@ -77,6 +82,7 @@ impl Body {
 impl Operation {
     fn number(self) -> u8 {
         match self {
+            Operation::Read => 3,
             Operation::Write => 4,
             Operation::Create => 5,
             Operation::Describe => 8,
