@@ -115,6 +115,10 @@ impl Running {
         assert_eq!(ended.status.code(), None, "it ended by itself: {ended:?}");
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
     /// What Ctrl-C sends.
     pub(crate) fn interrupt(&self) {
         let id = self.0.as_ref().unwrap().id().to_string();

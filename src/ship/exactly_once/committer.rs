@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::decide::{self, Last};
+use super::lanes::Shared;
 use super::pace::Pace;
 use super::source::{self, Source};
 use super::transact::Turn;
 use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::{Register, Report, Settings, TransactionalProducer};
 use crate::ship::budget::Budget;
-use crate::ship::link::{DrainRate, Link, LinkState, Look, WindowClock, local_minute};
+use crate::ship::link::{Link, LinkState, Look, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
 use crate::ship::{Counters, Held, Lost};
@@ -38,6 +39,7 @@ pub(super) struct Committer<'a> {
     pub(super) lane: &'a Lane,
     pub(super) kafka: &'a Settings,
     pub(super) options: &'a ExactlyOnceOptions,
+    pub(super) shared: &'a Shared,
     stop: &'a AtomicBool,
     progress: &'a mut dyn FnMut(&Progress),
 
@@ -66,13 +68,10 @@ pub(super) struct Committer<'a> {
     pub(super) verdicts: HashMap<usize, u32>,
     /// Refused timestamps of a topic, by its number.
     pub(super) memory: HashMap<usize, TopicMemory>,
-    /// Bytes that wait in parking logs.
-    pub(super) parked_bytes: u64,
     pub(super) topics: Topics,
     pub(super) budget: Budget,
     pub(super) pace: Pace,
     pub(super) link: Link,
-    pub(super) rate: DrainRate,
     window: WindowClock,
     /// What is going on beside the link, for a person.
     pub(super) note: Option<String>,
@@ -110,6 +109,7 @@ impl<'a> Committer<'a> {
         lane: &'a Lane,
         kafka: &'a Settings,
         options: &'a ExactlyOnceOptions,
+        shared: &'a Shared,
         stop: &'a AtomicBool,
         progress: &'a mut dyn FnMut(&Progress),
     ) -> Result<Committer<'a>, Error> {
@@ -126,6 +126,7 @@ impl<'a> Committer<'a> {
             lane,
             kafka,
             options,
+            shared,
             stop,
             progress,
             intents,
@@ -142,12 +143,10 @@ impl<'a> Committer<'a> {
             parked: Vec::new(),
             verdicts: HashMap::new(),
             memory: HashMap::new(),
-            parked_bytes: 0,
             topics: Topics::default(),
             budget: Budget::new(options.ship.max_in_flight_bytes),
             pace,
             link: Link::new(options.ship.link.backoff(), now),
-            rate: DrainRate::new(options.ship.drain_rate, now),
             window: WindowClock::new(),
             note: None,
             alarm: None,
@@ -276,6 +275,9 @@ impl<'a> Committer<'a> {
         // What is left decides whether its partition's records follow it.
         let source = &mut self.sources[place];
         source.is_active = source.stream.totals().queued > 0;
+        if !source.is_active {
+            self.shared.unpark(std::mem::take(&mut source.parked_bytes));
+        }
         turn
     }
 

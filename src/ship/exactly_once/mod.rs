@@ -26,6 +26,7 @@ mod committer;
 mod connect;
 mod decide;
 mod error;
+mod lanes;
 mod pace;
 mod progress;
 mod record;
@@ -39,6 +40,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use committer::Committer;
 pub use error::Halt;
 
 use super::{Drained, Error, Profile, Progress, ShipOptions, Until};
@@ -125,14 +127,15 @@ pub struct Committed {
     pub alarm: Option<String>,
 }
 
-/// Ships a store's lanes to Kafka on this thread, one after the other, each record once for readers of
-/// what is committed.
+/// Ships a store's lanes to Kafka, each record once for readers of what is committed.
 ///
-/// As [`drain_lane`] for each; with [`Until::Stopped`] give each lane a thread and call that.
+/// As [`drain_lane`] for each, all at once on threads of their own, within one flight budget, drain
+/// rate and quota of what is parked. `progress` is called on this thread.
 ///
 /// # Errors
 ///
-/// As [`drain_lane`]; the lanes before are done.
+/// As [`drain_lane`], once all lanes have ended: one that fails holds up no other, and says so in
+/// [`Progress::why`].
 pub fn drain(
     store: &Store,
     kafka: &Settings,
@@ -140,19 +143,8 @@ pub fn drain(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
-    let mut all: Option<Committed> = None;
-    for lane in store.lanes() {
-        let done = drain_lane(store, lane, kafka, options, stop, progress)?;
-        all = Some(match all {
-            None => done,
-            Some(before) => before.and(done),
-        });
-    }
-    // Every store has a lane.
-    all.ok_or_else(|| Error::Option {
-        key: "lanes",
-        reason: "there is none".to_owned(),
-    })
+    options.ship.link.check()?;
+    lanes::drain(store, kafka, options, stop, progress)
 }
 
 /// Ships one lane and its parking logs; otherwise as [`drain`].
@@ -173,7 +165,8 @@ pub fn drain_lane(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     options.ship.link.check()?;
-    committer::Committer::new(store, lane, kafka, options, stop, progress)?.run()
+    let shared = lanes::Shared::new(options);
+    Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
 }
 
 /// Decides by hand whether the last transaction was sent; `None` if none is in doubt.
@@ -209,33 +202,4 @@ pub fn decide_by_hand(
         intents.note_aborted(true)?;
     }
     Ok(Some(intent.span))
-}
-
-impl Committed {
-    /// Both together.
-    fn and(self, other: Committed) -> Committed {
-        let (mut held, mut counters) = (self.drained.held, self.drained.counters);
-        held.extend(other.drained.held);
-        counters.shipped += other.drained.counters.shipped;
-        counters.shipped_bytes += other.drained.counters.shipped_bytes;
-        counters.dead_lettered += other.drained.counters.dead_lettered;
-        counters.expired += other.drained.counters.expired;
-        counters.parked += other.drained.counters.parked;
-        counters.refused += other.drained.counters.refused;
-        counters.rebuilds += other.drained.counters.rebuilds;
-        Committed {
-            drained: Drained {
-                shipped: counters.shipped,
-                shipped_bytes: counters.shipped_bytes,
-                rebuilds: counters.rebuilds,
-                is_empty: self.drained.is_empty && other.drained.is_empty,
-                held,
-                counters,
-                elapsed: self.drained.elapsed + other.drained.elapsed,
-            },
-            transactions: self.transactions + other.transactions,
-            aborted: self.aborted + other.aborted,
-            alarm: self.alarm.or(other.alarm),
-        }
-    }
 }

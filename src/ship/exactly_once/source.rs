@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::lanes::Shared;
 use crate::ship::bisect::Bisect;
 use crate::ship::health::HoldReason;
 use crate::ship::{Held, RetryPolicy};
@@ -27,6 +28,8 @@ pub(super) struct Source<'a> {
     pub(super) hold: Option<Hold>,
     /// Whether it has anything to ship, as far as is known.
     pub(super) is_active: bool,
+    /// What waits in it, if it is a parking log.
+    pub(super) parked_bytes: u64,
     /// What was given up and not told yet.
     pub(super) lost: Vec<Gap>,
 }
@@ -51,6 +54,7 @@ impl<'a> Source<'a> {
             bisect: None,
             hold: None,
             is_active: stream.totals().queued > 0,
+            parked_bytes: 0,
             lost: Vec::new(),
         }
     }
@@ -84,6 +88,13 @@ impl<'a> Source<'a> {
                 entry => return entry,
             }
         }
+    }
+
+    /// A record was parked in it.
+    pub(super) fn parked(&mut self, shared: &Shared, raw: &[u8]) {
+        let bytes = u64::try_from(raw.len()).unwrap_or(0);
+        self.parked_bytes += bytes;
+        shared.park(bytes);
     }
 
     /// Holds it, or goes on holding it; `random` is evenly spread over all of `u64`.

@@ -251,7 +251,7 @@ impl<'a> Committer<'a> {
         let Some(parking) = self.sources[log].stream.parked() else {
             return Ok(Ok(()));
         };
-        if self.parked_bytes >= self.options.ship.parked_quota {
+        if self.shared.parked_bytes() >= self.options.ship.parked_quota {
             let held = self.sources[log].hold.as_ref().map(|hold| hold.why.clone());
             let why = held.unwrap_or(HoldReason::Silent);
             return Ok(Err(stuck(parking.topic(), parking.partition(), why)));
@@ -259,8 +259,8 @@ impl<'a> Committer<'a> {
         if let Err(error) = parking.append(entry.origin, entry.time_micros, &entry.raw) {
             return Ok(Err(error.into()));
         }
-        self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
         self.sources[log].is_active = true;
+        self.sources[log].parked(self.shared, &entry.raw);
         self.parked.push((log, entry.seq));
         if self.parked.len() >= PARKED_MAX {
             self.settle_parked()?;
@@ -336,7 +336,7 @@ impl<'a> Committer<'a> {
         let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let cost = budget::cost(len, headers);
         let room = self.budget.room(place.index, cost);
-        if room != budget::Room::Yes || !self.rate.has_room(now) {
+        if room != budget::Room::Yes || !self.shared.has_room(now) {
             source.pending = Some(entry);
             return false;
         }
@@ -359,7 +359,7 @@ impl<'a> Committer<'a> {
             Ok(()) => {
                 self.budget.take(place.index, u64::from(carried.cost), now);
                 let len = u64::try_from(len).unwrap_or(u64::MAX);
-                self.rate.take(len);
+                self.shared.take(len);
                 open.bytes += len;
                 open.carried.push(carried);
                 true
@@ -380,7 +380,7 @@ impl<'a> Committer<'a> {
     /// Meets what an earlier run parked and did not settle in the lane.
     pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
         let low = self.lane.marks().acked;
-        for source in &self.sources[1..] {
+        for source in &mut self.sources[1..] {
             let marks = source.stream.marks();
             let mut reader = source.stream.reader(marks.first);
             while let Some(entry) = source.stream.next(&mut reader)? {
@@ -388,7 +388,7 @@ impl<'a> Committer<'a> {
                     self.moved.insert(entry.origin);
                 }
                 if entry.seq >= marks.acked {
-                    self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+                    source.parked(self.shared, &entry.raw);
                 }
             }
         }

@@ -98,7 +98,7 @@ impl Committer<'_> {
             Next::Held => return Ok(Turn::Held),
             Next::Stuck(error) => return Err(error),
         }
-        if !self.rate.has_room(Instant::now()) {
+        if !self.shared.has_room(Instant::now()) {
             self.progressed = Instant::now();
             self.pause("")?;
             return Ok(Turn::Done);

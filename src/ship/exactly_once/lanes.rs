@@ -1,0 +1,265 @@
+//! The lanes of a store, all at once: a thread each.
+//!
+//! Owns what they share, and the one picture that is shown of all. Must not know transactions. A
+//! commit, a takeover and a look for the last outcome block their thread, each for as long as the
+//! cluster likes; so lanes that took turns would wait for each other's, the alarms for the bulk.
+//!
+//! Invariants: together they keep within the flight budget, the drain rate and the quota of what is
+//! parked; a lane that fails or never ends holds up no other; what was lost is told once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::committer::Committer;
+use super::{Committed, Error, ExactlyOnceOptions, Progress, Until};
+use crate::kafka::Settings;
+use crate::ship::link::{DrainRate, LinkState};
+use crate::ship::{Counters, Drained};
+use crate::store::{Lane, Store};
+
+/// How often the caller is told at most, unless something was lost.
+const TELL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Below this, a transaction of a lane is but a few records.
+const BUDGET_MIN: u64 = 256 * 1024;
+
+/// What the lanes of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    rate: Mutex<DrainRate>,
+    /// Bytes that wait in parking logs.
+    parked_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(options: &ExactlyOnceOptions) -> Arc<Shared> {
+        Arc::new(Shared {
+            rate: Mutex::new(DrainRate::new(options.ship.drain_rate, Instant::now())),
+            parked_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether a record may be sent now.
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        self.rate.lock().has_room(now)
+    }
+
+    /// A record of so many bytes was sent.
+    pub(super) fn take(&self, bytes: u64) {
+        self.rate.lock().take(bytes);
+    }
+
+    pub(super) fn parked_bytes(&self) -> u64 {
+        self.parked_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn park(&self, bytes: u64) {
+        self.parked_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn unpark(&self, bytes: u64) {
+        self.parked_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Ships every lane, and ends when the last one does.
+pub(super) fn drain(
+    store: &Store,
+    kafka: &Settings,
+    options: &ExactlyOnceOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Committed, Error> {
+    let shared = Shared::new(options);
+    let lanes = store.lanes();
+    if let [only] = lanes {
+        return Committer::new(store, only, kafka, options, &shared, stop, progress)?.run();
+    }
+    let each: Vec<ExactlyOnceOptions> = share(store, options);
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        let run = |place: usize, tell: mpsc::Sender<Told>| {
+            let (shared, options) = (&shared, &each[place]);
+            move || {
+                let mut show = |now: &Progress| {
+                    // Nobody listens any more when this cannot be sent.
+                    let _ = tell.send((place, Ok(Box::new(now.clone()))));
+                };
+                let lane = &lanes[place];
+                let shipped = Committer::new(store, lane, kafka, options, shared, stop, &mut show)
+                    .and_then(Committer::run);
+                if let Err(error) = &shipped {
+                    let _ = tell.send((place, Err(error.to_string())));
+                }
+                shipped
+            }
+        };
+        let threads: Vec<_> = (0..lanes.len())
+            .map(|place| scope.spawn(run(place, tell.clone())))
+            .collect();
+        drop(tell);
+        show(lanes, &told, progress);
+        let mut all = Ok(None);
+        for thread in threads {
+            let ended = match thread.join() {
+                Ok(ended) => ended,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            all = match (all, ended) {
+                (Ok(None), Ok(first)) => Ok(Some(first)),
+                (Ok(Some(before)), Ok(next)) => Ok(Some(Committed::and(before, next))),
+                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            };
+        }
+        // Every store has a lane.
+        all?.ok_or_else(|| Error::Option {
+            key: "lanes",
+            reason: "there is none".to_owned(),
+        })
+    })
+}
+
+/// The place of a lane, and how far it is or why it ended.
+type Told = (usize, Result<Box<Progress>, String>);
+
+/// The options of each lane: of the flight budget, what its weight gives it among those that have
+/// anything to ship.
+fn share(store: &Store, options: &ExactlyOnceOptions) -> Vec<ExactlyOnceOptions> {
+    let weight = |lane: &Lane| {
+        let parked = store.parking_logs().filter(|log| log.lane() == lane.name());
+        let queued = lane.totals().queued + parked.map(|log| log.totals().queued).sum::<u64>();
+        let ships = options.ship.until == Until::Stopped || queued > 0;
+        if ships {
+            u64::from(lane.weight().max(1))
+        } else {
+            0
+        }
+    };
+    let weights: Vec<u64> = store.lanes().iter().map(weight).collect();
+    let all: u64 = weights.iter().sum();
+    let whole = u128::from(options.ship.max_in_flight_bytes);
+    let options = |weight: &u64| {
+        let part = whole * u128::from(*weight) / u128::from(all.max(1));
+        let part = u64::try_from(part).unwrap_or(u64::MAX);
+        let mut own = options.clone();
+        own.ship.max_in_flight_bytes = part.max(BUDGET_MIN).min(own.ship.max_in_flight_bytes);
+        own
+    };
+    weights.iter().map(options).collect()
+}
+
+/// Tells the caller how far all of them are, until the last one ended.
+fn show(lanes: &[Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&Progress)) {
+    let mut newest: Vec<Option<Box<Progress>>> = lanes.iter().map(|_| None).collect();
+    let mut stopped: Vec<Option<String>> = vec![None; lanes.len()];
+    let mut lost = Vec::new();
+    let mut shown = None;
+    loop {
+        let heard = told.recv();
+        let is_over = heard.is_err();
+        match heard {
+            Ok((place, Ok(mut now))) => {
+                lost.append(&mut now.lost);
+                newest[place] = Some(now);
+            }
+            Ok((place, Err(why))) => stopped[place] = Some(why),
+            Err(mpsc::RecvError) => {}
+        }
+        let is_due = shown.is_none_or(|at: Instant| at.elapsed() >= TELL_INTERVAL);
+        if is_due || is_over || !lost.is_empty() {
+            let each = lanes.iter().zip(&newest).zip(&stopped);
+            let each = each.map(|((lane, now), stopped)| (lane.name(), now.as_deref(), stopped));
+            if let Some(mut all) = merged(each) {
+                all.lost = std::mem::take(&mut lost);
+                progress(&all);
+                shown = Some(Instant::now());
+            }
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// One picture of all lanes.
+fn merged<'a>(
+    lanes: impl Iterator<Item = (&'a str, Option<&'a Progress>, &'a Option<String>)>,
+) -> Option<Progress> {
+    let mut all: Option<Progress> = None;
+    for (name, now, stopped) in lanes {
+        let Some(now) = now else { continue };
+        let mut now = now.clone();
+        let why = stopped.as_ref().map(|why| format!("stopped: {why}"));
+        now.why = why.or(now.why).map(|why| format!("lane `{name}`: {why}"));
+        all = Some(match all {
+            None => now,
+            Some(before) => both(before, now),
+        });
+    }
+    all
+}
+
+fn both(mut all: Progress, now: Progress) -> Progress {
+    all.shipped += now.shipped;
+    all.shipped_bytes += now.shipped_bytes;
+    all.queued += now.queued;
+    all.in_flight += now.in_flight;
+    all.records_per_second += now.records_per_second;
+    all.link_changes += now.link_changes;
+    all.link_tries += now.link_tries;
+    // The lane whose link is not up has something to tell.
+    if all.link_state == LinkState::Up {
+        (all.link_state, all.link, all.ladder) = (now.link_state, now.link, now.ladder);
+    }
+    all.why = match (all.why, now.why) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
+    };
+    all.held.extend(now.held);
+    all.letter_refused = all.letter_refused.or(now.letter_refused);
+    all.counters = sum(all.counters, &now.counters);
+    all
+}
+
+fn sum(mut all: Counters, of: &Counters) -> Counters {
+    all.shipped += of.shipped;
+    all.shipped_bytes += of.shipped_bytes;
+    all.dead_lettered += of.dead_lettered;
+    all.expired += of.expired;
+    all.dropped += of.dropped;
+    all.parked += of.parked;
+    all.refused += of.refused;
+    all.replayed += of.replayed;
+    all.replays_refused += of.replays_refused;
+    all.copied += of.copied;
+    all.copies_refused += of.copies_refused;
+    all.rebuilds += of.rebuilds;
+    all
+}
+
+impl Committed {
+    /// Both together.
+    fn and(self, other: Committed) -> Committed {
+        let mut held = self.drained.held;
+        held.extend(other.drained.held);
+        let counters = sum(self.drained.counters, &other.drained.counters);
+        Committed {
+            drained: Drained {
+                shipped: counters.shipped,
+                shipped_bytes: counters.shipped_bytes,
+                rebuilds: counters.rebuilds,
+                is_empty: self.drained.is_empty && other.drained.is_empty,
+                held,
+                counters,
+                elapsed: self.drained.elapsed.max(other.drained.elapsed),
+            },
+            transactions: self.transactions + other.transactions,
+            aborted: self.aborted + other.aborted,
+            alarm: self.alarm.or(other.alarm),
+        }
+    }
+}
