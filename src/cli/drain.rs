@@ -54,8 +54,7 @@ pub(super) struct Arguments {
     transaction_records: u64,
 
     /// Topic that gets a copy of each dead letter; {topic} in it stands for the record's own
-    #[arg(long, value_name = "NAME", value_parser = DeadLetterTopic::new,
-          conflicts_with = "exactly_once")]
+    #[arg(long, value_name = "NAME", value_parser = DeadLetterTopic::new)]
     dead_letter_topic: Option<DeadLetterTopic>,
 
     /// How a copy tells why the record died: in headers, in those of Kafka Connect, or as one JSON object

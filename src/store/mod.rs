@@ -38,7 +38,7 @@ pub use dead_letter::{
     OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
 };
 pub use error::Error;
-pub use intent::{Intent, IntentFile, Known, Nonce};
+pub use intent::{Intent, IntentFile, Known, Nonce, SENT_LETTERS_MAX, SentLetters};
 pub use lane::{Lane, LaneView};
 pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,

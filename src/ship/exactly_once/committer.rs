@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::decide::{self, Last};
 use super::lanes::Shared;
+use super::letters::Letters;
 use super::pace::Pace;
 use super::source::{self, Source};
 use super::transact::Turn;
@@ -68,6 +69,7 @@ pub(super) struct Committer<'a> {
     pub(super) verdicts: HashMap<usize, u32>,
     /// Refused timestamps of a topic, by its number.
     pub(super) memory: HashMap<usize, TopicMemory>,
+    pub(super) letters: Letters,
     pub(super) topics: Topics,
     pub(super) budget: Budget,
     pub(super) pace: Pace,
@@ -143,6 +145,7 @@ impl<'a> Committer<'a> {
             parked: Vec::new(),
             verdicts: HashMap::new(),
             memory: HashMap::new(),
+            letters: Letters::new(std::ptr::eq(lane, store.lane()), now),
             topics: Topics::default(),
             budget: Budget::new(options.ship.max_in_flight_bytes),
             pace,
@@ -180,7 +183,7 @@ impl<'a> Committer<'a> {
                 shipped: self.counters.shipped,
                 shipped_bytes: self.counters.shipped_bytes,
                 rebuilds: self.counters.rebuilds,
-                is_empty: self.queued() == 0,
+                is_empty: self.queued() == 0 && !self.letters_wait(),
                 held: self.held(Instant::now()),
                 counters: self.counters,
                 elapsed: self.started.elapsed(),
@@ -205,7 +208,7 @@ impl<'a> Committer<'a> {
 
     fn held(&self, now: Instant) -> Vec<Held> {
         let held = self.sources.iter().filter_map(|source| source.held(now));
-        held.collect()
+        held.chain(self.held_letters(now)).collect()
     }
 
     /// The loop: until it is done, or told to stop.
@@ -233,11 +236,17 @@ impl<'a> Committer<'a> {
                 continue;
             }
             let mut is_dry = true;
-            let mut place = self.sources.len();
-            // The parking logs hold what is older than what the lane has for their partitions.
+            let mut place = self.sources.len() + 1;
+            // The dead letters, then the parking logs, which hold what is older than what the lane has
+            // for their partitions.
             while place > 0 && !self.is_stopped() {
                 place -= 1;
-                match self.turn(place)? {
+                let turn = if place == self.sources.len() {
+                    self.letters_turn()?
+                } else {
+                    self.turn(place)?
+                };
+                match turn {
                     Turn::Done => is_dry = false,
                     Turn::Dry | Turn::Held => {}
                     Turn::Silent(why) => {
@@ -287,7 +296,9 @@ impl<'a> Committer<'a> {
             let is_held = |why: &source::Hold| why.why.is_definite();
             source.stream.totals().queued == 0 || source.hold.as_ref().is_some_and(is_held)
         };
-        self.options.ship.until == Until::Empty && self.sources.iter().all(is_done)
+        self.options.ship.until == Until::Empty
+            && self.sources.iter().all(is_done)
+            && (!self.letters_wait() || self.letters.is_stuck)
     }
 
     /// Whether records may be shipped at this hour of the day.
@@ -350,11 +361,13 @@ impl<'a> Committer<'a> {
         let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
         let link = self.link.sentence(now);
         let held = self.held(now);
-        let why = match (&self.note, held.first()) {
+        let why: Option<String> = match (&self.note, held.first()) {
             (Some(note), _) => Some(note.clone()),
             (None, _) if !self.link.is_up() => Some(format!("the link is {link}")),
             (None, held) => held.map(ToString::to_string),
         };
+        let why: Vec<String> = why.into_iter().chain(self.letters.alarm()).collect();
+        let why = (!why.is_empty()).then(|| why.join("; "));
         let lost = self.sources.iter_mut();
         let lost = lost.flat_map(|s| Lost::of(s.stream.lane(), &mut s.lost));
         let lost = lost.collect();
@@ -373,7 +386,7 @@ impl<'a> Committer<'a> {
             ladder: self.link.ladder().clone(),
             why,
             held,
-            letter_refused: None,
+            letter_refused: self.letters.refused.clone(),
             counters: self.counters.clone(),
             lost,
         });

@@ -153,8 +153,13 @@ pub(super) fn last(intent: Option<&Intent>, acked: crate::wal::SeqNo) -> Last {
     match intent {
         None => Last::Never,
         Some(intent) if intent.is_aborted => Last::Aborted,
-        Some(intent) if acked >= intent.span.end => Last::Committed,
-        Some(_) => Last::Open,
+        Some(intent) => {
+            let is_over = match &intent.letters {
+                Some(letters) => letters.is_done,
+                None => acked >= intent.span.end,
+            };
+            if is_over { Last::Committed } else { Last::Open }
+        }
     }
 }
 

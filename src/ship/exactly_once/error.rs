@@ -18,6 +18,8 @@ pub enum Halt {
     InDoubt {
         /// The records it carried.
         span: Range<SeqNo>,
+        /// The dead letters it carried instead.
+        letters: Vec<SeqNo>,
         /// Why it cannot be looked up.
         why: String,
     },
@@ -43,7 +45,13 @@ pub enum Halt {
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Halt::InDoubt { span, why } => write!(
+            Halt::InDoubt { letters, why, .. } if !letters.is_empty() => write!(
+                f,
+                "nobody knows whether {} dead letters from {} on are in Kafka: {why}; nothing is lost, but only a person can decide",
+                letters.len(),
+                letters[0]
+            ),
+            Halt::InDoubt { span, why, .. } => write!(
                 f,
                 "nobody knows whether records {} to {} are in Kafka: {why}; nothing is lost, but only a person can decide",
                 span.start,

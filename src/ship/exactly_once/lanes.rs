@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::committer::Committer;
+use super::letters;
 use super::{Committed, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::Settings;
 use crate::ship::link::{DrainRate, LinkState};
-use crate::ship::{Counters, Drained};
+use crate::ship::{Counters, Drained, Held};
 use crate::store::{Lane, Store};
 
 /// How often the caller is told at most, unless something was lost.
@@ -80,7 +81,7 @@ pub(super) fn drain(
         return Committer::new(store, only, kafka, options, &shared, stop, progress)?.run();
     }
     let each: Vec<ExactlyOnceOptions> = share(store, options);
-    thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let run = |place: usize, tell: mpsc::Sender<Told>| {
             let (shared, options) = (&shared, &each[place]);
@@ -120,7 +121,34 @@ pub(super) fn drain(
             key: "lanes",
             reason: "there is none".to_owned(),
         })
-    })
+    })?;
+    finish_letters(store, kafka, options, stop, progress, done)
+}
+
+/// The lane that ships the dead letters may have ended before another one wrote its last.
+fn finish_letters(
+    store: &Store,
+    kafka: &Settings,
+    options: &ExactlyOnceOptions,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Progress),
+    mut done: Committed,
+) -> Result<Committed, Error> {
+    let is_new = done.drained.counters.dead_lettered > 0;
+    if !is_new || !letters::are_left(store, options) || stop.load(Ordering::Relaxed) {
+        return Ok(done);
+    }
+    let shared = Shared::new(options);
+    let lane = store.lane();
+    let more = Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()?;
+    let is_new = |before: &Held| {
+        let same = |now: &Held| now.topic == before.topic && now.partition == before.partition;
+        !more.drained.held.iter().any(same)
+    };
+    done.drained.held.retain(is_new);
+    let mut all = done.and(more);
+    all.drained.is_empty = store.totals().queued == 0 && !letters::are_left(store, options);
+    Ok(all)
 }
 
 /// The place of a lane, and how far it is or why it ended.

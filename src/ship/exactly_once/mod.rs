@@ -27,6 +27,7 @@ mod connect;
 mod decide;
 mod error;
 mod lanes;
+mod letters;
 mod pace;
 mod progress;
 mod record;
@@ -34,6 +35,7 @@ mod resolve;
 mod source;
 mod span;
 mod transact;
+mod undo;
 mod verdict;
 
 use std::ops::Range;
@@ -169,7 +171,8 @@ pub fn drain_lane(
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
 }
 
-/// Decides by hand whether the last transaction was sent; `None` if none is in doubt.
+/// Decides by hand whether the last transaction was sent; `None` if none is in doubt. Returns the
+/// records it carried, or where it carried dead letters, the range that their numbers are in.
 ///
 /// # Errors
 ///
@@ -183,6 +186,9 @@ pub fn decide_by_hand(
     let Some(intent) = intents.intent().cloned() else {
         return Ok(None);
     };
+    if let Some(sent) = &intent.letters {
+        return letters::decide_by_hand(store, &mut intents, intent.log, sent, is_sent);
+    }
     let Some(stream) = source::stream_of(store, lane, intent.log) else {
         return Ok(None);
     };

@@ -99,8 +99,9 @@ impl Committer<'_> {
     }
 
     fn act(&mut self, verdict: Verdict, looked: &Looked) -> Result<(), Error> {
-        let span = self.intents.intent();
-        let span = span.map(|intent| (intent.log, intent.span.clone()));
+        let intent = self.intents.intent();
+        let letters = intent.and_then(|i| Some((i.log, i.letters.clone()?)));
+        let span = intent.map(|intent| (intent.log, intent.span.clone()));
         match verdict {
             Verdict::GoOn => {}
             Verdict::GoOnAlarmed => {
@@ -109,7 +110,10 @@ impl Committer<'_> {
                 self.alarm = Some(alarm.to_owned());
             }
             Verdict::Sent => {
-                if let Some((log, span)) = span
+                if let Some((log, letters)) = letters {
+                    self.letters_arrived(log, &letters)?;
+                    self.transactions += 1;
+                } else if let Some((log, span)) = span
                     && let Some(stream) = self.stream_of(log)
                 {
                     stream.settle(span, Class::Shipped);
@@ -134,6 +138,7 @@ impl Committer<'_> {
                 };
                 return Err(Error::ExactlyOnce(Halt::InDoubt {
                     span: span.map(|(_, span)| span).unwrap_or_default(),
+                    letters: letters.map_or_else(Vec::new, |(_, letters)| letters.seqs),
                     why: why.to_owned(),
                 }));
             }

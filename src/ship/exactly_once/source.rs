@@ -43,6 +43,47 @@ pub(super) struct Hold {
     failures: u32,
 }
 
+impl Hold {
+    /// A first hold, or one more in a row; `random` is evenly spread over all of `u64`.
+    pub(super) fn again(
+        before: Option<Hold>,
+        why: HoldReason,
+        retry: &RetryPolicy,
+        now: Instant,
+        random: u64,
+    ) -> Hold {
+        let (since, failures) = match before {
+            Some(hold) => (hold.since, hold.failures.saturating_add(1)),
+            None => (now, 1),
+        };
+        Hold {
+            why,
+            since,
+            next_try: now + retry.wait(failures, random).max(Duration::from_millis(1)),
+            failures,
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.next_try
+    }
+
+    /// Whether only a person can end it, as far as trying tells.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.why.is_definite() && self.failures >= 2
+    }
+
+    /// For a person.
+    pub(super) fn told(&self, topic: &Arc<str>, partition: Option<u32>, now: Instant) -> Held {
+        Held {
+            topic: Arc::clone(topic),
+            partition,
+            why: self.why.clone(),
+            lasted: now.saturating_duration_since(self.since),
+        }
+    }
+}
+
 impl<'a> Source<'a> {
     pub(super) fn new(stream: Stream<'a>) -> Source<'a> {
         let marks = stream.marks();
@@ -99,32 +140,18 @@ impl<'a> Source<'a> {
 
     /// Holds it, or goes on holding it; `random` is evenly spread over all of `u64`.
     pub(super) fn hold(&mut self, why: HoldReason, retry: &RetryPolicy, now: Instant, random: u64) {
-        let (since, failures) = match &self.hold {
-            Some(hold) => (hold.since, hold.failures.saturating_add(1)),
-            None => (now, 1),
-        };
-        self.hold = Some(Hold {
-            why,
-            since,
-            next_try: now + retry.wait(failures, random).max(Duration::from_millis(1)),
-            failures,
-        });
+        self.hold = Some(Hold::again(self.hold.take(), why, retry, now, random));
     }
 
     /// Whether records of it may be tried.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.hold.as_ref().is_none_or(|hold| now >= hold.next_try)
+        self.hold.as_ref().is_none_or(|hold| hold.is_due(now))
     }
 
     /// Why it is held, for a person.
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
         let (hold, parked) = (self.hold.as_ref()?, self.stream.parked()?);
-        Some(Held {
-            topic: Arc::clone(parked.topic()),
-            partition: parked.partition(),
-            why: hold.why.clone(),
-            lasted: now.saturating_duration_since(hold.since),
-        })
+        Some(hold.told(parked.topic(), parked.partition(), now))
     }
 }
 

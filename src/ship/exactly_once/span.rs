@@ -180,7 +180,7 @@ impl<'a> Committer<'a> {
     }
 
     /// Asks the cluster for the partitions of a topic; the error is silence.
-    fn ask(&mut self, topic: &Arc<str>) -> Result<(), String> {
+    pub(super) fn ask(&mut self, topic: &Arc<str>) -> Result<(), String> {
         let asked = self.producer.producer().partitions(topic, METADATA_TIMEOUT);
         match asked {
             Ok(count) => _ = self.topics.insert(topic, count),

@@ -6,16 +6,16 @@
 //! producer, and what is in doubt is looked up before anything else is sent.
 
 use std::mem;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::committer::Committer;
-use super::error::Halt;
 use super::progress::PROGRESS;
 use super::record::ProgressRecord;
 use super::span::{self, Next};
+use super::undo::ABORT_TIMEOUT;
 use super::{Error, ProgressIn, Until};
 use crate::kafka::{ErrorClass, Failure, Outcome, TransactionClass, TransactionError};
-use crate::ship::bisect::{Bisect, Refusal};
 use crate::store::{Intent, Nonce};
 use crate::wal::{Class, SeqNo};
 
@@ -26,9 +26,6 @@ const RECORDS_PER_TURN: usize = 2048;
 const POLL_WAIT: Duration = Duration::from_millis(1);
 const QUIET_POLLS: u32 = 16;
 const QUIET_DOUBLINGS_MAX: u32 = 4;
-
-/// How long an abort may take before the producer is replaced instead.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shortest time that is left for a commit.
 const COMMIT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
@@ -45,6 +42,17 @@ pub(super) enum Turn {
     Silent(String),
     /// The producer is to be replaced.
     Spent(String),
+}
+
+/// What a transaction carries beside its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// A span of the current log.
+    Span,
+    /// Dead letters.
+    Letters { are_copies: bool },
+    /// Nothing: the next one is told from it.
+    Base,
 }
 
 /// A record in the transaction under way.
@@ -69,15 +77,14 @@ pub(super) struct Transaction {
     pub(super) bytes: u64,
     /// Records of its span that were settled before they were read.
     pub(super) passed: u64,
-    /// It carries nothing but its progress, for the next one to be told from.
-    is_base: bool,
+    pub(super) load: Load,
     /// Where the progress record went, once that is known.
     pub(super) progress: Option<Option<i64>>,
     pub(super) failure: Option<Failure>,
     /// It was the progress that failed, and no record.
     pub(super) is_progress_failed: bool,
     /// What went wrong with the transport.
-    taint: Option<String>,
+    pub(super) taint: Option<String>,
     quiet_polls: u32,
 }
 
@@ -103,6 +110,16 @@ impl Committer<'_> {
             self.pause("")?;
             return Ok(Turn::Done);
         }
+        self.carry_out(begin, passed, Load::Span)
+    }
+
+    /// One transaction, from its begin to its end.
+    pub(super) fn carry_out(
+        &mut self,
+        begin: SeqNo,
+        passed: u64,
+        load: Load,
+    ) -> Result<Turn, Error> {
         // What went wrong before is over: no transaction was open.
         self.producer.producer().trouble();
         if let Err(error) = self.producer.begin() {
@@ -116,7 +133,11 @@ impl Committer<'_> {
             carried: Vec::new(),
             bytes: 0,
             passed,
-            is_base: self.needs_base(started),
+            load: if self.needs_base(started) {
+                Load::Base
+            } else {
+                load
+            },
             progress: None,
             failure: None,
             is_progress_failed: false,
@@ -126,7 +147,7 @@ impl Committer<'_> {
         let filled = self.fill(&mut open);
         self.in_flight = 0;
         match filled {
-            Ok(Some(intent)) => Ok(self.commit(open, intent)),
+            Ok(Some(intent)) => self.commit(open, intent),
             Ok(None) => self.undo(open),
             Err(error) => {
                 self.let_go(&mut open);
@@ -139,15 +160,22 @@ impl Committer<'_> {
 
     /// Everything before the commit; `None` if the transaction cannot be committed.
     fn fill(&mut self, open: &mut Transaction) -> Result<Option<Intent>, Error> {
-        if !open.is_base {
-            self.take(open)?;
+        match open.load {
+            Load::Span => self.take(open)?,
+            Load::Letters { .. } => {
+                self.take_letters(open);
+                if open.carried.is_empty() {
+                    return Ok(None);
+                }
+            }
+            Load::Base => {}
         }
         // What was settled here must not be forgotten once a mark covers it.
         self.settle_parked()?;
         let nonce = self.intents.draw()?;
-        let end = match open.is_base {
-            true => open.begin,
-            false => self.sources[self.current].position(),
+        let end = match open.load {
+            Load::Span => self.sources[self.current].position(),
+            Load::Letters { .. } | Load::Base => open.begin,
         };
         let is_in_offsets = self.options.progress == ProgressIn::Offsets;
         let previous = match is_in_offsets {
@@ -176,22 +204,41 @@ impl Committer<'_> {
         let Some(partition_offset) = open.progress.filter(|_| open.failure.is_none()) else {
             return Ok(None);
         };
+        let intent = self.intend(open, &record, end, partition_offset)?;
+        self.intents.write(intent.clone())?;
+        Ok(Some(intent))
+    }
+
+    /// What is about to be committed. All that it confirms is durable.
+    fn intend(
+        &self,
+        open: &Transaction,
+        record: &ProgressRecord,
+        end: SeqNo,
+        partition_offset: Option<i64>,
+    ) -> Result<Intent, Error> {
         let stream = self.sources[self.current].stream;
         if open.passed > 0 {
             stream.save_cursor()?;
         }
+        let (log, letters) = match self.letters_of(open)? {
+            Some((log, letters)) => (log, Some(letters)),
+            None => (stream.log_id(), None),
+        };
         // An intent confirms the one before it in its own log only.
         if let Some(last) = self.intents.intent()
-            && last.log != stream.log_id()
+            && last.log != log
             && let Some(other) = self.stream_of(last.log)
         {
             other.save_cursor()?;
         }
-        let intent = Intent {
-            nonce,
-            previous,
-            log: stream.log_id(),
+        let is_in_offsets = self.options.progress == ProgressIn::Offsets;
+        Ok(Intent {
+            nonce: record.nonce,
+            previous: record.previous,
+            log,
             span: open.begin..end,
+            letters,
             cluster_id: self.cluster_id.clone(),
             topic: self.options.progress_topic.clone(),
             partition: self.progress_partition,
@@ -199,10 +246,8 @@ impl Committer<'_> {
             previous_partition_offset: self.progress_offset().filter(|_| !is_in_offsets),
             is_in_offsets,
             // Of a base nothing is in doubt.
-            is_aborted: open.is_base,
-        };
-        self.intents.write(intent.clone())?;
-        Ok(Some(intent))
+            is_aborted: open.load == Load::Base,
+        })
     }
 
     /// Hands records over until the transaction is full, its time is over, or nothing is left.
@@ -302,20 +347,25 @@ impl Committer<'_> {
     }
 
     /// The commit, and what follows from it.
-    fn commit(&mut self, open: Transaction, intent: Intent) -> Turn {
+    fn commit(&mut self, open: Transaction, intent: Intent) -> Result<Turn, Error> {
         let left = open.deadline.saturating_duration_since(Instant::now());
         if let Err(error) = self.producer.commit(left.max(COMMIT_TIMEOUT_MIN)) {
             if self.producer.is_fenced() {
                 self.fenced();
             }
-            return Turn::Spent(error.to_string());
+            return Ok(Turn::Spent(error.to_string()));
         }
         let now = Instant::now();
         if intent.is_in_offsets {
             self.registered = Some((intent.nonce, now));
         }
-        if !open.is_base {
-            self.settled(&open, intent);
+        match intent.letters {
+            Some(letters) => {
+                self.letters_arrived(intent.log, &letters)?;
+                self.free_lines(&open.carried);
+            }
+            None if open.load == Load::Base => {}
+            None => self.settled(&open, intent.span),
         }
         self.transactions += 1;
         self.fences = 0;
@@ -323,16 +373,16 @@ impl Committer<'_> {
         self.progressed = now;
         self.link.acknowledged(now);
         // D8: a request of it may still be under way somewhere, and would join the next one.
-        match open.taint {
+        Ok(match open.taint {
             Some(why) => Turn::Spent(why),
             None => Turn::Done,
-        }
+        })
     }
 
     /// What was committed is settled.
-    fn settled(&mut self, open: &Transaction, intent: Intent) {
+    fn settled(&mut self, open: &Transaction, span: Range<SeqNo>) {
         let source = &mut self.sources[self.current];
-        source.stream.settle(intent.span, Class::Shipped);
+        source.stream.settle(span, Class::Shipped);
         source.hold = None;
         if let (Some(bisect), Some(newest)) = (&mut source.bisect, open.carried.last()) {
             bisect.taken(open.carried.len());
@@ -347,97 +397,7 @@ impl Committer<'_> {
         self.pace.committed(records);
     }
 
-    /// Takes back a transaction that cannot be committed, and draws the conclusions.
-    fn undo(&mut self, mut open: Transaction) -> Result<Turn, Error> {
-        self.aborted += 1;
-        let Some(failure) = open.failure.take() else {
-            return Ok(self.late(open));
-        };
-        // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
-        // gives it back.
-        let failed = self.producer.failed();
-        let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
-        self.reports.clear();
-        self.let_go(&mut open);
-        let error = failed.unwrap_or(TransactionError {
-            step: "send in a transaction",
-            // librdkafka itself did not take the record, and the transaction knows nothing of it.
-            class: match failure.class {
-                ErrorClass::Fatal => TransactionClass::Fatal,
-                _ => TransactionClass::Abortable,
-            },
-            failure,
-        });
-        if error.class != TransactionClass::Abortable {
-            return Ok(self.spent(&error));
-        }
-        match error.failure.class {
-            class @ (ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held)
-                if open.is_progress_failed =>
-            {
-                return Err(self.progress_refused(class, error.failure));
-            }
-            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held => {
-                self.refused(&open.carried, error)?;
-            }
-            ErrorClass::Blocked => return Err(Error::ExactlyOnce(Halt::Transactions(error))),
-            ErrorClass::Accepted
-            | ErrorClass::Network
-            | ErrorClass::Transient
-            | ErrorClass::Fatal => {}
-        }
-        self.sources[self.current].rewind();
-        Ok(match (aborted, open.taint) {
-            (Err(error), _) => self.spent(&error),
-            (Ok(()), Some(taint)) => Turn::Spent(taint),
-            (Ok(()), None) => Turn::Done,
-        })
-    }
-
-    /// What was not acknowledged takes nothing of the budget any more.
-    fn let_go(&mut self, open: &mut Transaction) {
-        for carried in open.carried.iter_mut().filter(|c| c.cost > 0) {
-            let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
-            let cost = mem::take(&mut carried.cost);
-            self.budget.give_back(partition, u64::from(cost));
-        }
-        self.in_flight = 0;
-    }
-
-    /// What was sent did not arrive in the time of a transaction: the next one is smaller.
-    fn late(&mut self, mut open: Transaction) -> Turn {
-        self.let_go(&mut open);
-        let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
-        self.budget.timed_out();
-        self.pace.timed_out(records);
-        Turn::Spent(open.taint.unwrap_or_else(|| {
-            format!("a transaction of {records} records was not done in its time")
-        }))
-    }
-
-    /// Goes on with the search for the refused record; where it was alone, its partition is held.
-    fn refused(&mut self, carried: &[Carried], error: TransactionError) -> Result<(), Error> {
-        let Some(newest) = carried.last() else {
-            return Ok(());
-        };
-        let sent = carried.len();
-        self.counters.refused += u64::try_from(sent).unwrap_or(0);
-        let source = &mut self.sources[self.current];
-        let verdict = match &mut source.bisect {
-            _ if sent == 1 => Refusal::Verdict,
-            Some(bisect) => bisect.refused(sent),
-            None => {
-                source.bisect = Some(Bisect::new(sent, newest.seq));
-                Refusal::Halved
-            }
-        };
-        match verdict {
-            Refusal::Halved => Ok(()),
-            Refusal::Verdict => self.refused_alone(*newest, error.failure),
-        }
-    }
-
-    fn spent(&mut self, error: &TransactionError) -> Turn {
+    pub(super) fn spent(&mut self, error: &TransactionError) -> Turn {
         if error.class == TransactionClass::Fenced || self.producer.is_fenced() {
             self.fenced();
         }

@@ -1,11 +1,13 @@
 //! The intent: what was about to be committed to Kafka when a process ended, and who this store is.
 //!
-//! Owns one file of two pages that are written in turn, each with a checksum: a write that a power
+//! Owns one file of two pages (`page`) that are written in turn, each with a checksum: a write that a power
 //! loss tears leaves the one before. Must not know how an intent is resolved, nor Kafka.
 //!
 //! Invariants: [`IntentFile::write`] returns once the intent is durable; an intent is written only
 //! after the one before it was decided, so the newest is the only one that may be in doubt. The
 //! file is written in place for ever: its inode tells the store from its copies.
+
+mod page;
 
 use std::{
     fs,
@@ -15,28 +17,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use page::{PAGE, SESSIONS_MAX, Slot, is_whole};
+
 use super::{Error, io_error, sync_directory};
 use crate::wal::{
     LogId, SeqNo,
     fs::{Fs, RealFs},
 };
 
-const PAGE: usize = 4096;
-const MAGIC: [u8; 8] = *b"FERRYINT";
-const VERSION: u16 = 1;
-const CHECKSUM_AT: usize = PAGE - 4;
-/// Times that this store was opened to ship: older ones are forgotten.
-const SESSIONS_MAX: usize = 128;
-const SESSIONS_AT: usize = 2048;
-/// A topic's name and a cluster's id; both are far shorter.
-const TEXTS_AT: usize = 256;
-const TEXT_MAX: usize = 255;
-const LOG_AT: usize = 184;
 /// What the operating system calls this machine.
 const MACHINE_ID: &str = "/etc/machine-id";
-
-const _: () = assert!(SESSIONS_AT + 8 * SESSIONS_MAX <= CHECKSUM_AT);
-const _: () = assert!(TEXTS_AT + 2 * TEXT_MAX <= SESSIONS_AT);
 
 /// What a transaction is known by: drawn anew for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +48,20 @@ impl Nonce {
     };
 }
 
+/// The dead letters that a transaction carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentLetters {
+    /// Their numbers, [`SENT_LETTERS_MAX`] at most.
+    pub seqs: Vec<SeqNo>,
+    /// Whether they are copies for the dead-letter topic, and not sent again.
+    pub are_copies: bool,
+    /// Whether it is known to be committed, and what became of each is written down.
+    pub is_done: bool,
+}
+
+/// Most dead letters in a transaction: their numbers stand in the intent.
+pub const SENT_LETTERS_MAX: usize = 128;
+
 /// One transaction that is, or was, about to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
@@ -69,6 +73,8 @@ pub struct Intent {
     pub log: LogId,
     /// What it settles there. Everything below is settled.
     pub span: Range<SeqNo>,
+    /// The dead letters it carries instead, of the log above.
+    pub letters: Option<SentLetters>,
     /// The cluster.
     pub cluster_id: String,
     /// Whether its progress record is in the offsets of a group, under this topic and partition, and
@@ -84,20 +90,6 @@ pub struct Intent {
     pub previous_partition_offset: Option<i64>,
     /// Whether it is known to be aborted. Whether it is known to be committed is told by the cursor.
     pub is_aborted: bool,
-}
-
-/// What the newest page holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Slot {
-    generation: u64,
-    /// The log it belongs to: that of another log which was in its place is nothing to this one.
-    log_id: LogId,
-    identity: LogId,
-    inode: u64,
-    machine: [u8; 16],
-    /// Newest first.
-    sessions: Vec<u64>,
-    intent: Option<Intent>,
 }
 
 /// The file that keeps the intents of a lane.
@@ -211,8 +203,11 @@ impl IntentFile {
     ///
     /// # Panics
     ///
-    /// Panics if a text in it is longer than 255 bytes; Kafka's are not.
+    /// Panics if a text in it is longer than 255 bytes, as Kafka's are not, or there are more than
+    /// [`SENT_LETTERS_MAX`] letters.
     pub fn write(&mut self, intent: Intent) -> Result<(), Error> {
+        let letters = intent.letters.as_ref().map_or(0, |l| l.seqs.len());
+        assert!(letters <= SENT_LETTERS_MAX, "{letters} letters");
         let mut slot = self.slot.clone();
         if slot.sessions.first() != Some(&intent.nonce.session) {
             slot.sessions.insert(0, intent.nonce.session);
@@ -235,6 +230,20 @@ impl IntentFile {
         match &mut slot.intent {
             Some(intent) if intent.is_aborted != is_aborted => intent.is_aborted = is_aborted,
             _ => return Ok(()),
+        }
+        self.save(slot)
+    }
+
+    /// Notes that the letters of the newest intent are written down as sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`IntentFile::write`]; it is only looked up again.
+    pub fn note_letters_done(&mut self) -> Result<(), Error> {
+        let mut slot = self.slot.clone();
+        let intent = slot.intent.as_mut();
+        if let Some(letters) = intent.and_then(|intent| intent.letters.as_mut()) {
+            letters.is_done = true;
         }
         self.save(slot)
     }
@@ -344,132 +353,9 @@ fn machine() -> [u8; 16] {
         .to_le_bytes()
 }
 
-fn checksum(page: &[u8; PAGE]) -> [u8; 4] {
-    crc32fast::hash(&page[..CHECKSUM_AT]).to_le_bytes()
-}
-
-fn is_whole(page: &[u8; PAGE]) -> bool {
-    page[..8] == MAGIC && page[CHECKSUM_AT..] == checksum(page)
-}
-
-impl Slot {
-    fn encode(&self) -> [u8; PAGE] {
-        let mut page = [0; PAGE];
-        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &MAGIC);
-        put(8, &VERSION.to_le_bytes());
-        put(16, &self.generation.to_le_bytes());
-        put(24, &self.identity.bytes());
-        put(40, &self.inode.to_le_bytes());
-        put(48, &self.machine);
-        put(168, &self.log_id.bytes());
-        put(10, &[length_byte(self.sessions.len())]);
-        for (index, session) in self.sessions.iter().enumerate() {
-            put(SESSIONS_AT + 8 * index, &session.to_le_bytes());
-        }
-        if let Some(intent) = &self.intent {
-            let flags = 1
-                | u8::from(intent.is_aborted) << 1
-                | u8::from(intent.partition_offset.is_some()) << 2
-                | u8::from(intent.previous_partition_offset.is_some()) << 3
-                | u8::from(intent.is_in_offsets) << 4;
-            let (topic, cluster) = (intent.topic.as_bytes(), intent.cluster_id.as_bytes());
-            put(11, &[flags]);
-            put(12, &[length_byte(topic.len()), length_byte(cluster.len())]);
-            for (at, nonce) in [(64, &intent.nonce), (96, &intent.previous)] {
-                put(at, &nonce.bits);
-                put(at + 16, &nonce.session.to_le_bytes());
-                put(at + 24, &nonce.number.to_le_bytes());
-            }
-            put(128, &intent.span.start.get().to_le_bytes());
-            put(136, &intent.span.end.get().to_le_bytes());
-            put(144, &intent.partition_offset.unwrap_or(0).to_le_bytes());
-            let previous = intent.previous_partition_offset.unwrap_or(0);
-            put(152, &previous.to_le_bytes());
-            put(LOG_AT, &intent.log.bytes());
-            put(160, &intent.partition.to_le_bytes());
-            put(TEXTS_AT, topic);
-            put(TEXTS_AT + TEXT_MAX, cluster);
-        }
-        let sum = checksum(&page);
-        page[CHECKSUM_AT..].copy_from_slice(&sum);
-        page
-    }
-
-    fn decode(page: &[u8; PAGE]) -> Option<Self> {
-        if !is_whole(page) || page[8..10] != VERSION.to_le_bytes() {
-            return None;
-        }
-        let session_count = usize::from(page[10]);
-        if session_count > SESSIONS_MAX {
-            return None;
-        }
-        let sessions = (0..session_count).map(|index| u64_at(page, SESSIONS_AT + 8 * index));
-        let intent = if page[11] == 0 {
-            None
-        } else {
-            Some(decode_intent(page)?)
-        };
-        Some(Self {
-            generation: u64_at(page, 16),
-            log_id: LogId::new(sixteen_at(page, 168)),
-            identity: LogId::new(sixteen_at(page, 24)),
-            inode: u64_at(page, 40),
-            machine: sixteen_at(page, 48),
-            sessions: sessions.collect(),
-            intent,
-        })
-    }
-}
-
-fn decode_intent(page: &[u8; PAGE]) -> Option<Intent> {
-    let flag = |bit: u8| page[11] & 1 << bit != 0;
-    let text = |at: usize, len: u8| {
-        let bytes = page.get(at..at + usize::from(len))?;
-        Some(str::from_utf8(bytes).ok()?.to_owned())
-    };
-    let nonce = |at| Nonce {
-        bits: sixteen_at(page, at),
-        session: u64_at(page, at + 16),
-        number: u64_at(page, at + 24),
-    };
-    let partition_offset = |at| u64_at(page, at).cast_signed();
-    let (start, end) = (u64_at(page, 128), u64_at(page, 136));
-    Some(Intent {
-        nonce: nonce(64),
-        previous: nonce(96),
-        log: LogId::new(sixteen_at(page, LOG_AT)),
-        span: SeqNo::new(start)..SeqNo::new(end),
-        cluster_id: text(TEXTS_AT + TEXT_MAX, page[13])?,
-        is_in_offsets: flag(4),
-        topic: text(TEXTS_AT, page[12])?,
-        partition: i32::from_le_bytes([page[160], page[161], page[162], page[163]]),
-        partition_offset: flag(2).then(|| partition_offset(144)),
-        previous_partition_offset: flag(3).then(|| partition_offset(152)),
-        is_aborted: flag(1),
-    })
-}
-
-fn length_byte(len: usize) -> u8 {
-    let byte = u8::try_from(len);
-    assert!(byte.is_ok(), "longer than 255");
-    byte.unwrap_or(0)
-}
-
-fn u64_at(page: &[u8; PAGE], at: usize) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&page[at..at + 8]);
-    u64::from_le_bytes(bytes)
-}
-
-fn sixteen_at(page: &[u8; PAGE], at: usize) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&page[at..at + 16]);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
+    use super::page::{CHECKSUM_AT, checksum};
     use super::*;
 
     const LOG: LogId = LogId::new([7; 16]);
@@ -480,6 +366,11 @@ mod tests {
             previous,
             log: LOG,
             span: SeqNo::new(start)..SeqNo::new(start + 10),
+            letters: (start == 3).then(|| SentLetters {
+                seqs: (0..SENT_LETTERS_MAX as u64).map(SeqNo::new).collect(),
+                are_copies: true,
+                is_done: false,
+            }),
             cluster_id: "a cluster".into(),
             is_in_offsets: start == 4,
             topic: "ferrylog-progress".into(),

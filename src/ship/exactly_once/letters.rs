@@ -1,0 +1,486 @@
+//! Dead letters in transactions of their own: sent again to where they belong, or copied to the
+//! dead-letter topic.
+//!
+//! Owns which go next, and what becomes of them. Must not know how a letter looks in Kafka (that is
+//! [`dead_letter`]) nor why it died. The lane `default` ships them, between its own transactions.
+//!
+//! Invariants: an intent names each letter of its transaction; what became of a letter is durable
+//! before anything else is committed; a verdict falls only on one that was alone in its transaction,
+//! and never makes another dead letter.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::committer::{Committer, random};
+use super::source::Hold;
+use super::transact::{Carried, Load, Transaction, Turn};
+use super::{Error, Until};
+use crate::kafka::{ErrorClass, Failure, Outgoing, SendError};
+use crate::ship::dead_letter::{self, LetterMessage};
+use crate::ship::health::{HoldReason, reason_of};
+use crate::ship::place::partition_of;
+use crate::ship::{Held, budget};
+use crate::store::{self, DeadLetters, IntentFile, SENT_LETTERS_MAX, SentLetters, StoredLetter};
+use crate::wal::{LogId, SeqNo};
+
+/// Most bytes of letters in a transaction; one may always be in it.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// How long to wait between two walks over them; for each that was passed by, this much longer.
+const WALK_PAUSE: Duration = Duration::from_millis(100);
+const PASSED_PAUSE: Duration = Duration::from_millis(1);
+const PASSED_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How often letters are looked at that were kept for too long, and how full their log is.
+const CARE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// From how many percent on a full log is an alarm.
+const FILL_ALARM: u8 = 80;
+
+/// How long a poll waits while there is no room.
+const POLL_WAIT: Duration = Duration::from_millis(1);
+
+/// Kafka's codes for a topic nobody can have, for a partition that is not there, and for a record and
+/// a batch that are too large.
+const NO_TOPIC: i32 = 17;
+const NO_PARTITION: i32 = 3;
+const TOO_LARGE: [i32; 2] = [10, 18];
+
+/// What is known of the dead letters that are to be sent.
+#[derive(Debug)]
+pub(super) struct Letters {
+    /// Whether it is this lane that ships them.
+    is_ours: bool,
+    /// Most in a transaction: fewer after a refusal, down to one, which is a verdict.
+    most: usize,
+    /// Those of the next transaction.
+    batch: Vec<Ready>,
+    /// Partitions that take none for a while.
+    lines: HashMap<usize, Hold>,
+    /// Too large for the dead-letter topic: a pointer goes there.
+    pointers: HashSet<SeqNo>,
+    next_look: Instant,
+    next_care: Instant,
+    fill_percent: u8,
+    /// Whether those that are left can only go once a person changes something.
+    pub(super) is_stuck: bool,
+    /// What was said about the letter that was refused last.
+    pub(super) refused: Option<String>,
+}
+
+/// A letter that is made ready.
+#[derive(Debug)]
+struct Ready {
+    seq: SeqNo,
+    message: LetterMessage,
+    index: usize,
+    partition: u32,
+}
+
+/// What there is to do about a letter.
+enum Found {
+    Ready(Ready),
+    /// Its partition takes none now; whether only a person can help.
+    Passed(bool),
+    /// It was given up.
+    Over,
+    Silent(String),
+}
+
+impl Letters {
+    pub(super) fn new(is_ours: bool, now: Instant) -> Letters {
+        Letters {
+            is_ours,
+            most: SENT_LETTERS_MAX,
+            batch: Vec::new(),
+            lines: HashMap::new(),
+            pointers: HashSet::new(),
+            next_look: now,
+            next_care: now,
+            fill_percent: 0,
+            is_stuck: false,
+            refused: None,
+        }
+    }
+
+    /// The alarm about their room, if there is one.
+    pub(super) fn alarm(&self) -> Option<String> {
+        let percent = self.fill_percent;
+        (percent >= FILL_ALARM).then(|| format!("the dead letters are {percent} % full"))
+    }
+}
+
+impl Committer<'_> {
+    /// Whether letters are to be sent.
+    pub(super) fn letters_wait(&self) -> bool {
+        self.letters.is_ours && wait(self.store, self.options.ship.dead_letters.topic.is_some())
+    }
+
+    /// A transaction of letters, if there are any that may go.
+    pub(super) fn letters_turn(&mut self) -> Result<Turn, Error> {
+        let now = Instant::now();
+        if !self.letters.is_ours || now < self.letters.next_look {
+            return Ok(Turn::Held);
+        }
+        self.letters.next_look = now + WALK_PAUSE;
+        let Some(log) = self.store.dead_letters_if_any()? else {
+            return Ok(Turn::Dry);
+        };
+        self.current = 0;
+        self.letters.batch.clear();
+        self.care_for(log, now)?;
+        let (mut passed, mut is_definite) = (0_u32, true);
+        for are_copies in [false, true] {
+            if are_copies && self.options.ship.dead_letters.topic.is_none() {
+                break;
+            }
+            let mut after = None;
+            let mut bytes = 0;
+            let most = usize::try_from(self.pace.records()).unwrap_or(usize::MAX);
+            let most = most.min(self.letters.most);
+            while self.letters.batch.len() < most && bytes < BYTES_MAX {
+                let next = match are_copies {
+                    false => log.next_pending(after)?,
+                    true => log.next_uncopied(after)?,
+                };
+                let Some(letter) = next else { break };
+                after = Some(letter.seq);
+                match self.find_place(log, &letter, are_copies, now)? {
+                    Found::Ready(ready) => {
+                        bytes += ready.message.wire_len();
+                        self.letters.batch.push(ready);
+                    }
+                    Found::Passed(is_stuck) => {
+                        passed = passed.saturating_add(1);
+                        is_definite &= is_stuck;
+                    }
+                    Found::Over => {}
+                    Found::Silent(why) => return Ok(Turn::Silent(why)),
+                }
+            }
+            if !self.letters.batch.is_empty() {
+                self.letters.next_look = now;
+                self.letters.is_stuck = false;
+                let begin = self.lane.marks().acked;
+                return self.carry_out(begin, 0, Load::Letters { are_copies });
+            }
+        }
+        let pause = PASSED_PAUSE.saturating_mul(passed);
+        self.letters.next_look = now + pause.clamp(WALK_PAUSE, PASSED_PAUSE_MAX);
+        self.letters.is_stuck = is_definite;
+        Ok(Turn::Held)
+    }
+
+    /// Gives up what was kept for too long, and sees how much room there is.
+    fn care_for(&mut self, log: &DeadLetters, now: Instant) -> Result<(), Error> {
+        if now < self.letters.next_care {
+            return Ok(());
+        }
+        self.letters.next_care = now + CARE_INTERVAL;
+        let time = self.lane.now();
+        if time.is_trusted {
+            log.expire(time.reading.wall_millis)?;
+        }
+        self.letters.fill_percent = log.fill_percent();
+        Ok(())
+    }
+
+    /// Makes the message of a letter, and says where it goes.
+    fn find_place(
+        &mut self,
+        log: &DeadLetters,
+        letter: &StoredLetter,
+        is_copy: bool,
+        now: Instant,
+    ) -> Result<Found, Error> {
+        let seq = letter.seq;
+        let options = &self.options.ship.dead_letters;
+        let message = match (is_copy, &options.topic) {
+            (true, Some(topic)) => {
+                let is_pointer = self.letters.pointers.contains(&seq);
+                let len_max = if is_pointer { 0 } else { options.len_max };
+                let copy = dead_letter::copy(letter, log.log_id(), topic, options.style, len_max);
+                copy.map_err(|invalid| (NO_TOPIC, invalid.to_string()))
+            }
+            (true, None) => return Ok(Found::Over),
+            (false, _) => {
+                let id_header = self.options.ship.id_header;
+                let again = dead_letter::replay(letter, log.log_id(), id_header);
+                again.ok_or_else(|| (0, "its bytes are no message; edit it".to_owned()))
+            }
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err((code, why)) => {
+                self.give_letter_up(log, seq, is_copy, code, &why)?;
+                return Ok(Found::Over);
+            }
+        };
+        let topic: Arc<str> = message.topic.as_str().into();
+        let known = self.topics.get(&topic);
+        let line = known.and_then(|topic| self.letters.lines.get(&topic.nowhere()));
+        // One that was missing may have been created.
+        let is_due = line.is_some_and(|line| line.is_due(now));
+        if (known.is_none() || is_due)
+            && let Err(why) = self.ask(&topic)
+        {
+            return Ok(Found::Silent(why));
+        }
+        let Some(known) = self.topics.get(&topic) else {
+            return Ok(Found::Silent(String::new()));
+        };
+        let index = partition_of(known, message.partition, seq, message.key.as_deref());
+        if let Some(line) = self.letters.lines.get(&index)
+            && !line.is_due(now)
+        {
+            return Ok(Found::Passed(line.is_stuck()));
+        }
+        match self.topics.named(index).and_then(|(.., number)| number) {
+            Some(partition) => Ok(Found::Ready(Ready {
+                seq,
+                message,
+                index,
+                partition,
+            })),
+            None if known.count == 0 => {
+                self.hold_line(index, HoldReason::UnknownTopic, now);
+                Ok(Found::Passed(false))
+            }
+            None => {
+                let why = format!("topic `{topic}` has no such partition");
+                self.give_letter_up(log, seq, is_copy, NO_PARTITION, &why)?;
+                Ok(Found::Over)
+            }
+        }
+    }
+
+    fn hold_line(&mut self, index: usize, why: HoldReason, now: Instant) {
+        let before = self.letters.lines.remove(&index);
+        let hold = Hold::again(before, why, &self.options.ship.retry, now, random());
+        self.letters.lines.insert(index, hold);
+    }
+
+    /// Hands the letters over that were made ready, as far as there is time and room.
+    pub(super) fn take_letters(&mut self, open: &mut Transaction) {
+        let batch = mem::take(&mut self.letters.batch);
+        for ready in &batch {
+            while !self.send_letter(ready, open) {
+                self.collect(open, POLL_WAIT);
+                let is_over = Instant::now() >= open.deadline || self.is_stopped();
+                if is_over || open.failure.is_some() || open.taint.is_some() {
+                    return;
+                }
+                self.show_often();
+            }
+        }
+    }
+
+    /// Hands a letter to librdkafka; false if it has to wait.
+    fn send_letter(&mut self, ready: &Ready, open: &mut Transaction) -> bool {
+        let now = Instant::now();
+        let message = &ready.message;
+        let headers = message.headers.iter();
+        let headers: Vec<_> = headers
+            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .collect();
+        let (key, value) = (message.key.as_deref(), message.value.as_deref());
+        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let cost = budget::cost(len, &headers);
+        let room = self.budget.room(ready.index, cost);
+        if room != budget::Room::Yes || !self.shared.has_room(now) {
+            return false;
+        }
+        let sent = self.producer.producer().send(&Outgoing {
+            topic: &message.topic,
+            partition: i32::try_from(ready.partition).unwrap_or(i32::MAX),
+            key,
+            value,
+            headers: &headers,
+            // Zero is the time of sending.
+            timestamp_millis: message.timestamp_millis.unwrap_or(0),
+            token: u64::try_from(open.carried.len()).unwrap_or(u64::MAX),
+            is_careful: false,
+        });
+        let carried = Carried {
+            seq: ready.seq,
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
+            partition: u32::try_from(ready.index).unwrap_or(u32::MAX),
+        };
+        match sent {
+            Ok(()) => {
+                self.budget.take(ready.index, u64::from(carried.cost), now);
+                self.shared.take(u64::try_from(len).unwrap_or(u64::MAX));
+                open.carried.push(carried);
+                true
+            }
+            Err(SendError::QueueFull) => false,
+            Err(SendError::Failed(failure)) => {
+                // The newest of the transaction, which is to be aborted.
+                open.carried.push(Carried { cost: 0, ..carried });
+                open.failed(failure);
+                false
+            }
+        }
+    }
+
+    /// What the intent of a transaction of letters says of them; none if it carries no letters.
+    pub(super) fn letters_of(
+        &self,
+        open: &Transaction,
+    ) -> Result<Option<(LogId, SentLetters)>, Error> {
+        let Load::Letters { are_copies } = open.load else {
+            return Ok(None);
+        };
+        let log = self.store.dead_letters()?.log_id();
+        let letters = SentLetters {
+            seqs: open.carried.iter().map(|carried| carried.seq).collect(),
+            are_copies,
+            is_done: false,
+        };
+        Ok(Some((log, letters)))
+    }
+
+    /// A transaction of letters was committed: what became of them is written down.
+    pub(super) fn letters_arrived(
+        &mut self,
+        log: LogId,
+        letters: &SentLetters,
+    ) -> Result<(), Error> {
+        mark(self.store, log, letters)?;
+        self.intents.note_letters_done()?;
+        let count = u64::try_from(letters.seqs.len()).unwrap_or(0);
+        if letters.are_copies {
+            self.counters.copied += count;
+        } else {
+            self.counters.replayed += count;
+        }
+        for seq in letters.seqs.iter().filter(|_| letters.are_copies) {
+            self.letters.pointers.remove(seq);
+        }
+        if letters.seqs.len() >= self.letters.most {
+            self.letters.most = (2 * self.letters.most).min(SENT_LETTERS_MAX);
+        }
+        Ok(())
+    }
+
+    /// These partitions took letters.
+    pub(super) fn free_lines(&mut self, carried: &[Carried]) {
+        for carried in carried {
+            let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            self.letters.lines.remove(&index);
+        }
+    }
+
+    /// A transaction of letters was refused: fewer go next; of one alone, that is the verdict.
+    pub(super) fn letters_refused(
+        &mut self,
+        carried: &[Carried],
+        are_copies: bool,
+        failure: Failure,
+    ) -> Result<(), Error> {
+        let [only] = carried else {
+            self.letters.most = (carried.len() / 2).max(1);
+            return Ok(());
+        };
+        let is_too_large = TOO_LARGE.contains(&failure.code);
+        if are_copies && is_too_large && self.letters.pointers.insert(only.seq) {
+            return Ok(());
+        }
+        if matches!(failure.class, ErrorClass::Poison | ErrorClass::BadTime) {
+            let log = self.store.dead_letters()?;
+            let why = failure.to_string();
+            self.give_letter_up(log, only.seq, are_copies, failure.code, &why)?;
+        } else {
+            let index = usize::try_from(only.partition).unwrap_or(usize::MAX);
+            self.hold_line(index, reason_of(&failure), Instant::now());
+        }
+        Ok(())
+    }
+
+    /// A letter is not to be sent as it is: it lies where it was, and a person decides.
+    fn give_letter_up(
+        &mut self,
+        log: &DeadLetters,
+        seq: SeqNo,
+        is_copy: bool,
+        code: i32,
+        why: &str,
+    ) -> Result<(), Error> {
+        let what = if is_copy {
+            log.mark_copy_refused(seq, code)?;
+            self.counters.copies_refused += 1;
+            self.letters.pointers.remove(&seq);
+            "as a copy"
+        } else {
+            log.mark_kept(&[seq])?;
+            self.counters.replays_refused += 1;
+            "once more"
+        };
+        self.letters.refused = Some(format!("dead letter {seq} was refused {what}: {why}"));
+        Ok(())
+    }
+
+    /// What holds letters back.
+    pub(super) fn held_letters(&self, now: Instant) -> Vec<Held> {
+        if !self.letters_wait() {
+            return Vec::new();
+        }
+        let lines = self.letters.lines.iter();
+        let held = lines.filter_map(|(&index, line)| {
+            let (topic, _, partition) = self.topics.named(index)?;
+            let is_current = self.topics.is_current(index);
+            is_current.then(|| line.told(topic, partition, now))
+        });
+        held.collect()
+    }
+}
+
+/// Whether letters are to be sent again, or copied.
+pub(super) fn wait(store: &store::Store, are_copied: bool) -> bool {
+    let log = store.dead_letters_if_any().ok().flatten();
+    log.is_some_and(|log| log.has_pending() || (are_copied && log.has_uncopied()))
+}
+
+/// Whether a lane that ends has to be run once more, for letters that others wrote meanwhile.
+pub(super) fn are_left(store: &store::Store, options: &super::ExactlyOnceOptions) -> bool {
+    let are_copied = options.ship.dead_letters.topic.is_some();
+    options.ship.until == Until::Empty && are_copied && wait(store, are_copied)
+}
+
+/// Writes down what became of letters. Another log than that they were in is left alone.
+fn mark(store: &store::Store, log: LogId, letters: &SentLetters) -> Result<(), store::Error> {
+    let Some(found) = store.dead_letters_if_any()? else {
+        return Ok(());
+    };
+    if found.log_id() == log && letters.are_copies {
+        found.mark_copied(&letters.seqs)?;
+    } else if found.log_id() == log {
+        found.mark_replayed(&letters.seqs)?;
+    }
+    Ok(())
+}
+
+/// Decides by hand whether letters were sent.
+pub(super) fn decide_by_hand(
+    store: &store::Store,
+    intents: &mut IntentFile,
+    log: LogId,
+    letters: &SentLetters,
+    is_sent: bool,
+) -> Result<Option<Range<SeqNo>>, store::Error> {
+    let is_aborted = intents.intent().is_some_and(|intent| intent.is_aborted);
+    if is_aborted || letters.is_done {
+        return Ok(None);
+    }
+    if is_sent {
+        mark(store, log, letters)?;
+        intents.note_letters_done()?;
+    } else {
+        intents.note_aborted(true)?;
+    }
+    let (first, last) = (letters.seqs.iter().min(), letters.seqs.iter().max());
+    Ok(first.zip(last).map(|(first, last)| *first..*last + 1))
+}

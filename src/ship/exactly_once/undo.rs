@@ -1,0 +1,113 @@
+//! A transaction that cannot be committed: it is taken back, and conclusions are drawn.
+//!
+//! Owns what a failure means for the next transaction. Must not know what becomes of a record that was
+//! refused alone (`verdict`). Invariants: what is in doubt judges no record; a refusal of several is
+//! searched by halves, a transaction a piece.
+
+use std::mem;
+use std::time::Duration;
+
+use super::Error;
+use super::committer::Committer;
+use super::error::Halt;
+use super::transact::{Carried, Load, Transaction, Turn};
+use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
+use crate::ship::bisect::{Bisect, Refusal};
+
+/// How long an abort may take before the producer is replaced instead.
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Committer<'_> {
+    /// Takes back a transaction that cannot be committed, and draws the conclusions.
+    pub(super) fn undo(&mut self, mut open: Transaction) -> Result<Turn, Error> {
+        self.aborted += 1;
+        let Some(failure) = open.failure.take() else {
+            return Ok(self.late(open));
+        };
+        // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
+        // gives it back.
+        let failed = self.producer.failed();
+        let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
+        self.reports.clear();
+        self.let_go(&mut open);
+        let error = failed.unwrap_or(TransactionError {
+            step: "send in a transaction",
+            // librdkafka itself did not take the record, and the transaction knows nothing of it.
+            class: match failure.class {
+                ErrorClass::Fatal => TransactionClass::Fatal,
+                _ => TransactionClass::Abortable,
+            },
+            failure,
+        });
+        if error.class != TransactionClass::Abortable {
+            return Ok(self.spent(&error));
+        }
+        match error.failure.class {
+            class @ (ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held)
+                if open.is_progress_failed =>
+            {
+                return Err(self.progress_refused(class, error.failure));
+            }
+            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held => match open.load {
+                Load::Letters { are_copies } => {
+                    self.letters_refused(&open.carried, are_copies, error.failure)?;
+                }
+                Load::Span | Load::Base => self.refused(&open.carried, error)?,
+            },
+            ErrorClass::Blocked => return Err(Error::ExactlyOnce(Halt::Transactions(error))),
+            ErrorClass::Accepted
+            | ErrorClass::Network
+            | ErrorClass::Transient
+            | ErrorClass::Fatal => {}
+        }
+        self.sources[self.current].rewind();
+        Ok(match (aborted, open.taint) {
+            (Err(error), _) => self.spent(&error),
+            (Ok(()), Some(taint)) => Turn::Spent(taint),
+            (Ok(()), None) => Turn::Done,
+        })
+    }
+
+    /// What was not acknowledged takes nothing of the budget any more.
+    pub(super) fn let_go(&mut self, open: &mut Transaction) {
+        for carried in open.carried.iter_mut().filter(|c| c.cost > 0) {
+            let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            let cost = mem::take(&mut carried.cost);
+            self.budget.give_back(partition, u64::from(cost));
+        }
+        self.in_flight = 0;
+    }
+
+    /// What was sent did not arrive in the time of a transaction: the next one is smaller.
+    fn late(&mut self, mut open: Transaction) -> Turn {
+        self.let_go(&mut open);
+        let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
+        self.budget.timed_out();
+        self.pace.timed_out(records);
+        Turn::Spent(open.taint.unwrap_or_else(|| {
+            format!("a transaction of {records} records was not done in its time")
+        }))
+    }
+
+    /// Goes on with the search for the refused record; where it was alone, its partition is held.
+    fn refused(&mut self, carried: &[Carried], error: TransactionError) -> Result<(), Error> {
+        let Some(newest) = carried.last() else {
+            return Ok(());
+        };
+        let sent = carried.len();
+        self.counters.refused += u64::try_from(sent).unwrap_or(0);
+        let source = &mut self.sources[self.current];
+        let verdict = match &mut source.bisect {
+            _ if sent == 1 => Refusal::Verdict,
+            Some(bisect) => bisect.refused(sent),
+            None => {
+                source.bisect = Some(Bisect::new(sent, newest.seq));
+                Refusal::Halved
+            }
+        };
+        match verdict {
+            Refusal::Halved => Ok(()),
+            Refusal::Verdict => self.refused_alone(*newest, error.failure),
+        }
+    }
+}
