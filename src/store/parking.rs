@@ -112,7 +112,7 @@ impl ParkingLog {
     }
 }
 
-/// A record as it stands in a parking log.
+/// A record as it stands in a parking log (F15).
 struct Parked<'a> {
     origin: SeqNo,
     time_micros: i64,
@@ -315,4 +315,33 @@ fn names(dir: &Path) -> Result<Vec<String>, Error> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f15_a_parked_record_follows_its_number_and_time() {
+        let parked = Parked {
+            origin: SeqNo::new(5),
+            time_micros: -2,
+            raw: b"as it was",
+        };
+        let mut bytes = vec![0; parked.encoded_len()];
+        parked.encode(&mut bytes);
+        let time = (-2_i64).to_le_bytes();
+        assert_eq!(
+            bytes,
+            [&[5, 0, 0, 0, 0, 0, 0, 0], &time, &b"as it was"[..]].concat()
+        );
+        let payload = |len: usize| Record {
+            seq: SeqNo::new(0),
+            payload: Bytes::copy_from_slice(&bytes[..len]),
+            time_micros: 0,
+        };
+        let whole = (SeqNo::new(5), -2, Bytes::from_static(b"as it was"));
+        assert_eq!(unwrap(&payload(bytes.len())), Some(whole));
+        assert_eq!(unwrap(&payload(15)), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! The progress record: what each transaction tells about itself, in the compacted topic or in the
 //! offsets of a group.
 //!
-//! Pure. Owns its bytes. Must not know how it is sent or found. Invariant: what this version does not
+//! Pure. Owns its bytes (F17). Must not know how it is sent or found. Invariant: what this version does not
 //! understand is told from what is not there.
 
 use std::fmt::Write as _;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_its_bytes_and_other_bytes_are_none() {
+    fn f17_a_record_survives_its_bytes_and_other_bytes_are_none() {
         let nonce = |n: u8| Nonce {
             bits: [n; 16],
             session: u64::from(n) << 40,
@@ -111,6 +111,9 @@ mod tests {
             mark: SeqNo::new(1 << 50),
         };
         let bytes = record.encode();
+        assert_eq!(bytes[..17], [[1].as_slice(), &[1; 16]].concat());
+        assert_eq!(bytes[33..49], [2; 16]);
+        assert_eq!(bytes[65..], (1_u64 << 50).to_le_bytes());
         assert_eq!(ProgressRecord::decode(&bytes), Some(record));
         assert_eq!(ProgressRecord::decode(&bytes[..LEN - 1]), None);
         assert_eq!(ProgressRecord::decode(&[]), None);

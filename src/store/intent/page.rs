@@ -1,4 +1,4 @@
-//! The bytes of one page of an intent file.
+//! The bytes of one page of an intent file (F16).
 //!
 //! Pure. Must not know where a page is kept. Invariant: bytes that are no page, or one of another
 //! version, are no slot; which of the two, [`is_whole`] tells.
@@ -176,4 +176,71 @@ fn sixteen_at(page: &[u8; PAGE], at: usize) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&page[at..at + 16]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_each_field_of_an_intent_stands_where_the_format_says() {
+        let nonce = |n: u8| Nonce {
+            bits: [n; 16],
+            session: u64::from(n) + 1,
+            number: u64::from(n) + 2,
+        };
+        let intent = Intent {
+            nonce: nonce(0x10),
+            previous: nonce(0x20),
+            log: LogId::new([0x30; 16]),
+            span: SeqNo::new(0x31)..SeqNo::new(0x32),
+            letters: Some(SentLetters {
+                seqs: vec![SeqNo::new(0x33), SeqNo::new(0x34)],
+                are_copies: true,
+                is_done: true,
+            }),
+            cluster_id: "cluster".into(),
+            is_in_offsets: true,
+            topic: "topic".into(),
+            partition: 0x35,
+            partition_offset: Some(0x36),
+            previous_partition_offset: Some(0x37),
+            is_aborted: true,
+        };
+        let slot = Slot {
+            generation: 0x01,
+            log_id: LogId::new([0x02; 16]),
+            identity: LogId::new([0x03; 16]),
+            inode: 0x04,
+            machine: [0x05; 16],
+            sessions: vec![0x06, 0x07],
+            intent: Some(intent),
+        };
+        let page = slot.encode();
+        for (at, field) in [
+            (0, &b"FERRYINT\x01\x00\x02\x7f\x05\x07\x02\x00\x01"[..]),
+            (24, &[0x03; 16]),
+            (40, &[0x04]),
+            (48, &[0x05; 16]),
+            (64, &[0x10; 16]),
+            (80, &[0x11]),
+            (88, &[0x12]),
+            (96, &[0x20; 16]),
+            (112, &[0x21]),
+            (120, &[0x22]),
+            (128, &[0x31, 0, 0, 0, 0, 0, 0, 0, 0x32]),
+            (144, &[0x36, 0, 0, 0, 0, 0, 0, 0, 0x37]),
+            (160, &[0x35]),
+            (168, &[0x02; 16]),
+            (184, &[0x30; 16]),
+            (256, b"topic\0"),
+            (511, b"cluster\0"),
+            (768, &[0x33, 0, 0, 0, 0, 0, 0, 0, 0x34]),
+            (2048, &[0x06, 0, 0, 0, 0, 0, 0, 0, 0x07]),
+            (4092, &crc32fast::hash(&page[..4092]).to_le_bytes()),
+        ] {
+            assert_eq!(&page[at..at + field.len()], field, "at {at}");
+        }
+        assert_eq!(Slot::decode(&page), Some(slot));
+    }
 }
