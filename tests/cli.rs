@@ -826,7 +826,7 @@ fn drain_ships_everything_and_a_second_one_nothing() {
         status.contains("5,000 accepted = 5,000 shipped + 0 queued: balances"),
         "{status}"
     );
-    assert!(status.contains("nothing waits for Kafka"), "{status}");
+    assert!(status.contains("no record waits for Kafka"), "{status}");
 }
 
 #[test]

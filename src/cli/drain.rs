@@ -237,7 +237,11 @@ fn letters(counters: &Counters) -> Option<String> {
 /// Names what Kafka does not take, each with its reason.
 fn held(held: &[Held], records: &Records) -> Failure {
     let told: Vec<String> = held.iter().map(ToString::to_string).collect();
-    let message = format!("{}; {} in the store", told.join("; "), records.waiting());
+    let mut message = told.join("; ");
+    // Else only dead letters wait.
+    if records.queued > 0 {
+        message = format!("{message}; {} in the store", records.waiting());
+    }
     let kind = match held {
         [only] => only.why.kind(),
         _ => "held",

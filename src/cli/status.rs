@@ -134,7 +134,7 @@ impl Lane {
 
     fn rows(&self) -> Vec<(&'static str, String)> {
         let waiting = match self.records.queued {
-            0 => "nothing waits for Kafka".into(),
+            0 => "no record waits for Kafka".into(),
             _ => format!(
                 "{} for Kafka; `ferrylog drain` ships them",
                 self.records.waiting()

@@ -40,8 +40,14 @@ pub(super) struct Arguments {
 enum Command {
     List(List),
     Show(Show),
+    /// Have letters sent again with the next drain
+    ///
+    /// Choose them by number or by filter.
     Replay(Decide),
     Edit(edit::Arguments),
+    /// Give letters up for good
+    ///
+    /// Choose them by number or by filter. Their bytes go with the next release of their segment.
     Drop(Decide),
 }
 
@@ -68,7 +74,7 @@ struct Show {
     seqs: Vec<u64>,
 }
 
-/// Choose the letters by number or by filter
+// No doc comment: clap would show it in the place of the command's own.
 #[derive(Debug, clap::Args)]
 struct Decide {
     #[command(flatten)]
@@ -192,7 +198,10 @@ fn decide(global: &Global, arguments: &Decide, decision: Decision) -> Result<Exi
         return Err(Failure::new(Exit::Usage, "usage", text).next(next).into());
     }
     let Some(store) = open(global)? else {
-        return tell(global, arguments.dry_run, decision, &Chosen::default());
+        return match arguments.filter.seqs().first() {
+            Some(&seq) => Err(none(Some(seq)).into()),
+            None => tell(global, arguments.dry_run, decision, &Chosen::default()),
+        };
     };
     let decided = decide_in(global, arguments, decision, &store);
     let closed = store.close();

@@ -213,6 +213,10 @@ impl<'a> Committer<'a> {
 
     /// The loop: until it is done, or told to stop.
     fn carry(&mut self) -> Result<(), Error> {
+        let is_idle = self.queued() == 0 && !self.letters_wait();
+        if is_idle && self.options.ship.until == Until::Empty {
+            return Ok(());
+        }
         loop {
             if !self.connect()? || !self.resolve()? {
                 return Ok(());

@@ -17,6 +17,9 @@ use crate::wal::SeqNo;
 /// How long one try waits for the cluster; bounds how late a stop is seen.
 const TRY: Duration = Duration::from_secs(3);
 
+/// librdkafka's code for an operation whose time is over.
+const TIMED_OUT: i32 = -185;
+
 /// A producer that is fenced so often in a row has a twin.
 const FENCES_MAX: u32 = 3;
 
@@ -40,7 +43,7 @@ impl Committer<'_> {
             if !self.await_turn()? {
                 return Ok(false);
             }
-            match self.producer.init(TRY) {
+            match self.producer.init(self.try_time()) {
                 Ok(()) => {}
                 Err(error) => {
                     self.not_connected(error)?;
@@ -92,13 +95,24 @@ impl Committer<'_> {
         Ok(!self.is_stopped())
     }
 
+    /// How long one question may take: not longer than the caller waits.
+    fn try_time(&self) -> Duration {
+        let timeout = self.options.ship.timeout.unwrap_or(TRY);
+        let left = timeout.saturating_sub(self.progressed.elapsed());
+        left.clamp(TRY / 10, TRY)
+    }
+
     fn not_connected(&mut self, error: kafka::TransactionError) -> Result<(), Error> {
         match (error.class, error.failure.class) {
             (_, ErrorClass::Blocked | ErrorClass::Held | ErrorClass::Poison) => {
                 Err(Error::ExactlyOnce(Halt::Transactions(error)))
             }
             (TransactionClass::Retriable, _) => {
-                self.lost(&error.failure.to_string());
+                let why = match error.failure.code {
+                    TIMED_OUT => "no answer".to_owned(),
+                    _ => error.failure.to_string(),
+                };
+                self.lost(&why);
                 Ok(())
             }
             (TransactionClass::Fenced, _) => {

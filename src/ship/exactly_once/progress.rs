@@ -61,7 +61,7 @@ impl Committer<'_> {
             Ok(()) => {}
             // The queue is not bounded: it cannot be full.
             Err(SendError::QueueFull) => open.fail("the queue is full"),
-            Err(SendError::Failed(failure)) => open.is_progress_failed = open.failed(failure),
+            Err(SendError::Failed(failure)) => open.progress_failed(failure),
         }
     }
 
@@ -87,7 +87,7 @@ impl Committer<'_> {
         let mark = i64::try_from(record.mark.get()).unwrap_or(i64::MAX);
         match self.producer.put(register, mark, &record.to_text(), left) {
             Ok(()) => open.progress = Some(None),
-            Err(error) => open.is_progress_failed = open.failed(error.failure),
+            Err(error) => open.progress_failed(error.failure),
         }
         // What went wrong with the transport meanwhile.
         self.collect(open, Duration::ZERO);

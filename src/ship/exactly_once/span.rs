@@ -371,7 +371,7 @@ impl<'a> Committer<'a> {
             Err(SendError::Failed(failure)) => {
                 // The newest of the transaction, which is to be aborted.
                 open.carried.push(Carried { cost: 0, ..carried });
-                open.failed(failure);
+                open.record_failed(failure);
                 false
             }
         }

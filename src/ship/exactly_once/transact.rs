@@ -315,10 +315,12 @@ impl Committer<'_> {
                 } => partition_offset,
                 // The cluster has it already, and does not say where.
                 Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => -1,
+                Outcome::Failed(failure) if report.token == PROGRESS => {
+                    open.progress_failed(failure);
+                    continue;
+                }
                 Outcome::Failed(failure) => {
-                    if open.failed(failure) {
-                        open.is_progress_failed = report.token == PROGRESS;
-                    }
+                    open.record_failed(failure);
                     continue;
                 }
             };
@@ -418,7 +420,72 @@ impl Transaction {
         !is_known
     }
 
+    pub(super) fn record_failed(&mut self, failure: Failure) {
+        let is_refused = !failure.class.is_retryable();
+        if self.failed(failure) && is_refused {
+            self.is_progress_failed = false;
+        }
+    }
+
+    /// The progress failed. What librdkafka gives back or does not take for the refusal of a record
+    /// says nothing about it.
+    pub(super) fn progress_failed(&mut self, failure: Failure) {
+        let is_its_own = !failure.class.is_retryable();
+        self.is_progress_failed |= self.failed(failure) && is_its_own;
+    }
+
     pub(super) fn fail(&mut self, why: &str) {
         self.failed(span::failure(why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::Persistence;
+
+    /// Whether the progress is blamed, after failures of it (`true`) and of records, in this order.
+    fn blames_the_progress(failures: &[(bool, ErrorClass)]) -> bool {
+        let now = Instant::now();
+        let mut open = Transaction {
+            begin: SeqNo::new(0),
+            started: now,
+            deadline: now,
+            carried: Vec::new(),
+            bytes: 0,
+            passed: 0,
+            load: Load::Span,
+            progress: None,
+            failure: None,
+            is_progress_failed: false,
+            taint: None,
+            quiet_polls: 0,
+        };
+        for &(is_progress, class) in failures {
+            let failure = Failure {
+                class,
+                persistence: Persistence::No,
+                code: 0,
+                name: String::new(),
+            };
+            if is_progress {
+                open.progress_failed(failure);
+            } else {
+                open.record_failed(failure);
+            }
+        }
+        open.is_progress_failed
+    }
+
+    #[test]
+    fn the_progress_is_blamed_for_its_own_refusal_alone() {
+        use ErrorClass::{Fatal, Held, Poison};
+        assert!(blames_the_progress(&[(true, Held)]));
+        assert!(blames_the_progress(&[(false, Fatal), (true, Held)]));
+        assert!(blames_the_progress(&[(true, Held), (false, Fatal)]));
+        // A record is refused, and the progress is not taken or given back for it.
+        assert!(!blames_the_progress(&[(true, Fatal)]));
+        assert!(!blames_the_progress(&[(true, Fatal), (false, Poison)]));
+        assert!(!blames_the_progress(&[(false, Poison), (true, Fatal)]));
     }
 }
