@@ -842,6 +842,12 @@ fn a_topic_that_does_not_exist_is_told_and_everything_is_kept() {
         "{message}"
     );
     assert_eq!(exported(&data), [b"a"]);
+    // Whoever looks later is told why it is still there.
+    let status = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    assert_eq!(status["shipping"]["running"], false, "{status}");
+    let why = status["shipping"]["why"].as_str().unwrap();
+    assert!(why.contains("misspelt"), "{why}");
+    assert!(run(&data, ["status"]).expect(0).contains("misspelt"));
 }
 
 #[test]

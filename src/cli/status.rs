@@ -2,7 +2,10 @@
 //!
 //! It only looks, so it works while another process appends, and after that process has died.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::Serialize;
 
@@ -12,7 +15,7 @@ use super::{
     output,
 };
 use crate::{
-    store::{ClockOptions, DeadLetterView, LaneView, StoreView},
+    store::{ClockOptions, DeadLetterView, LaneView, StoreView, Told},
     wal::Totals,
 };
 
@@ -39,6 +42,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let letters_well = letters.as_ref().is_none_or(|letters| letters.balances);
     let all_well = letters_well && lanes.iter().chain(&parked).all(well);
     let now = ClockOptions::default().now();
+    let shipping = store.told();
     if global.json {
         output::json(&Status {
             data: &global.data,
@@ -47,6 +51,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
                 trusted: now.is_trusted,
                 verdict: now.verdict(),
             },
+            shipping: shipping.as_ref().map(Shipping::of),
             lanes,
             parked,
             dead_letters: letters,
@@ -58,6 +63,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
             ("promise", PROMISE.into()),
             ("clock", now.verdict().into()),
         ];
+        rows.extend(shipping.map(|told| ("shipping", line(&told, now_millis()))));
         for lane in &lanes {
             rows.extend(lane.rows());
         }
@@ -79,6 +85,8 @@ struct Status<'a> {
     data: &'a Path,
     promise: &'static str,
     clock: Clock,
+    /// Null: nothing was ever shipped from here.
+    shipping: Option<Shipping>,
     lanes: Vec<Lane>,
     /// The parking logs, named LANE/TOPIC/PARTITION: what waits for a partition that takes nothing.
     parked: Vec<Lane>,
@@ -91,6 +99,45 @@ struct Status<'a> {
 struct Clock {
     trusted: bool,
     verdict: &'static str,
+}
+
+/// What the shipper told last.
+#[derive(Serialize)]
+struct Shipping {
+    pid: u32,
+    running: bool,
+    at_millis: u64,
+    /// Why nothing moves; null: nothing holds it back.
+    why: Option<String>,
+}
+
+impl Shipping {
+    fn of(told: &Told) -> Self {
+        Self {
+            pid: told.pid,
+            running: told.is_running(),
+            at_millis: told.at_millis,
+            why: told.why.clone(),
+        }
+    }
+}
+
+fn line(told: &Told, now_millis: u64) -> String {
+    let ago = Duration::from_millis(now_millis.saturating_sub(told.at_millis));
+    let who = if told.is_running() {
+        format!("process {}", told.pid)
+    } else {
+        "ended".to_owned()
+    };
+    let why = told.why.as_deref().unwrap_or("nothing held it back");
+    format!("{who}, {} s ago: {why}", ago.as_secs())
+}
+
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 #[derive(Serialize)]

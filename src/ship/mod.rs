@@ -64,6 +64,8 @@ pub use progress::{Counters, Drained, Held, Histogram, Lost, Progress};
 pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
 
+use progress::Teller;
+
 use crate::kafka::Settings;
 use crate::store::Store;
 
@@ -184,5 +186,10 @@ pub fn drain_into<S: Sink>(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Drained, Error> {
     options.link.check()?;
-    shipper::Shipper::new(store, sink, options, stop, progress).run()
+    let mut teller = Teller::new(store);
+    let mut progress = |now: &Progress| {
+        teller.tell(now);
+        progress(now);
+    };
+    shipper::Shipper::new(store, sink, options, stop, &mut progress).run()
 }

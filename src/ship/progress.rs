@@ -11,7 +11,7 @@ use super::Sink;
 use super::health::HoldReason;
 use super::link::{Ladder, LinkState};
 use super::shipper::Shipper;
-use crate::store::Lane;
+use crate::store::{Lane, Store};
 use crate::wal::Gap;
 
 /// How far shipping is; handed to the caller a few times a second, and at once when something was
@@ -220,6 +220,27 @@ impl<S: Sink> Shipper<'_, S> {
         });
         let told: Vec<String> = held.into_iter().chain(self.letters.alarm()).collect();
         (!told.is_empty()).then(|| told.join("; "))
+    }
+}
+
+/// Leaves word in the store why nothing moves, whenever that changed.
+pub(super) struct Teller<'a> {
+    store: &'a Store,
+    /// Not the words, in which time passes.
+    told: Option<(bool, LinkState, usize)>,
+}
+
+impl<'a> Teller<'a> {
+    pub(super) fn new(store: &'a Store) -> Teller<'a> {
+        Teller { store, told: None }
+    }
+
+    pub(super) fn tell(&mut self, now: &Progress) {
+        let told = Some((now.why.is_some(), now.link_state, now.held.len()));
+        if self.told != told {
+            self.told = told;
+            self.store.tell(now.why.as_deref());
+        }
     }
 }
 

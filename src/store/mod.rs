@@ -22,6 +22,7 @@ mod parking;
 mod reader;
 mod route;
 mod stream;
+mod told;
 
 use std::{
     collections::BTreeSet,
@@ -47,6 +48,7 @@ pub use options::{
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use reader::{Entry, LaneReader, Undecodable};
 pub use stream::Stream;
+pub use told::Told;
 
 use crate::wal;
 use boots::Boots;
@@ -62,6 +64,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// A data directory, open for appending and settling. Only one at a time exists for a directory.
 #[derive(Debug)]
 pub struct Store {
+    dir: PathBuf,
     /// `default` is the first: opened before all others and closed after them, so that its lock is
     /// the store's.
     lanes: Vec<Lane>,
@@ -116,6 +119,7 @@ impl Store {
         }
         // From here on a failure drops what is open already.
         let mut store = Self {
+            dir: dir.into(),
             lanes: Vec::new(),
             parking: None,
             dead_letters: dead_letter::Lazy::new(dir, options),

@@ -45,6 +45,7 @@ use std::time::Duration;
 use committer::Committer;
 pub use error::Halt;
 
+use super::progress::Teller;
 use super::{Drained, Error, Profile, Progress, ShipOptions, Until};
 use crate::kafka::Settings;
 use crate::store::{self, Lane, Store};
@@ -146,7 +147,12 @@ pub fn drain(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     options.ship.link.check()?;
-    lanes::drain(store, kafka, options, stop, progress)
+    let mut teller = Teller::new(store);
+    let mut progress = |now: &Progress| {
+        teller.tell(now);
+        progress(now);
+    };
+    lanes::drain(store, kafka, options, stop, &mut progress)
 }
 
 /// Ships one lane and its parking logs; otherwise as [`drain`].
