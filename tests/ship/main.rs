@@ -16,6 +16,7 @@ mod random;
 
 mod chaos;
 mod dead_letters;
+mod exhausted;
 mod lanes;
 mod letters;
 mod mock;

@@ -22,7 +22,7 @@ use crate::ship::budget::Budget;
 use crate::ship::link::{Link, LinkState, Look, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
-use crate::ship::{Counters, Held, Lost};
+use crate::ship::{Counters, Held, Lost, Replacement};
 use crate::store::{IntentFile, Lane, Nonce, Now, Store, Stream};
 use crate::wal::{LogId, SeqNo};
 
@@ -67,6 +67,8 @@ pub(super) struct Committer<'a> {
     pub(super) parked: Vec<(usize, SeqNo)>,
     /// Verdicts on records of a topic, by its number, since anything of it was committed.
     pub(super) verdicts: HashMap<usize, u32>,
+    /// What goes in the place of records, by source.
+    pub(super) replaced: HashMap<(usize, SeqNo), Replacement>,
     /// Refused timestamps of a topic, by its number.
     pub(super) memory: HashMap<usize, TopicMemory>,
     pub(super) letters: Letters,
@@ -144,6 +146,7 @@ impl<'a> Committer<'a> {
             moved: HashSet::new(),
             parked: Vec::new(),
             verdicts: HashMap::new(),
+            replaced: HashMap::new(),
             memory: HashMap::new(),
             letters: Letters::new(std::ptr::eq(lane, store.lane()), now),
             topics: Topics::default(),
@@ -284,7 +287,14 @@ impl<'a> Committer<'a> {
         }
         self.current = place;
         self.now = self.lane.now();
-        let turn = self.transact();
+        let proof = match place > 0 && self.is_to_be_proved(place) {
+            true => self.prove()?,
+            false => None,
+        };
+        let turn = match proof {
+            Some(turn) => Ok(turn),
+            None => self.transact(),
+        };
         // What is left decides whether its partition's records follow it.
         let source = &mut self.sources[place];
         source.is_active = source.stream.totals().queued > 0;

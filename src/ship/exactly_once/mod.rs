@@ -26,6 +26,7 @@ mod committer;
 mod connect;
 mod decide;
 mod error;
+mod exhausted;
 mod lanes;
 mod letters;
 mod pace;

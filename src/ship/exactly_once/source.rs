@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::exhausted::Attempted;
 use super::lanes::Shared;
 use crate::ship::bisect::Bisect;
 use crate::ship::health::HoldReason;
@@ -26,6 +27,8 @@ pub(super) struct Source<'a> {
     /// The search for a refused record, a transaction a piece.
     pub(super) bisect: Option<Bisect>,
     pub(super) hold: Option<Hold>,
+    /// The refusals of its oldest record, if it is refused for now.
+    pub(super) attempted: Option<Attempted>,
     /// Whether it has anything to ship, as far as is known.
     pub(super) is_active: bool,
     /// What waits in it, if it is a parking log.
@@ -94,6 +97,7 @@ impl<'a> Source<'a> {
             pending: None,
             bisect: None,
             hold: None,
+            attempted: None,
             is_active: stream.totals().queued > 0,
             parked_bytes: 0,
             lost: Vec::new(),
@@ -141,6 +145,17 @@ impl<'a> Source<'a> {
     /// Holds it, or goes on holding it; `random` is evenly spread over all of `u64`.
     pub(super) fn hold(&mut self, why: HoldReason, retry: &RetryPolicy, now: Instant, random: u64) {
         self.hold = Some(Hold::again(self.hold.take(), why, retry, now, random));
+    }
+
+    /// Holds it for a time of somebody's choice.
+    pub(super) fn hold_for(&mut self, why: HoldReason, wait: Duration) {
+        let now = Instant::now();
+        self.hold = Some(Hold {
+            why,
+            since: self.hold.take().map_or(now, |hold| hold.since),
+            next_try: now + wait,
+            failures: 0,
+        });
     }
 
     /// Whether records of it may be tried.

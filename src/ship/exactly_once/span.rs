@@ -18,7 +18,7 @@ use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::Message;
 use crate::ship::health::HoldReason;
 use crate::ship::topics::Topic;
-use crate::ship::{ID_HEADER, TIME_HEADER, budget, partition};
+use crate::ship::{ID_HEADER, TIME_HEADER, budget, judge, partition};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
 
@@ -332,7 +332,7 @@ impl<'a> Committer<'a> {
             joined = given.chain(own.iter().copied()).chain(time).collect();
             &joined[..]
         };
-        let (key, value) = (message.key.as_deref(), message.value.as_deref());
+        let (key, value) = judge::content(&self.replaced, self.current, &entry, message);
         let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         let cost = budget::cost(len, headers);
         let room = self.budget.room(place.index, cost);

@@ -125,25 +125,11 @@ impl Committer<'_> {
         if let Err(error) = self.producer.begin() {
             return Ok(self.spent(&error));
         }
-        let started = Instant::now();
-        let mut open = Transaction {
-            begin,
-            started,
-            deadline: started + self.pace.timeout(),
-            carried: Vec::new(),
-            bytes: 0,
-            passed,
-            load: if self.needs_base(started) {
-                Load::Base
-            } else {
-                load
-            },
-            progress: None,
-            failure: None,
-            is_progress_failed: false,
-            taint: None,
-            quiet_polls: 0,
+        let load = match self.needs_base(Instant::now()) {
+            true => Load::Base,
+            false => load,
         };
+        let mut open = Transaction::new(begin, passed, load, self.pace.timeout());
         let filled = self.fill(&mut open);
         self.in_flight = 0;
         match filled {
@@ -289,7 +275,7 @@ impl Committer<'_> {
     }
 
     /// Waits until everything is reported, something failed, or the time is over.
-    fn wait_for_reports(&mut self, open: &mut Transaction) {
+    pub(super) fn wait_for_reports(&mut self, open: &mut Transaction) {
         self.producer.hurry();
         while self.producer.producer().in_flight() > 0 && open.failure.is_none() {
             let doublings = (open.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX);
@@ -385,7 +371,7 @@ impl Committer<'_> {
     fn settled(&mut self, open: &Transaction, span: Range<SeqNo>) {
         let source = &mut self.sources[self.current];
         source.stream.settle(span, Class::Shipped);
-        source.hold = None;
+        (source.hold, source.attempted) = (None, None);
         if let (Some(bisect), Some(newest)) = (&mut source.bisect, open.carried.last()) {
             bisect.taken(open.carried.len());
             if bisect.is_over(newest.seq) {
@@ -408,6 +394,25 @@ impl Committer<'_> {
 }
 
 impl Transaction {
+    /// One that may last for `timeout` from now on.
+    pub(super) fn new(begin: SeqNo, passed: u64, load: Load, timeout: Duration) -> Transaction {
+        let started = Instant::now();
+        Transaction {
+            begin,
+            started,
+            deadline: started + timeout,
+            carried: Vec::new(),
+            bytes: 0,
+            passed,
+            load,
+            progress: None,
+            failure: None,
+            is_progress_failed: false,
+            taint: None,
+            quiet_polls: 0,
+        }
+    }
+
     /// The first refusal tells more than what librdkafka gives back because of it. Whether this is it.
     pub(super) fn failed(&mut self, failure: Failure) -> bool {
         let is_known = self

@@ -27,6 +27,7 @@ impl Committer<'_> {
         // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
         // gives it back.
         let failed = self.producer.failed();
+        let is_for_now = failure.class == ErrorClass::Transient && !open.is_progress_failed;
         let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
         self.reports.clear();
         self.let_go(&mut open);
@@ -48,17 +49,22 @@ impl Committer<'_> {
             {
                 return Err(self.progress_refused(class, error.failure));
             }
-            ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held => match open.load {
-                Load::Letters { are_copies } => {
-                    self.letters_refused(&open.carried, are_copies, error.failure)?;
+            class @ (ErrorClass::Poison
+            | ErrorClass::BadTime
+            | ErrorClass::Held
+            | ErrorClass::Transient)
+                if class != ErrorClass::Transient || is_for_now =>
+            {
+                match open.load {
+                    Load::Letters { are_copies } => {
+                        self.letters_refused(&open.carried, are_copies, error.failure)?;
+                    }
+                    Load::Span | Load::Base => self.refused(&open.carried, error)?,
                 }
-                Load::Span | Load::Base => self.refused(&open.carried, error)?,
-            },
+            }
             ErrorClass::Blocked => return Err(Error::ExactlyOnce(Halt::Transactions(error))),
-            ErrorClass::Accepted
-            | ErrorClass::Network
-            | ErrorClass::Transient
-            | ErrorClass::Fatal => {}
+            // Nobody's refusal.
+            _ => {}
         }
         self.sources[self.current].rewind();
         Ok(match (aborted, open.taint) {

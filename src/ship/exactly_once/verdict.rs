@@ -12,7 +12,7 @@ use super::committer::Committer;
 use super::source::stuck;
 use super::transact::Carried;
 use crate::kafka::{ErrorClass, Failure, Persistence};
-use crate::ship::health::{HoldReason, STORM};
+use crate::ship::health::{HoldReason, STORM, reason_of};
 use crate::ship::{OnBadTimestamp, OnPoison, judge};
 use crate::store::{Entry, Undecodable};
 use crate::wal::{Class, SeqNo};
@@ -36,8 +36,11 @@ impl Committer<'_> {
         if failure.class == ErrorClass::BadTime && self.restamp(ordinal, &entry) {
             return Ok(());
         }
-        let why = if failure.class == ErrorClass::Held {
-            HoldReason::Refused(failure)
+        let why = if matches!(failure.class, ErrorClass::Held | ErrorClass::Transient) {
+            if failure.class == ErrorClass::Transient {
+                self.attempted(carried.seq, &failure);
+            }
+            reason_of(&failure)
         } else if self.options.ship.retry.on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {

@@ -1,0 +1,184 @@
+//! A record that is refused for now, again and again, although its partition takes others.
+//!
+//! Owns the count of attempts, the proof, and what the retry policy says then. Must not know how a
+//! record is sent. D3: an attempt counts only where the record was refused alone, and it is exhausted
+//! only once the broker took the one behind it. That one is sent in a transaction that is taken back,
+//! so nothing is passed and nobody reads it; in the lane itself nothing is counted, as a refused
+//! record's partition is parked first.
+
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::committer::Committer;
+use super::span::Next;
+use super::transact::{Load, Transaction, Turn};
+use super::undo::ABORT_TIMEOUT;
+use crate::kafka::{ErrorClass, Failure};
+use crate::ship::health::HoldReason;
+use crate::ship::{FailedRecord, OnExhausted, Recovery, judge};
+use crate::store::Entry;
+use crate::wal::{Class, SeqNo};
+
+/// How long a poll waits for the answer.
+const POLL_WAIT: Duration = Duration::from_millis(1);
+
+/// How often the oldest record of a parking log was refused alone, and what was said last.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    pub(super) seq: SeqNo,
+    pub(super) attempts: u32,
+    failure: Failure,
+}
+
+/// Whether it is a broker's answer about a record.
+fn is_refusal(failure: &Failure) -> bool {
+    use ErrorClass::{BadTime, Held, Poison, Transient};
+    matches!(failure.class, Transient | Poison | BadTime | Held)
+}
+
+impl Committer<'_> {
+    /// A record of the current log was refused for now: the count, where its log is a parking log.
+    pub(super) fn attempted(&mut self, seq: SeqNo, failure: &Failure) {
+        if self.current == 0 {
+            return;
+        }
+        let attempted = &mut self.sources[self.current].attempted;
+        let before = attempted.take().filter(|before| before.seq == seq);
+        *attempted = Some(Attempted {
+            seq,
+            attempts: before.map_or(0, |before| before.attempts) + 1,
+            failure: failure.clone(),
+        });
+    }
+
+    /// Whether the oldest record of a log was refused often enough.
+    pub(super) fn is_to_be_proved(&self, place: usize) -> bool {
+        let attempted = self.sources[place].attempted.as_ref();
+        attempted.is_some_and(|a| a.attempts >= self.options.ship.retry.max_attempts)
+    }
+
+    /// Tries the record behind the one that was refused, and draws the conclusions. `None`: there is
+    /// none, or another one is the oldest by now.
+    pub(super) fn prove(&mut self) -> Result<Option<Turn>, Error> {
+        let source = &mut self.sources[self.current];
+        let Some(attempted) = source.attempted.take() else {
+            return Ok(None);
+        };
+        source.rewind();
+        let mut first = None;
+        while let Some(entry) = source.read()? {
+            if !source.stream.is_settled(entry.seq) {
+                first = Some(entry);
+                break;
+            }
+        }
+        let Some(first) = first.filter(|first| first.seq == attempted.seq) else {
+            source.rewind();
+            return Ok(None);
+        };
+        let next = self.next(&mut 0)?;
+        let Next::Ready(place) = next else {
+            let source = &mut self.sources[self.current];
+            source.rewind();
+            // It goes on being tried.
+            source.attempted = Some(attempted);
+            return Ok(None);
+        };
+        self.producer.producer().trouble();
+        if let Err(error) = self.producer.begin() {
+            return Ok(Some(self.spent(&error)));
+        }
+        let mut open = Transaction::new(attempted.seq, 0, Load::Span, self.pace.timeout());
+        while !self.send(place, &mut open) && open.failure.is_none() && open.taint.is_none() {
+            if Instant::now() >= open.deadline || self.is_stopped() {
+                break;
+            }
+            self.collect(&mut open, POLL_WAIT);
+        }
+        self.wait_for_reports(&mut open);
+        let is_done = !open.carried.is_empty() && self.producer.producer().in_flight() == 0;
+        let failure = self.producer.failed().map(|error| error.failure);
+        let aborted = self.producer.abort(ABORT_TIMEOUT, &mut self.reports);
+        self.reports.clear();
+        self.let_go(&mut open);
+        self.aborted += 1;
+        self.sources[self.current].rewind();
+        match failure.or(open.failure.take()) {
+            None if is_done => self.exhausted(&first, attempted)?,
+            // It is the partition, and nobody is to blame: the count starts over.
+            Some(failure) if is_refusal(&failure) => {
+                self.hold(self.current, HoldReason::NotNow(failure));
+            }
+            // It says nothing: it is tried again.
+            None | Some(_) => self.sources[self.current].attempted = Some(attempted),
+        }
+        Ok(Some(match (aborted, open.taint) {
+            (Err(error), _) => self.spent(&error),
+            (Ok(()), Some(taint)) => Turn::Spent(taint),
+            (Ok(()), None) => Turn::Done,
+        }))
+    }
+
+    /// Carries out what the policy says.
+    fn exhausted(&mut self, entry: &Entry, attempted: Attempted) -> Result<(), Error> {
+        let Attempted {
+            attempts, failure, ..
+        } = attempted;
+        match self.options.ship.retry.on_exhausted.clone() {
+            OnExhausted::DeadLetter => self.bury(entry, &failure, attempts)?,
+            OnExhausted::Halt => self.hold(self.current, HoldReason::Halted(failure)),
+            OnExhausted::Drop => self.give_up(entry)?,
+            OnExhausted::Callback(decide) => {
+                let Ok(message) = &entry.message else {
+                    return Ok(());
+                };
+                let answer = decide(&FailedRecord {
+                    seq: entry.origin,
+                    message,
+                    attempts,
+                    failure: &failure,
+                });
+                match answer {
+                    Recovery::DeadLetter => self.bury(entry, &failure, attempts)?,
+                    Recovery::Drop => self.give_up(entry)?,
+                    Recovery::Retry(after) => {
+                        self.sources[self.current].hold_for(HoldReason::Recovering, after);
+                    }
+                    Recovery::Replace(replacement) => {
+                        let place = (self.current, entry.seq);
+                        self.replaced.insert(place, replacement);
+                        let now = Duration::ZERO;
+                        self.sources[self.current].hold_for(HoldReason::Recovering, now);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bury(&mut self, entry: &Entry, failure: &Failure, attempts: u32) -> Result<(), Error> {
+        let parked = self.sources[self.current].stream.parked();
+        let partition = parked.and_then(|log| log.partition());
+        match judge::bury(self.store, self.lane, entry, partition, failure, attempts) {
+            Ok(()) => {
+                self.sources[self.current].hold = None;
+                self.dead_lettered(entry)
+            }
+            Err(error) => {
+                let why = HoldReason::NoDeadLetters(error.to_string());
+                self.hold(self.current, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn give_up(&mut self, entry: &Entry) -> Result<(), Error> {
+        let source = &mut self.sources[self.current];
+        source.hold = None;
+        let stream = source.stream;
+        stream.settle(entry.seq..entry.seq + 1, Class::Dropped);
+        stream.save_cursor()?;
+        self.counters.dropped += 1;
+        Ok(())
+    }
+}

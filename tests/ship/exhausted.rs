@@ -1,0 +1,113 @@
+//! What becomes of a record that is refused for now although its partition takes others, under
+//! `exactly_once`. The mock cluster proves nothing about transactions; what the policy is asked is seen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use ferrylog::kafka::{MockKafka, Settings};
+use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions, ProgressIn};
+use ferrylog::ship::{OnExhausted, Recovery, Replacement};
+
+use crate::support::Scratch;
+
+const ATTEMPTS: u32 = 3;
+
+/// Kafka's code for an error that it has no name for.
+const UNKNOWN: i32 = -1;
+
+/// Two records, of which the first is refused so often.
+fn refuse(times: usize, on_exhausted: OnExhausted) -> (Scratch, Committed) {
+    let mock = MockKafka::start(1).unwrap();
+    mock.create_topic("t", 1).unwrap();
+    mock.create_topic("ferrylog-progress", 1).unwrap();
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..2);
+    mock.refuse_produce(&vec![UNKNOWN; times]).unwrap();
+    let mut options = ExactlyOnceOptions::default();
+    // Else the record of the progress would be refused.
+    options.progress = ProgressIn::Offsets;
+    options.ship.timeout = Some(Duration::from_secs(60));
+    options.ship.retry.initial_backoff = Duration::from_millis(10);
+    options.ship.retry.max_attempts = ATTEMPTS;
+    options.ship.retry.on_exhausted = on_exhausted;
+    let settings = Settings::new(mock.bootstrap_servers());
+    let stop = AtomicBool::new(false);
+    let committed =
+        exactly_once::drain(&scratch.store, &settings, &options, &stop, &mut |_| {}).unwrap();
+    (scratch, committed)
+}
+
+/// Together, alone in the lane, and then from the parking log.
+const UNTIL_EXHAUSTED: usize = 2 + ATTEMPTS as usize;
+
+#[test]
+fn an_exhausted_record_is_a_dead_letter_with_its_attempts_and_the_one_behind_it_goes() {
+    let (scratch, committed) = refuse(UNTIL_EXHAUSTED, OnExhausted::DeadLetter);
+    println!("{committed:?}");
+    let counters = &committed.drained.counters;
+    assert_eq!((counters.shipped, counters.dead_lettered), (1, 1));
+    let letters = scratch.store.dead_letters().unwrap();
+    let open = letters.open_letters(|_, _, _| true);
+    let letter = letters.get(open[0]).unwrap().unwrap();
+    assert_eq!(
+        (letter.body.attempts, letter.body.code),
+        (ATTEMPTS, UNKNOWN)
+    );
+    assert_eq!(letter.body.origin.seq.get(), 0);
+}
+
+#[test]
+fn a_record_is_not_exhausted_while_the_one_behind_it_is_refused_too() {
+    // The proof fails once; then it takes as many again.
+    let times = UNTIL_EXHAUSTED + 1 + ATTEMPTS as usize - 1;
+    let (_, committed) = refuse(times, OnExhausted::Drop);
+    println!("{committed:?}");
+    let counters = &committed.drained.counters;
+    assert_eq!((counters.shipped, counters.dropped), (2, 0));
+    let (_, committed) = refuse(times + 1, OnExhausted::Drop);
+    let counters = &committed.drained.counters;
+    assert_eq!((counters.shipped, counters.dropped), (1, 1));
+}
+
+#[test]
+fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
+    for (answer, shipped, dropped) in [
+        (Recovery::Drop, 1, 1),
+        (Recovery::Retry(Duration::from_millis(10)), 2, 0),
+        (
+            Recovery::Replace(Replacement {
+                key: None,
+                value: Some(b"instead".to_vec()),
+            }),
+            2,
+            0,
+        ),
+    ] {
+        let asked = Arc::new(AtomicU32::new(0));
+        let calls = Arc::clone(&asked);
+        let given = answer.clone();
+        let callback = OnExhausted::Callback(Arc::new(move |failed| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            assert_eq!((failed.seq.get(), failed.attempts), (0, ATTEMPTS));
+            assert_eq!(failed.failure.code, UNKNOWN);
+            given.clone()
+        }));
+        let (_, committed) = refuse(UNTIL_EXHAUSTED, callback);
+        let counters = &committed.drained.counters;
+        assert_eq!(
+            (counters.shipped, counters.dropped),
+            (shipped, dropped),
+            "{answer:?}"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{answer:?}");
+        // The key and the number of the second; `instead` or nothing in the place of the first.
+        let first = match answer {
+            Recovery::Replace(_) => "instead".len(),
+            Recovery::Retry(_) => "0".len(),
+            _ => 0,
+        };
+        let bytes = (first + "key-11".len()) as u64;
+        assert_eq!(counters.shipped_bytes, bytes, "{answer:?}");
+    }
+}
