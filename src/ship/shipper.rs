@@ -240,7 +240,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
             };
             let now = self.collect(wait)?;
             self.tend(now)?;
-            if turn == Turn::Dry && !self.is_busy() && !self.needs_care {
+            // Without a link nothing is taken care of.
+            let needs_care = self.needs_care && self.link.is_up();
+            if turn == Turn::Dry && !self.is_busy() && !needs_care {
                 if self.options.until == Until::Empty {
                     if self.queued() == 0 && !self.letters_wait() {
                         return Ok(true);
