@@ -5,6 +5,7 @@
 //! oldest record of its partition and source that waits; a partition's records go to its parking
 //! log from the oldest waiting one on, and past it again only when that log is empty.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -353,7 +354,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let can_go = |(index, _): (usize, SeqNo)| {
                 let is_open = self.health[index].is_flowing() || !self.topics.is_current(index);
                 let goes = match self.captured(source, index) {
-                    Some(_) => may_park && self.sources[source].stream.parked().is_none(),
+                    Some(_) => may_park,
                     None => is_open,
                 };
                 goes.then_some(index)
@@ -402,7 +403,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// be there.
     pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
         let store = self.store;
-        for log in store.parking_logs() {
+        let mut logs: Vec<_> = store.parking_logs().collect();
+        logs.sort_by_key(|log| log.partition().is_none());
+        let mut of_own = HashSet::new();
+        for log in logs {
             let is_its = |lane: &crate::store::Lane| lane.name() == log.lane();
             let Some(place) = store.lanes().iter().position(is_its) else {
                 continue;
@@ -412,15 +416,22 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let marks = stream.marks();
             let low = lane.marks().acked;
             let mut reader = stream.reader(marks.first);
+            let mut moved = HashSet::new();
             while let Some(entry) = stream.next(&mut reader)? {
                 if entry.origin >= low {
                     self.sources[place].moved.insert(entry.origin);
                 }
                 if entry.seq >= marks.acked {
                     self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+                    let is_new = of_own.insert((place, entry.origin));
+                    // Only what a topic's partitions share goes on to one of their own.
+                    if !is_new && log.partition().is_none() {
+                        moved.insert(entry.seq);
+                    }
                 }
             }
-            self.add_source(stream, place);
+            let source = self.add_source(stream, place);
+            self.sources[source].moved = moved;
         }
         Ok(())
     }

@@ -75,13 +75,8 @@ impl<S: Sink> Shipper<'_, S> {
         if from.behind(index).is_some() {
             return Ok(self.leave(source, index, entry));
         }
-        match self.captured(source, index) {
-            None => {}
-            // What is parked already waits for what was parked before it.
-            Some(_) if from.stream.parked().is_some() => {
-                return Ok(self.leave(source, index, entry));
-            }
-            Some(log) => return self.park(source, log, index, entry, now),
+        if let Some(log) = self.captured(source, index) {
+            return self.park(source, log, index, entry, now);
         }
         match &self.health[index].phase {
             Phase::Flowing => {}

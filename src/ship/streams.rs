@@ -17,7 +17,7 @@
 //! shrink behind what was read: so each source keeps the order of its records over rebuilds, as a
 //! lane's only source does. A lane has one source without an end, and at most [`SOURCES_MAX`].
 //! The records of a partition in its own parking log are older than those in the one that its topic
-//! shares, and those are older than the lane's: each go when there are no older ones.
+//! shares, and those are older than the lane's: each go behind the older ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     }
 
     /// Everything of a topic goes to the parking log that its partitions share. Where one has
-    /// records in a log of its own, what the shared one has of it waits for those.
+    /// records in a log of its own, those are older: what the shared one has of it goes there, too.
     pub(super) fn capture_all(&mut self, topic: &Arc<str>, lane: usize, shared: usize) {
         let Some(topic) = self.topics.get(topic) else {
             return;
@@ -149,10 +149,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             }
             for source in 0..self.sources.len() {
                 let captured: Vec<usize> = self.sources[source].captures(place).collect();
-                let is_parked = self.sources[source].stream.parked().is_some();
                 for index in captured {
-                    // What is parked already may be held where it is.
-                    if is_parked || self.health[index].is_flowing() {
+                    if self.health[index].is_flowing() {
                         let older = self.sources[place].captured(index);
                         self.sources[source].capture(index, older);
                     }

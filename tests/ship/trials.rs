@@ -194,6 +194,24 @@ fn what_is_doubted_is_forgotten_with_the_record() {
     assert_eq!(test.written(0), [1, 2, 3]);
 }
 
+/// The producer is spent while the last record is acknowledged, and nothing asks for the link again.
+#[test]
+fn what_is_shipped_ends_though_the_producer_is_spent_with_the_last_record() {
+    let mut test = Test::new(10, Some(1));
+    append(&test.store, 0, 0, [0]);
+    test.world.flaky.insert(0, 1);
+    let mut polls = 0;
+    let drained = test.ship_until(|_, world| {
+        if !world.careful.is_empty() {
+            world.spend();
+        }
+        polls += 1;
+        polls > 100_000
+    });
+    assert!(drained.unwrap().is_empty);
+    assert_eq!(test.written(0), [0]);
+}
+
 #[test]
 fn what_waits_for_a_topic_follows_the_partition_that_it_gets_when_the_topic_comes() {
     let mut test = Test::new(4, None);
@@ -241,8 +259,45 @@ fn what_was_parked_by_partition_goes_before_what_was_parked_by_topic() {
 
     append(&test.store, 0, 0, 2000..3000);
     test.world.counts.insert(TOPIC.to_owned(), Some(1));
+    test.world.flaky = HashMap::from([(100, NEVER)]);
+    let dir = test.dir.path().join("s/parked/default/t/any");
+    let cursors = ["cursor-a", "cursor-b"].map(|slot| dir.join(slot));
+    let before = cursors.each_ref().map(|path| std::fs::read(path).ok());
+    let own = |store: &Store| store.parking_logs().next().unwrap().totals().accepted;
+    test.ship_until(|store, _| own(store) >= 1500).unwrap();
+
+    // A crash that forgot the settlements of the log that is shared.
+    let Test {
+        dir, store, world, ..
+    } = test;
+    store.close().unwrap();
+    for (path, bytes) in cursors.iter().zip(before) {
+        match bytes {
+            Some(bytes) => std::fs::write(path, bytes).unwrap(),
+            None => std::fs::remove_file(path).unwrap_or(()),
+        }
+    }
+    let mut test = Test::in_dir(dir, 6, Some(1));
+    test.world.written = world.written;
     test.ship();
     assert_eq!(test.written(0), (0..3000).collect::<Vec<_>>());
+}
+
+/// Those of the log that the topic shares are what it is compared with.
+#[test]
+fn a_record_alone_in_its_parking_log_is_exhausted_when_one_behind_it_is_taken() {
+    let mut test = Test::new(9, Some(1));
+    test.options.park_after = Duration::ZERO;
+    append(&test.store, 0, 0, [0]);
+    test.world.flaky.insert(0, NEVER);
+    test.ship_until(|store, _| moved(store) == 1).unwrap();
+    append(&test.store, 0, 0, 1..10);
+    test.world.counts.insert(TOPIC.to_owned(), None);
+    test.ship_until(|store, _| moved(store) == 10).unwrap();
+    test.world.counts.insert(TOPIC.to_owned(), Some(1));
+    test.ship();
+    assert_eq!(test.dead(), [(0, -1)]);
+    assert_eq!(test.written(0), (1..10).collect::<Vec<_>>());
 }
 
 /// A store whose lane begins with so many records that are no messages.

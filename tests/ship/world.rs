@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) unsendable: HashSet<u64>,
     pub(crate) written: BTreeMap<Place, Vec<Held>>,
     queued: BTreeMap<Place, Batch>,
-    careful: BTreeMap<Place, Batch>,
+    pub(crate) careful: BTreeMap<Place, Batch>,
     open: Option<Place>,
     pub(crate) reports: Vec<Report>,
     trouble: Option<Trouble>,
@@ -113,7 +113,7 @@ impl World {
         None
     }
 
-    fn spend(&mut self) {
+    pub(crate) fn spend(&mut self) {
         self.is_spent = true;
         self.spent_count += 1;
         self.trouble = Some(Trouble {
