@@ -123,7 +123,12 @@ impl Error {
     /// An error of `action` on `topic`, by the class of its code.
     fn of(action: &'static str, topic: &str, timeout: Duration, code: RDKafkaErrorCode) -> Error {
         let (number, name) = number_and_name(code);
-        match classify::classify(code, Persistence::No) {
+        let class = match code {
+            // An administrative request whose broker went away.
+            RDKafkaErrorCode::Fail => ErrorClass::Network,
+            _ => classify::classify(code, Persistence::No),
+        };
+        match class {
             ErrorClass::Network | ErrorClass::Transient => Error::Unreachable {
                 action,
                 timeout,

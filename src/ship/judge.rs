@@ -13,6 +13,7 @@ use super::place::Placed;
 
 use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
 use super::shipper::Shipper;
+use super::storm;
 use super::{Error, OnBadTimestamp, Sink};
 use crate::kafka::{ErrorClass, Failure};
 use crate::message::{Message, MessageRef};
@@ -164,6 +165,7 @@ impl<S: Sink> Shipper<'_, S> {
         if failure.class == ErrorClass::BadTime && self.restamp(ordinal, entry, now) {
             return Ok(());
         }
+        self.count_earlier(source, index, entry)?;
         self.health[index].verdicts += 1;
         if self.verdicts_in_a_row(index) >= STORM {
             self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
@@ -345,6 +347,24 @@ impl<S: Sink> Shipper<'_, S> {
     /// Holds a partition and says when it is tried again.
     pub(super) fn hold(&mut self, index: usize, why: HoldReason, now: Instant) {
         self.health[index].hold(why, &self.options.retry, now, super::tend::random());
+    }
+
+    /// A storm does not end with a process: at the first verdict on a topic those of earlier runs are
+    /// counted, too.
+    fn count_earlier(&mut self, source: usize, index: usize, entry: &Entry) -> Result<(), Error> {
+        let ordinal = self.ordinal(index);
+        if std::mem::replace(&mut self.memory[ordinal].is_counted, true) {
+            return Ok(());
+        }
+        // What was taken since ends the row.
+        self.tell_all();
+        if let Ok(message) = &entry.message {
+            let letters = self.store.dead_letters_if_any()?;
+            let stream = self.sources[source].stream;
+            let earlier = storm::around(stream, letters, &message.topic, entry.seq);
+            self.health[index].verdicts += earlier;
+        }
+        Ok(())
     }
 
     /// Verdicts on a topic since anything was acknowledged, partition by partition.

@@ -45,6 +45,7 @@ pub mod share;
 mod shipper;
 mod sink;
 mod source;
+mod storm;
 mod streams;
 mod suspect;
 mod tend;

@@ -20,6 +20,8 @@ const NO_TIMESTAMP: i64 = -1;
 pub(super) struct TopicMemory {
     /// Timestamps from here on were refused, and until when that is believed.
     bad_time: Option<(i64, Instant)>,
+    /// Whether the refusals of earlier runs are counted.
+    pub(super) is_counted: bool,
 }
 
 impl TopicMemory {

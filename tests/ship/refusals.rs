@@ -139,6 +139,12 @@ fn a_limit_lowered_under_a_backlog_makes_no_more_than_a_hundred_dead_letters() {
     assert!(buried(&scratch).len() <= 100, "{}", buried(&scratch).len());
     let kinds: Vec<&str> = drained.held.iter().map(|held| held.why.kind()).collect();
     assert_eq!(kinds, ["everything_refused"; 2]);
+    // A new process begins no new hundred.
+    let before = buried(&scratch).len();
+    for _ in 0..3 {
+        assert!(!scratch.drain(&mut sink).unwrap().is_empty);
+    }
+    assert!(buried(&scratch).len() <= 100, "{before} before");
     // Once the limit is raised again, what is left goes.
     sink.poison.clear();
     let dead: HashSet<u64> = buried(&scratch).into_iter().collect();

@@ -13,7 +13,7 @@ use super::source::stuck;
 use super::transact::Carried;
 use crate::kafka::{ErrorClass, Failure, Persistence};
 use crate::ship::health::{HoldReason, STORM, reason_of};
-use crate::ship::{OnBadTimestamp, OnPoison, judge};
+use crate::ship::{OnBadTimestamp, OnPoison, judge, storm};
 use crate::store::{Entry, Undecodable};
 use crate::wal::{Class, SeqNo};
 
@@ -44,9 +44,16 @@ impl Committer<'_> {
         } else if self.options.ship.retry.on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {
-            let verdicts = self.verdicts.entry(ordinal).or_default();
-            *verdicts += 1;
-            if *verdicts >= STORM {
+            let verdicts = match self.verdicts.get(&ordinal) {
+                Some(verdicts) => verdicts + 1,
+                None => {
+                    let letters = self.store.dead_letters_if_any()?;
+                    let stream = self.sources[self.current].stream;
+                    storm::around(stream, letters, &topic, entry.seq) + 1
+                }
+            };
+            self.verdicts.insert(ordinal, verdicts);
+            if verdicts >= STORM {
                 HoldReason::EverythingRefused(failure)
             } else {
                 match judge::bury(self.store, self.lane, &entry, partition, &failure, 1) {
