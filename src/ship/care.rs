@@ -416,13 +416,14 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let marks = stream.marks();
             let low = lane.marks().acked;
             let mut reader = stream.reader(marks.first);
-            let mut moved = HashSet::new();
+            let (mut moved, mut parked) = (HashSet::new(), (0, 0));
             while let Some(entry) = stream.next(&mut reader)? {
                 if entry.origin >= low {
                     self.sources[place].moved.insert(entry.origin);
                 }
                 if entry.seq >= marks.acked {
-                    self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+                    parked.0 += u64::try_from(entry.raw.len()).unwrap_or(0);
+                    parked.1 += 1;
                     let is_new = of_own.insert((place, entry.origin));
                     // Only what a topic's partitions share goes on to one of their own.
                     if !is_new && log.partition().is_none() {
@@ -431,7 +432,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 }
             }
             let source = self.add_source(stream, place);
-            self.sources[source].moved = moved;
+            self.parked_bytes += parked.0;
+            (self.sources[source].moved, self.sources[source].parked) = (moved, parked);
         }
         Ok(())
     }

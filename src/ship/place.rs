@@ -11,6 +11,7 @@ use super::health::{HoldReason, Phase};
 use super::judge::content;
 use super::settle::{Flown, State, WINDOW_MAX};
 use super::shipper::Shipper;
+use super::source::Source;
 use super::tend::Answer;
 use super::topics::Topic;
 use super::{Error, ID_HEADER, Sink, TIME_HEADER, partition};
@@ -288,6 +289,10 @@ impl<S: Sink> Shipper<'_, S> {
         let Some(parking) = self.sources[log].stream.parked() else {
             return Ok(self.leave(source, index, entry));
         };
+        if self.parked_bytes >= self.options.parked_quota {
+            // What was shipped since is still in it.
+            self.parked_bytes = self.sources.iter().map(Source::parked_bytes).sum();
+        }
         let appended = if self.parked_bytes < self.options.parked_quota {
             let appended = parking.append(entry.origin, entry.time_micros, &entry.raw);
             appended.map_err(|error| error.to_string())
@@ -299,6 +304,7 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(self.leave(source, index, entry));
         }
         self.parked_bytes += u64::try_from(entry.raw.len()).unwrap_or(0);
+        self.sources[log].note_parked(entry);
         let token = self.note(source, index, entry);
         self.parked.push((source, log, token));
         Ok(Placed::Done)

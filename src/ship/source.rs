@@ -26,6 +26,8 @@ pub(super) struct Source<'a> {
     pub(super) settled_below: SeqNo,
     /// Records at or above the low mark that stand in a parking log already.
     pub(super) moved: HashSet<SeqNo>,
+    /// Of a parking log: bytes of the records that were put there or found there, and their count.
+    pub(super) parked: (u64, u64),
     /// By partition index: of the records behind the reader, none that waits is older.
     behind: Vec<Option<SeqNo>>,
     /// By partition index: the source of the parking log that its records go to.
@@ -49,6 +51,7 @@ impl<'a> Source<'a> {
             flight: Flight::default(),
             settled_below: marks.next,
             moved: HashSet::new(),
+            parked: (0, 0),
             behind: Vec::new(),
             captured: Vec::new(),
             side: None,
@@ -221,6 +224,19 @@ impl<'a> Source<'a> {
             return Ok(None);
         };
         self.at(index, seq.seq)
+    }
+
+    /// A record was put into this parking log, or found there.
+    pub(super) fn note_parked(&mut self, entry: &Entry) {
+        self.parked.0 += u64::try_from(entry.raw.len()).unwrap_or(0);
+        self.parked.1 += 1;
+    }
+
+    /// Bytes of the records that wait in this parking log, by their mean length.
+    pub(super) fn parked_bytes(&self) -> u64 {
+        let (bytes, count) = self.parked;
+        let waiting = u128::from(bytes) * u128::from(self.stream.totals().queued);
+        u64::try_from(waiting / u128::from(count.max(1))).unwrap_or(u64::MAX)
     }
 
     /// The record of this number, by a reader that stays with one partition.

@@ -353,3 +353,40 @@ fn what_has_no_leader_is_parked_with_one_new_producer_and_comes_in_order_once_it
         check(&sink, 0..3000);
     }
 }
+
+/// The quota bounds what waits, not what ever did.
+#[test]
+fn what_was_shipped_from_a_parking_log_leaves_its_room_to_others() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..3000);
+    let mut sink = Scripted::new(7, 3);
+    let is_gone = Arc::new(AtomicBool::new(true));
+    sink.leaderless = Some((1, Arc::clone(&is_gone)));
+    let mut options = options();
+    options.park_after = Duration::ZERO;
+    // A third of the records, of some 30 bytes, once and a half.
+    options.parked_quota = 1500 * 30;
+    options.until = ship::Until::Stopped;
+    let stop = AtomicBool::new(false);
+    let mut rounds = 0;
+    let mut progress = |_: &ship::Progress| {
+        let (lane, all) = (scratch.queued(), scratch.store.totals().queued);
+        if all == 0 && rounds < 2 {
+            rounds += 1;
+            scratch.fill("t", 3000 * rounds..3000 * (rounds + 1));
+            is_gone.store(true, Ordering::Relaxed);
+        } else if all == 0 {
+            stop.store(true, Ordering::Relaxed);
+        } else if lane == 0 {
+            is_gone.store(false, Ordering::Relaxed);
+        }
+    };
+    let drained =
+        ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut progress).unwrap();
+    assert!(
+        drained.counters.parked > 2 * 1500,
+        "{}",
+        drained.counters.parked
+    );
+    check(&sink, 0..9000);
+}
