@@ -3,6 +3,9 @@
 #[cfg(feature = "agent")]
 pub mod cli;
 
+#[cfg(feature = "config")]
+pub mod config;
+
 #[cfg(feature = "kafka")]
 pub mod ship;
 pub mod store;

@@ -261,8 +261,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whether a property's value must not be shown.
-fn is_secret(property: &str) -> bool {
+/// Whether a property's value must not be shown, told by its name.
+#[must_use]
+pub fn is_secret(property: &str) -> bool {
     let mut words = property.split(['.', '_']);
     words.any(|word| {
         matches!(

@@ -63,6 +63,12 @@ impl DeadLetterTopic {
         Ok(Self(template.into()))
     }
 
+    /// What it was made of.
+    #[must_use]
+    pub fn template(&self) -> &str {
+        &self.0
+    }
+
     /// The topic for a record of this one.
     ///
     /// # Errors

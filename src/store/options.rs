@@ -111,12 +111,12 @@ impl StoreOptions {
         }
     }
 
-    /// Checks everything that can be told without a disk, but for the patterns.
+    /// Checks everything that can be told without a disk.
     ///
     /// # Errors
     ///
     /// [`Error::Options`] names the lane and what is wrong with it; [`Error::Lane`] what its log says.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         let refused = |lane: &str, reason: String| {
             let lane = lane.chars().take(LANE_NAME_LEN_MAX).collect();
             Err(Error::Options { lane, reason })
@@ -141,7 +141,7 @@ impl StoreOptions {
             }
             options.wal.check().map_err(Error::of_lane(name))?;
         }
-        Ok(())
+        super::routes(self).map(drop)
     }
 
     /// Every lane that is named here, `default` first, the others by name.

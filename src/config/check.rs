@@ -1,0 +1,214 @@
+//! What is wrong although each value by itself is not.
+//!
+//! Owns the contradictions between keys. What a room below refuses is its own rule: it is asked, and
+//! its answer told with the place. Must not know the disk or the network.
+
+use std::fmt::Display;
+
+use super::error::Problem;
+use super::keys::{Config, LANES, PROPERTIES};
+use super::load::Loaded;
+use crate::kafka::{self, Settings};
+use crate::message;
+use crate::{ship, store, wal};
+
+/// Any address: what is checked with it is about something else.
+const SOMEWHERE: &str = "localhost";
+
+/// All of it.
+pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
+    let mut check = Check {
+        loaded,
+        problems: Vec::new(),
+    };
+    check.kafka();
+    check.exactly_once();
+    check.link();
+    check.retry();
+    check.store();
+    if check.is_changed("dead_letter.style") && loaded.config.dead_letter.topic.is_none() {
+        check.add(
+            "dead_letter.style",
+            "is of no use without dead_letter.topic",
+        );
+    }
+    check.problems
+}
+
+struct Check<'a> {
+    loaded: &'a Loaded,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    fn add(&mut self, key: &str, reason: impl Into<String>) {
+        self.problems
+            .push(Problem::new(self.loaded.place(key), key, reason));
+    }
+
+    /// Tells what a room below says, which may repeat the value.
+    fn refused(&mut self, key: &str, why: impl Display) {
+        if self.loaded.is_substituted(key) {
+            return self.add(key, "is refused, with what the variable in it holds");
+        }
+        self.add(key, format!("is refused: {why}"));
+    }
+
+    /// Whether a value is another than the default. One that repeats the default contradicts nothing.
+    fn is_changed(&self, key: &str) -> bool {
+        self.loaded.is_given(key) && self.config().value(key) != Config::default().value(key)
+    }
+
+    fn kafka(&mut self) {
+        let config = self.config().clone();
+        if let Some(servers) = &config.kafka.bootstrap_servers
+            && let Err(error) = Settings::new(servers).check()
+        {
+            self.refused("kafka.bootstrap_servers", error);
+        }
+        for (name, value) in &config.properties {
+            let alone = Settings {
+                properties: vec![(name.clone(), value.reveal().to_owned())],
+                ..Settings::new(SOMEWHERE)
+            };
+            let key = format!("{PROPERTIES}.{name}");
+            match alone.check() {
+                Ok(()) => {}
+                Err(kafka::Error::Forbidden { reason, .. }) => {
+                    self.add(&key, format!("cannot be set: {reason}"));
+                }
+                Err(kafka::Error::Configuration { reason }) => self.refused(&key, reason),
+                Err(error) => self.refused(&key, error),
+            }
+        }
+        if let Some(topic) = &config.kafka.default_topic
+            && let Err(error) = message::check_topic(topic)
+        {
+            self.refused("kafka.default_topic", error);
+        }
+    }
+
+    fn exactly_once(&mut self) {
+        let options = self.config().exactly_once_options();
+        if self.config().is_exactly_once() {
+            if options
+                .max_time
+                .is_some_and(|time| time >= options.transaction_timeout)
+            {
+                let most = options.transaction_timeout;
+                self.add(
+                    "kafka.txn.max_time",
+                    format!("must be less than {most:?}, after which the cluster aborts"),
+                );
+            }
+            // What is refused for now is tried until it is taken, and a partition is parked at once.
+            let without = [
+                "retry.max_attempts",
+                "retry.on_exhausted",
+                "shipping.park_after",
+            ];
+            let lanes = self.config().lanes.keys();
+            let orders = lanes.map(|lane| format!("{LANES}.{lane}.order"));
+            let keys: Vec<String> = orders.chain(without.map(Into::into)).collect();
+            for key in keys {
+                if self.is_changed(&key) {
+                    self.add(&key, "is of no use with kafka.delivery = \"exactly_once\"");
+                }
+            }
+            return;
+        }
+        let transactional = [
+            "progress",
+            "txn.max_records",
+            "txn.max_bytes",
+            "txn.max_time",
+        ];
+        for key in transactional.map(|key| format!("kafka.{key}")) {
+            if self.is_changed(&key) {
+                self.add(
+                    &key,
+                    "is of no use without kafka.delivery = \"exactly_once\"",
+                );
+            }
+        }
+    }
+
+    fn link(&mut self) {
+        if let Err(ship::Error::Option { key, reason }) = self.config().link.options().check() {
+            self.refused(key, reason);
+        }
+        if !self.config().link.enabled {
+            for key in [
+                "link.targets",
+                "link.require",
+                "link.ping_url",
+                "link.timeout",
+            ] {
+                if self.is_changed(key) {
+                    self.add(key, "is of no use with link.enabled = false");
+                }
+            }
+        }
+    }
+
+    fn retry(&mut self) {
+        let retry = &self.config().retry;
+        if retry.backoff_max < retry.backoff_initial {
+            // The one that somebody wrote is the one to look at.
+            let key = ["retry.backoff.max", "retry.backoff.initial"]
+                .into_iter()
+                .find(|key| self.loaded.is_given(key));
+            let key = key.unwrap_or("retry.backoff.max");
+            self.add(
+                key,
+                "makes retry.backoff.max less than retry.backoff.initial",
+            );
+        }
+    }
+
+    fn store(&mut self) {
+        let Err(error) = self.config().store_options().check() else {
+            return;
+        };
+        let (key, reason) = match &error {
+            store::Error::Options { lane, reason } if self.config().lanes.contains_key(lane) => {
+                (self.of_lane(lane, reason), reason.clone())
+            }
+            store::Error::Lane {
+                lane,
+                source: wal::Error::Options { reason },
+            } => (self.of_log(lane, reason), reason.clone()),
+            _ => ("dead_letter.quota".to_owned(), error.to_string()),
+        };
+        self.refused(&key, reason);
+    }
+
+    /// The key of a lane that a complaint is about.
+    fn of_lane(&self, lane: &str, reason: &str) -> String {
+        let is_weight = reason.contains("weight");
+        let lane = format!("{LANES}.{lane}");
+        let key = format!("{lane}.{}", if is_weight { "weight" } else { "topics" });
+        if self.loaded.is_given(&key) {
+            key
+        } else {
+            lane
+        }
+    }
+
+    /// The key that a log's complaint is about: it begins with the name of the option.
+    fn of_log(&self, lane: &str, reason: &str) -> String {
+        let quota = format!("{LANES}.{lane}.quota");
+        if reason.starts_with("segment_size") {
+            "store.segment_size".into()
+        } else if reason.starts_with("quota") {
+            let is_its = self.loaded.is_given(&quota);
+            if is_its { quota } else { "store.quota".into() }
+        } else {
+            "store.compression".into()
+        }
+    }
+}

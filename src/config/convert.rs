@@ -1,0 +1,180 @@
+//! From the configuration to the options of the rooms below.
+//!
+//! Pure. Must not know where a value came from. Invariant: the defaults make the defaults.
+
+use super::keys::{Config, LaneConfig, LinkConfig};
+use super::value::{Delivery, Rate};
+use crate::kafka::Settings;
+use crate::ship::exactly_once::ExactlyOnceOptions;
+use crate::ship::{Backoff, DeadLetterShipping, LinkOptions, RetryPolicy, ShipOptions};
+use crate::store::{DEFAULT_LANE, DeadLetterOptions, LaneOptions, StoreOptions};
+use crate::wal::Options;
+
+impl Config {
+    /// What the store is opened with.
+    #[must_use]
+    pub fn store_options(&self) -> StoreOptions {
+        let wal = self.wal_options();
+        let mut lanes = self.lanes.iter();
+        let others = lanes.clone().filter(|(name, _)| *name != DEFAULT_LANE);
+        StoreOptions {
+            lanes: others
+                .map(|(name, lane)| (name.clone(), lane.options(&wal)))
+                .collect(),
+            default: match lanes.find(|(name, _)| *name == DEFAULT_LANE) {
+                Some((_, lane)) => lane.options(&wal),
+                None => LaneOptions::new(wal),
+            },
+            dead_letters: DeadLetterOptions {
+                quota_bytes: self.dead_letter.quota.0,
+                retention: self.dead_letter.retention,
+                on_full: self.dead_letter.on_full,
+            },
+            ..StoreOptions::default()
+        }
+    }
+
+    /// How a log is kept whose lane says nothing else.
+    fn wal_options(&self) -> Options {
+        let store = &self.store;
+        Options {
+            durability: store.durability,
+            quota_bytes: store.quota.0,
+            on_full: store.on_full,
+            segment_size: store.segment_size.0,
+            sync_interval: store.sync_interval,
+            on_corruption: store.on_corruption,
+            compression: store.compression,
+            ..Options::default()
+        }
+    }
+
+    /// Where the cluster is, and how it is spoken to; `None` if no bootstrap servers are given.
+    #[must_use]
+    pub fn settings(&self) -> Option<Settings> {
+        let servers = self.kafka.bootstrap_servers.as_ref()?;
+        let properties = self.properties.iter();
+        Some(Settings {
+            properties: properties
+                .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
+                .collect(),
+            ..Settings::new(servers)
+        })
+    }
+
+    /// Whether records are shipped in transactions, by [`exactly_once_options`](Self::exactly_once_options).
+    #[must_use]
+    pub fn is_exactly_once(&self) -> bool {
+        self.kafka.delivery == Delivery::ExactlyOnce
+    }
+
+    /// How to ship at least once.
+    #[must_use]
+    pub fn ship_options(&self) -> ShipOptions {
+        let Rate(drain_rate) = self.shipping.drain_rate;
+        ShipOptions {
+            id_header: self.kafka.id_header,
+            max_in_flight_bytes: self.shipping.max_in_flight_bytes.0,
+            link: self.link.options(),
+            drain_rate,
+            drain_window: self.shipping.drain_window.clone(),
+            retry: self.retry_policy(),
+            dead_letters: DeadLetterShipping {
+                topic: self.dead_letter.topic.clone(),
+                style: self.dead_letter.style,
+                ..DeadLetterShipping::default()
+            },
+            on_bad_timestamp: self.shipping.on_bad_timestamp,
+            park_after: self.shipping.park_after,
+            parked_quota: self.shipping.parked_quota.0,
+            ..ShipOptions::default()
+        }
+    }
+
+    /// How to ship exactly once.
+    #[must_use]
+    pub fn exactly_once_options(&self) -> ExactlyOnceOptions {
+        ExactlyOnceOptions {
+            ship: self.ship_options(),
+            progress: self.kafka.progress,
+            max_records: self.kafka.txn_max_records,
+            max_bytes: self.kafka.txn_max_bytes.0,
+            max_time: self.kafka.txn_max_time,
+            ..ExactlyOnceOptions::default()
+        }
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        let retry = &self.retry;
+        RetryPolicy {
+            max_attempts: retry.max_attempts,
+            initial_backoff: retry.backoff_initial,
+            multiplier: retry.backoff_multiplier,
+            max_backoff: retry.backoff_max,
+            jitter: retry.backoff_jitter,
+            on_exhausted: retry.on_exhausted.clone(),
+            on_poison: retry.on_poison,
+        }
+    }
+}
+
+impl LaneConfig {
+    /// What the lane is opened with, on a log that is kept like this where the lane says nothing.
+    fn options(&self, wal: &Options) -> LaneOptions {
+        LaneOptions {
+            topics: self.topics.clone(),
+            weight: self.weight,
+            expires_after: self.expires_after,
+            order: self.order,
+            wal: Options {
+                durability: self.durability.unwrap_or(wal.durability),
+                quota_bytes: self.quota.map_or(wal.quota_bytes, |quota| quota.0),
+                on_full: self.on_full.unwrap_or(wal.on_full),
+                ..wal.clone()
+            },
+        }
+    }
+}
+
+impl LinkConfig {
+    pub(super) fn options(&self) -> LinkOptions {
+        let by_profile = self.profile.backoff();
+        let backoff = Backoff {
+            initial: self.backoff_initial.unwrap_or(by_profile.initial),
+            multiplier: self.backoff_multiplier.unwrap_or(by_profile.multiplier),
+            max: self.backoff_max.unwrap_or(by_profile.max),
+            stable: self.stable,
+        };
+        LinkOptions {
+            enabled: self.enabled,
+            targets: self.targets.clone(),
+            require: self.require,
+            ping_url: self.ping_url.clone(),
+            ping_body: self.ping_body.clone(),
+            timeout: self.timeout,
+            profile: self.profile,
+            backoff: (backoff != by_profile).then_some(backoff),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_the_defaults() {
+        let config = Config::default();
+        let made = config.exactly_once_options();
+        assert_eq!(
+            format!("{made:?}"),
+            format!("{:?}", ExactlyOnceOptions::default())
+        );
+        let made = config.store_options();
+        assert_eq!(
+            format!("{made:?}"),
+            format!("{:?}", StoreOptions::default())
+        );
+        assert!(config.settings().is_none());
+    }
+}

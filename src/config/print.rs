@@ -1,0 +1,128 @@
+//! The configuration as text: an example to start from, and what is in effect.
+//!
+//! Pure. Must not know where the text goes. Invariant: both are files that can be read; the example
+//! says the defaults.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+use super::error::Place;
+use super::keys::{Config, Key, LaneConfig, PROPERTIES, SECTIONS, Section};
+use super::load::Row;
+
+const HEAD: &str = "\
+# The configuration of ferrylog. Every key has a default, which stands here; a file with nothing but
+# kafka.bootstrap_servers works. A line that begins with # and no blank shows a value for a key that
+# has none by default.
+#
+# FERRYLOG__KAFKA__BOOTSTRAP_SERVERS=... in the environment wins over this file, and so does each other
+# key by its name. ${VARIABLE} in a text is replaced.
+";
+
+const OF_PROPERTIES: &str = "
+# Any property of librdkafka that breaks no promise. NAME_file names a file that holds a secret.
+[kafka.properties]
+#\"security.protocol\" = \"SASL_SSL\"
+#\"sasl.mechanisms\" = \"PLAIN\"
+#\"sasl.username\" = \"site-17\"
+#\"sasl.password_file\" = \"/run/secrets/kafka\"
+";
+
+const OF_LANES: &str = "
+# Lanes: logs of their own, for topics by name or pattern. What is not given is as in [store].
+#[lanes.alarms]
+";
+
+/// A file with every key, its meaning and its default.
+#[must_use]
+pub fn example() -> String {
+    let config = Config::default();
+    let mut out = HEAD.to_owned();
+    for (name, keys) in SECTIONS {
+        let _ = write!(out, "\n[{name}]\n");
+        if let Some(section) = config.section(name) {
+            for key in keys {
+                push_key(&mut out, key, section, "");
+            }
+        }
+        if name == "kafka" {
+            out.push_str(OF_PROPERTIES);
+        }
+    }
+    out.push_str(OF_LANES);
+    for key in LaneConfig::KEYS {
+        // The section is not there, so none of its keys may be.
+        push_key(&mut out, key, &LaneConfig::default(), "#");
+    }
+    out
+}
+
+/// Writes a key, with `mark` in front of it.
+fn push_key(out: &mut String, key: &Key, section: &dyn Section, mark: &str) {
+    for line in key.about {
+        let _ = writeln!(out, "# {}", line.trim());
+    }
+    let setting = section.setting(key.name);
+    let kind = setting.map(|setting| setting.kind().allowed());
+    if let Some(allowed) = kind.filter(|allowed| allowed.contains(" | ")) {
+        let _ = writeln!(out, "# {allowed}");
+    }
+    let value = setting.map(|setting| setting.shown()).unwrap_or_default();
+    let name = key.name;
+    let _ = match key.example {
+        Some(example) => writeln!(out, "#{name} = {example}"),
+        None => writeln!(out, "{mark}{name} = {}", literal(&value)),
+    };
+}
+
+/// What is in effect, with the place of each value behind it.
+#[must_use]
+pub fn toml(rows: &[Row]) -> String {
+    let lines: Vec<(String, &Place)> = rows
+        .iter()
+        .map(|row| {
+            let property = row
+                .key
+                .strip_prefix(PROPERTIES)
+                .and_then(|key| key.strip_prefix('.'));
+            let key = match property {
+                Some(property) => format!("{PROPERTIES}.{}", literal(&property.into())),
+                None => row.key.clone(),
+            };
+            let line = match &row.value {
+                Json::Null => format!("#{key} ="),
+                value => format!("{key} = {}", literal(value)),
+            };
+            (line, &row.place)
+        })
+        .collect();
+    let width = lines
+        .iter()
+        .map(|(line, _)| line.chars().count())
+        .filter(|width| *width <= 60);
+    let width = width.max().unwrap_or(0);
+    let mut out = String::new();
+    for (line, place) in lines {
+        // A name of a file may hold anything.
+        let place: String = place
+            .to_string()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
+        let _ = writeln!(out, "{line:width$}  # {place}");
+    }
+    out
+}
+
+/// A value in TOML.
+fn literal(value: &Json) -> String {
+    match value {
+        Json::Array(parts) => {
+            let parts: Vec<String> = parts.iter().map(literal).collect();
+            format!("[{}]", parts.join(", "))
+        }
+        // The escapes of JSON are escapes of TOML, which wants one more.
+        other => other.to_string().replace('\u{7f}', "\\u007F"),
+    }
+}

@@ -1,0 +1,373 @@
+//! What a configuration promises, seen from outside of its files.
+
+mod refused;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::keys::{LaneConfig, SECTIONS};
+use super::value::Kind;
+use super::*;
+use crate::wal::{Durability, OnFull};
+
+const FILE: &str = "ferrylog.toml";
+
+fn no_secret(_: &Path) -> io::Result<String> {
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Error> {
+    let environment = Environment::of(environment.iter().copied());
+    settle(Some((Path::new(FILE), text)), &environment, &[], &no_secret)
+}
+
+fn loaded(text: &str) -> Loaded {
+    with(text, &[]).unwrap()
+}
+
+/// Values by their keys, without their places.
+fn values(loaded: &Loaded) -> Vec<(String, Json)> {
+    loaded
+        .rows()
+        .into_iter()
+        .map(|row| (row.key, row.value))
+        .collect()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let loaded = loaded("");
+    assert_eq!(
+        format!("{:?}", loaded.config),
+        format!("{:?}", Config::default())
+    );
+    assert_eq!(loaded.given(), 0);
+}
+
+#[test]
+fn the_example_says_every_default_and_is_accepted() {
+    let example = example();
+    let loaded = loaded(&example);
+    assert_eq!(
+        format!("{:?}", loaded.config),
+        format!("{:?}", Config::default())
+    );
+    // What stands there has a default, what does not has none.
+    for row in loaded.rows() {
+        assert_eq!(
+            loaded.is_given(&row.key),
+            !row.value.is_null(),
+            "{}",
+            row.key
+        );
+    }
+}
+
+#[test]
+fn the_example_is_accepted_with_all_that_it_shows() {
+    let lines = example();
+    let shown = lines.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
+        _ => line,
+    });
+    let text = shown.collect::<Vec<_>>().join("\n");
+    // What is no default needs what it goes with, and the file of the secret be there.
+    let text = text.replace("\"idempotent\"", "\"exactly_once\"");
+    let read = |_: &Path| Ok("secret\n".to_owned());
+    let file = Some((Path::new(FILE), text.as_str()));
+    let loaded = settle(file, &Environment::default(), &[], &read).unwrap();
+    assert!(loaded.rows().iter().all(|row| !row.value.is_null()));
+    let expected: usize = SECTIONS.iter().map(|(_, keys)| keys.len()).sum();
+    // Four properties, and the lane itself.
+    assert_eq!(loaded.given(), expected + 4 + 1 + LaneConfig::KEYS.len());
+    let properties = loaded.config.settings().unwrap().properties;
+    assert!(properties.contains(&("sasl.password".into(), "secret".into())));
+}
+
+#[test]
+fn the_schema_is_the_one_in_schemas() {
+    let written = include_str!("../../../schemas/config.json");
+    let expected = format!("{:#}\n", schema());
+    assert!(
+        written == expected,
+        "`ferrylog config schema > schemas/config.json`"
+    );
+}
+
+#[test]
+fn the_schema_names_the_keys_of_the_table() {
+    fn names(schema: &Json, prefix: &str, found: &mut BTreeSet<String>) {
+        for (name, part) in schema["properties"].as_object().unwrap() {
+            let key = format!("{prefix}{name}");
+            if part["properties"].is_object() {
+                names(part, &format!("{key}."), found);
+            } else {
+                found.insert(key);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    names(&schema(), "", &mut found);
+    for row in Loaded::default().rows() {
+        assert!(found.remove(&row.key), "{}", row.key);
+    }
+    let rest: Vec<_> = found.iter().map(String::as_str).collect();
+    assert_eq!(rest, ["kafka.properties", "lanes"]);
+}
+
+#[test]
+fn of_several_values_the_later_source_wins() {
+    let key = "retry.max_attempts";
+    let older = ("KAFKA_RETRY_MAX", "3");
+    let newer = ("FERRYLOG__RETRY__MAX_ATTEMPTS", "5");
+    let argument = Argument {
+        key: key.into(),
+        value: "6".into(),
+        option: "--attempts",
+    };
+    let text = "retry.max_attempts = 7";
+    let of = |text: &str, variables: &[(&str, &str)], arguments: &[Argument]| {
+        let environment = Environment::of(variables.iter().copied());
+        let file = Some((Path::new(FILE), text));
+        let loaded = settle(file, &environment, arguments, &no_secret).unwrap();
+        (
+            loaded.config.retry.max_attempts,
+            loaded.place(key).to_string(),
+        )
+    };
+    assert_eq!(of("", &[], &[]), (10, "default".into()));
+    assert_eq!(of("", &[older], &[]), (4, "KAFKA_RETRY_MAX".into()));
+    assert_eq!(of(text, &[older], &[]), (7, "ferrylog.toml:1".into()));
+    assert_eq!(of(text, &[older, newer], &[]), (5, newer.0.into()));
+    assert_eq!(
+        of(text, &[older, newer], &[argument]),
+        (6, "--attempts".into())
+    );
+}
+
+#[test]
+fn every_key_can_be_set_by_a_variable() {
+    let variable = |key: &str| format!("FERRYLOG__{}", key.replace('.', "__").to_uppercase());
+    let plain = |value: &Json| match value {
+        Json::Array(parts) => {
+            let parts: Vec<_> = parts.iter().map(|part| part.as_str().unwrap()).collect();
+            parts.join(",")
+        }
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let of_lanes = loaded("[lanes.a]\ntopics = [\"x\"]").rows();
+    for row in of_lanes.iter().filter(|row| !row.value.is_null()) {
+        let given = [(variable(&row.key), plain(&row.value))];
+        let given: Vec<_> = given
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let loaded = with("", &given).unwrap();
+        let now = loaded
+            .rows()
+            .into_iter()
+            .find(|now| now.key == row.key)
+            .unwrap();
+        assert_eq!(
+            (&now.value, now.place.to_string().as_str()),
+            (&row.value, given[0].0)
+        );
+    }
+}
+
+#[test]
+fn a_variable_in_a_text_is_replaced_and_never_shown_in_an_error() {
+    let environment = [("DIR", "/data"), ("SECRET", "hunter2")];
+    let text = "store.dir = \"${DIR}/log\"\nlink.targets = [\"${DIR}:1\", \"$${DIR}\"]";
+    let loaded = with(text, &environment).unwrap();
+    assert_eq!(loaded.config.store.dir, Path::new("/data/log"));
+    assert_eq!(loaded.config.link.targets, ["/data:1", "${DIR}"]);
+    // Somebody put it in the wrong place.
+    let told = with("store.durability = \"${SECRET}\"", &environment)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("disk | os | memory") && !told.contains("hunter2"),
+        "{told}"
+    );
+    for key in [
+        "kafka.bootstrap_servers",
+        "kafka.default_topic",
+        "kafka.properties.\"linger.ms\"",
+        "link.ping_url",
+    ] {
+        let text = format!("{key} = \"a b ${{SECRET}}\"");
+        let told = with(&text, &environment).unwrap_err().to_string();
+        assert!(
+            told.contains("is refused") && !told.contains("hunter2"),
+            "{told}"
+        );
+    }
+    let told = with("\nstore.dir = \"${NOWHERE}\"", &environment)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        told,
+        "ferrylog.toml:2: `store.dir` names the variable NOWHERE, which is not set"
+    );
+}
+
+#[test]
+fn a_secret_comes_from_a_file_and_is_shown_nowhere() {
+    let read = |path: &Path| match path.to_str() {
+        Some("/run/secret") => Ok("hunter2\n".to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let from = |text: &str, variables: &[(&str, &str)]| {
+        let environment = Environment::of(variables.iter().copied());
+        settle(Some((Path::new(FILE), text)), &environment, &[], &read)
+    };
+    let in_file = "[kafka.properties]\n\"sasl.password_file\" = \"/run/secret\"";
+    let variable = (
+        "FERRYLOG__KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
+        "/run/secret",
+    );
+    let in_both = "kafka.properties.\"sasl.password\" = \"other\"";
+    for (text, variables) in [
+        (in_file, [].as_slice()),
+        ("", &[variable]),
+        (in_both, &[variable]),
+    ] {
+        let loaded = from(text, variables).unwrap();
+        assert_eq!(
+            loaded.config.properties["sasl.password"].reveal(),
+            "hunter2"
+        );
+        let shown = format!(
+            "{:?}{loaded:?}{}{}",
+            loaded.config.properties,
+            toml(&loaded.rows()),
+            serde_json::to_string(&loaded.rows()).unwrap(),
+        );
+        assert!(
+            shown.contains("***") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+    let told = from(&in_file.replace("secret", "nothing"), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("/run/nothing") && told.starts_with("ferrylog.toml:2: "),
+        "{told}"
+    );
+    let twice = format!("{in_file}\n\"sasl.password\" = \"hunter2\"");
+    let told = from(&twice, &[]).unwrap_err().to_string();
+    assert!(
+        told.contains("is given twice") && !told.contains("hunter2"),
+        "{told}"
+    );
+    // What is no secret is not read from a file.
+    let told = from("kafka.properties.\"client.id_file\" = \"/run/secret\"", &[]);
+    assert!(told.unwrap_err().to_string().contains("client.id_file"));
+}
+
+#[test]
+fn what_is_shown_can_be_read_and_is_the_same() {
+    let text = "[store]\nquota = \"8 GiB\"\n[kafka]\nbootstrap_servers = \"a:1\"\n\
+        [kafka.properties]\nsecurity.protocol = \"ssl\"\n\"client.id\" = \"a\\\"\\\\b\\tc\\u007f\"\n\
+        [link]\nbackoff.initial = \"1s\"\n[lanes.x-1]\ntopics = [\"a\", \"b*\"]\n[lanes.y]\n";
+    let first = loaded(text);
+    let shown = toml(&first.rows());
+    assert_eq!(values(&loaded(&shown)), values(&first), "{shown}");
+}
+
+#[test]
+fn a_lane_has_what_it_says_and_else_what_the_store_says() {
+    let loaded = loaded(
+        "[store]\ndurability = \"os\"\non_full = \"reject\"\n[lanes.default]\nweight = 4\n\
+         [lanes.a]\ntopics = [\"a.*\"]\ndurability = \"disk\"\nquota = \"1 GiB\"\n[lanes.b]\n",
+    );
+    let options = loaded.config.store_options();
+    let (a, b) = (&options.lanes["a"], &options.lanes["b"]);
+    assert_eq!(
+        (a.wal.durability, a.wal.quota_bytes),
+        (Durability::Disk, Some(1 << 30))
+    );
+    assert_eq!(
+        (b.wal.durability, b.wal.quota_bytes),
+        (Durability::Os, None)
+    );
+    assert_eq!(
+        (a.wal.on_full, b.wal.on_full),
+        (OnFull::Reject, OnFull::Reject)
+    );
+    assert_eq!(
+        (options.default.weight, b.weight, options.lanes.len()),
+        (4, 1, 2)
+    );
+}
+
+/// Every key changed to something else changes what the rooms below are given.
+#[test]
+fn no_key_is_without_effect() {
+    let options = |config: &Config| {
+        let (ship, store) = (config.exactly_once_options(), config.store_options());
+        let rest = (
+            config.settings(),
+            &config.kafka.default_topic,
+            &config.store.dir,
+        );
+        format!("{ship:?} {store:?} {rest:?} {}", config.is_exactly_once())
+    };
+    let before = loaded("[lanes.a]");
+    let other = |key: &str, value: &Json| match (key, value) {
+        ("link.backoff.multiplier" | "retry.backoff.multiplier", _) => "3.5".into(),
+        ("kafka.default_topic" | "kafka.bootstrap_servers", _) => "\"other\"".into(),
+        ("link.ping_url" | "link.ping_body" | "store.dir", _) => "\"http://other/\"".into(),
+        ("dead_letter.topic", _) => "\"other\"".into(),
+        ("shipping.drain_window", _) => "\"01:00-02:00\"".into(),
+        ("lanes.a.on_full", _) => "\"reject\"".into(),
+        ("lanes.a.durability", _) => "\"os\"".into(),
+        ("lanes.a.topics" | "link.targets", _) => "[\"other\"]".into(),
+        ("lanes.a.quota" | "store.quota", _) => "\"2 GiB\"".into(),
+        (_, Json::Bool(is)) => (!is).to_string(),
+        (_, Json::Number(_)) => "77".into(),
+        (key, Json::String(text)) if text.contains("iB") || text == "unlimited" => {
+            let size = if key == "store.segment_size" {
+                "4 MiB"
+            } else {
+                "77 MiB"
+            };
+            format!("\"{size}\"")
+        }
+        (_, Json::Null) => "\"7s\"".into(),
+        (_, Json::String(text)) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            "\"7s\"".into()
+        }
+        (key, Json::String(text)) => {
+            let kind = before.config.clone().setting_mut(key).unwrap().kind();
+            let Kind::Words(words) = kind else {
+                panic!("{key}")
+            };
+            format!("\"{}\"", words.iter().find(|word| *word != text).unwrap())
+        }
+        (key, value) => panic!("{key} {value}"),
+    };
+    for row in before.rows() {
+        let value = other(&row.key, &row.value);
+        // Contradictions are not what is looked for here.
+        let mut config = before.config.clone();
+        let changed = format!("{} = {value}", row.key);
+        let parsed = file::read(Path::new(FILE), &changed, &Environment::default());
+        let given = parsed
+            .0
+            .into_iter()
+            .find(|given| given.key == row.key)
+            .unwrap();
+        assert!(
+            config.setting_mut(&row.key).unwrap().set(&given.raw),
+            "{changed}"
+        );
+        assert_ne!(options(&config), options(&before.config), "{changed}");
+    }
+}

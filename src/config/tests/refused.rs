@@ -1,0 +1,300 @@
+//! What is refused, and how that is told.
+
+use super::super::keys::NOT_YET;
+use super::{loaded, with};
+
+/// What is wrong, a sentence each.
+#[track_caller]
+fn wrong(text: &str) -> Vec<String> {
+    let error = with(text, &[]).unwrap_err();
+    error.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_what_is_allowed() {
+    let told = wrong("[store]\ndir = \"a\"\nqouta = \"8 GiB\"\n\n[shop]\na = 1\n");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("ferrylog.toml:3: `store.qouta` is no key, is `quota` meant?"));
+    assert!(
+        told[0].contains("allowed there: dir, durability, quota, "),
+        "{}",
+        told[0]
+    );
+    assert!(
+        told[1].starts_with("ferrylog.toml:5: `shop` is no key"),
+        "{}",
+        told[1]
+    );
+    assert!(told[1].contains("store, kafka, link, "), "{}", told[1]);
+}
+
+/// A file, the key that is wrong in it, and a part of what is told.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "store.quota = \"8 GB\"",
+        "store.quota",
+        "KiB, MiB, GiB or TiB",
+    ),
+    (
+        "store.durability = \"dsk\"",
+        "store.durability",
+        "disk | os | memory",
+    ),
+    (
+        "store.sync_interval = \"5\"",
+        "store.sync_interval",
+        "ms, s, m, h or d",
+    ),
+    (
+        "store.sync_interval = 5",
+        "store.sync_interval",
+        "ms, s, m, h or d",
+    ),
+    ("retry.max_attempts = 0", "retry.max_attempts", "from 1 on"),
+    (
+        "retry.backoff.jitter = \"yes\"",
+        "retry.backoff.jitter",
+        "true or false",
+    ),
+    (
+        "retry.backoff.multiplier = 0.5",
+        "retry.backoff.multiplier",
+        "from 1 to 100",
+    ),
+    (
+        "shipping.drain_window = \"22-6\"",
+        "shipping.drain_window",
+        "22:00-06:00",
+    ),
+    (
+        "shipping.drain_rate = \"fast\"",
+        "shipping.drain_rate",
+        "64 KiB/s",
+    ),
+    (
+        "dead_letter.topic = \"{topic}\"",
+        "dead_letter.topic",
+        "{topic}.dlq",
+    ),
+    ("link.targets = \"a:1\"", "link.targets", "a list of texts"),
+    (
+        "lanes.a.order = \"loose\"",
+        "lanes.a.order",
+        "fifo | live_first",
+    ),
+    ("store.dir = 1979-05-27", "store.dir", "a path"),
+    ("store.dir = {a = 1}", "store.dir", "a path"),
+    (
+        "kafka.properties.\"linger.ms\" = [1]",
+        "kafka.properties.linger.ms",
+        "a number",
+    ),
+];
+
+#[test]
+fn a_wrong_value_is_told_with_its_line_and_what_is_allowed() {
+    for (text, key, part) in WRONG {
+        let told = wrong(&format!("\n{text}"));
+        assert_eq!(told.len(), 1, "{told:?}");
+        let start = format!("ferrylog.toml:2: `{key}` cannot be ");
+        assert!(
+            told[0].starts_with(&start) && told[0].contains(part),
+            "{}",
+            told[0]
+        );
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_lines() {
+    let told = wrong("store.quota = 1.5\nretry.max_attempts = true\nhttp = 1\nstore.x = 1\n");
+    let lines: Vec<_> = told
+        .iter()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    let expected = [1, 2, 3, 4].map(|line| format!("ferrylog.toml:{line}:"));
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn what_the_library_cannot_do_yet_is_refused_as_that() {
+    for key in NOT_YET {
+        for text in [format!("{key} = \"x\""), format!("[{key}.a]\nb = 1")] {
+            let told = wrong(&text);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(
+                told[0].ends_with("is not supported by this version"),
+                "{told:?}"
+            );
+        }
+    }
+    assert!(wrong("[[jobs]]\ntopic = \"a\"\n\n[[jobs]]\n")[0].contains("`jobs` is not supported"));
+}
+
+/// The same for what is wrong beside something else.
+const CONTRADICTIONS: &[(&str, &str, &str)] = &[
+    (
+        "kafka.progress = \"offsets\"",
+        "kafka.progress",
+        "exactly_once",
+    ),
+    (
+        "kafka.txn.max_records = 7",
+        "kafka.txn.max_records",
+        "exactly_once",
+    ),
+    (
+        "kafka.txn.max_time = \"1s\"",
+        "kafka.txn.max_time",
+        "exactly_once",
+    ),
+    (
+        "[kafka]\ndelivery = \"exactly_once\"\ntxn.max_time = \"30s\"",
+        "kafka.txn.max_time",
+        "30s",
+    ),
+    (
+        "dead_letter.style = \"connect\"",
+        "dead_letter.style",
+        "dead_letter.topic",
+    ),
+    (
+        "dead_letter.quota = \"1 MiB\"",
+        "dead_letter.quota",
+        "refused",
+    ),
+    ("link.ping_body = \"ok\"", "link.ping_body", "link.ping_url"),
+    ("link.timeout = \"2m\"", "link.timeout", "60"),
+    ("link.targets = [\"a:0\"]", "link.targets", "`a:0`"),
+    (
+        "link.backoff.initial = \"1h\"",
+        "link.backoff.max",
+        "initial",
+    ),
+    (
+        "[link]\nenabled = false\ntargets = [\"a:1\"]",
+        "link.targets",
+        "link.enabled",
+    ),
+    (
+        "retry.backoff.initial = \"1h\"",
+        "retry.backoff.initial",
+        "retry.backoff.max",
+    ),
+    (
+        "store.segment_size = \"1 KiB\"",
+        "store.segment_size",
+        "1 MiB to 4 GiB",
+    ),
+    ("store.quota = \"100 MiB\"", "store.quota", "three segments"),
+    (
+        "lanes.a.quota = \"1 MiB\"",
+        "lanes.a.quota",
+        "three segments",
+    ),
+    ("lanes.a.weight = 1001", "lanes.a.weight", "1 to 1000"),
+    (
+        "lanes.a.topics = [\"a b\"]",
+        "lanes.a.topics",
+        "no topic fits",
+    ),
+    (
+        "[lanes.a]\ntopics = [\"x*\"]\n[lanes.b]\ntopics = [\"*y\"]",
+        "lanes.b.topics",
+        "longer",
+    ),
+    ("[lanes.\"A.b\"]\nweight = 1", "lanes.A.b", "a-z"),
+    (
+        "kafka.bootstrap_servers = \"a:0\"",
+        "kafka.bootstrap_servers",
+        "host:port",
+    ),
+    (
+        "kafka.default_topic = \"a b\"",
+        "kafka.default_topic",
+        "a b",
+    ),
+    (
+        "kafka.properties.acks = 1",
+        "kafka.properties.acks",
+        "in-sync",
+    ),
+    (
+        "kafka.properties.\"no.such\" = 1",
+        "kafka.properties.no.such",
+        "no.such",
+    ),
+];
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    for (text, key, part) in CONTRADICTIONS {
+        let told = wrong(text);
+        assert_eq!(told.len(), 1, "{text}: {told:?}");
+        assert!(
+            told[0].contains(&format!("`{key}` ")) && told[0].contains(part),
+            "{told:?}"
+        );
+    }
+    for (key, value) in [
+        ("retry.max_attempts", "7"),
+        ("retry.on_exhausted", "\"halt\""),
+        ("shipping.park_after", "\"7s\""),
+        ("lanes.a.order", "\"live_first\""),
+    ] {
+        let told = wrong(&format!(
+            "kafka.delivery = \"exactly_once\"\n{key} = {value}"
+        ));
+        assert_eq!(told.len(), 1, "{told:?}");
+        let start = format!("ferrylog.toml:2: `{key}` is of no use with ");
+        assert!(told[0].starts_with(&start), "{told:?}");
+        loaded(&format!("{key} = {value}"));
+    }
+    // What repeats the default contradicts nothing.
+    loaded("kafka.progress = \"topic\"\nkafka.txn.max_records = 50_000");
+}
+
+#[test]
+fn a_complaint_about_the_syntax_has_a_line_and_not_its_text() {
+    for text in [
+        "[kafka.properties]\n\"sasl.password\" = \"hunter2\n",
+        "[kafka.properties]\n\"sasl.password\" = hunter2",
+        "[kafka.properties]\n\"sasl.password\" = \"hunter2\" hunter2",
+    ] {
+        let told = wrong(text);
+        assert!(
+            told[0].starts_with("ferrylog.toml:2: this is no TOML: "),
+            "{told:?}"
+        );
+        assert!(!told.concat().contains("hunter2"), "{told:?}");
+    }
+}
+
+#[test]
+fn an_error_in_a_variable_names_it() {
+    for (name, value, part) in [
+        (
+            "FERRYLOG__STORE__QUOTA",
+            "8 GB",
+            "`store.quota` cannot be \"8 GB\"",
+        ),
+        (
+            "FERRYLOG__KAFKA__PROPERTIES__ACKS",
+            "1",
+            "`kafka.properties.acks`",
+        ),
+        ("KAFKA_BROKERS", "a:0", "`kafka.bootstrap_servers`"),
+        ("KAFKA_RETRY_BACKOFF", "soon", "`retry.backoff.initial`"),
+        (
+            "KAFKA_FLUSH_TIMEOUT",
+            "soon",
+            "`kafka.properties.linger.ms`",
+        ),
+    ] {
+        let told = with("", &[(name, value)]).unwrap_err().to_string();
+        assert!(
+            told.starts_with(&format!("{name}: ")) && told.contains(part),
+            "{told}"
+        );
+    }
+}
