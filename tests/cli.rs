@@ -7,6 +7,8 @@
     reason = "a test fails by panic"
 )]
 
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/dead_letters.rs"]
 mod dead_letters;
 #[path = "support/program.rs"]
@@ -104,7 +106,9 @@ fn help_names_every_command_and_every_exit_code() {
         "verify",
         "export",
         "dead-letters",
+        "config",
         "--data",
+        "--config",
         "--json",
         "Exit codes",
         "  3  ",
@@ -795,7 +799,7 @@ fn a_property_that_would_break_a_promise_is_refused() {
         "acks=1",
     ];
     let message = run(&data, arguments).expect_failure(2, "configuration");
-    assert!(message.contains("`acks`"), "{message}");
+    assert!(message.contains("`kafka.properties.acks`"), "{message}");
 }
 
 #[test]

@@ -14,14 +14,13 @@ use super::{
     status::Records,
 };
 use crate::{
-    kafka::{self, Settings},
+    config::{Argument, Secret},
+    kafka,
     ship::{
-        self, Counters, DeadLetterShipping, Drained, Held, ShipOptions,
-        dead_letter::{DeadLetterStyle, DeadLetterTopic},
-        exactly_once::{self, ExactlyOnceOptions, Halt, ProgressIn},
+        self, Counters, Drained, Held,
+        exactly_once::{self, Halt},
     },
     store::StoreView,
-    wal::Options,
 };
 
 /// Ship what the store holds to Kafka, then end
@@ -33,7 +32,7 @@ use crate::{
 pub(super) struct Arguments {
     /// Brokers to start from, as host:port with commas between
     #[arg(long, value_name = "B")]
-    bootstrap_servers: String,
+    bootstrap_servers: Option<String>,
 
     /// Seconds without a usable link before giving up
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -45,76 +44,92 @@ pub(super) struct Arguments {
 
     /// Where the progress of the transactions is kept: a record in the topic `ferrylog-progress`, or the
     /// offsets of a group under it, which Kafka forgets after a week without a transaction
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Kept::Topic, requires = "exactly_once")]
-    progress: Kept,
+    #[arg(long, value_name = "WHERE", value_parser = ["topic", "offsets"])]
+    progress: Option<String>,
 
-    /// Most records in a transaction
-    #[arg(long, value_name = "COUNT", default_value_t = 50_000, requires = "exactly_once",
-          value_parser = clap::value_parser!(u64).range(1..))]
-    transaction_records: u64,
+    /// Most records in a transaction [default: 50000]
+    #[arg(long, value_name = "COUNT")]
+    transaction_records: Option<u64>,
 
     /// Topic that gets a copy of each dead letter; {topic} in it stands for the record's own
-    #[arg(long, value_name = "NAME", value_parser = DeadLetterTopic::new)]
-    dead_letter_topic: Option<DeadLetterTopic>,
+    #[arg(long, value_name = "NAME")]
+    dead_letter_topic: Option<String>,
 
     /// How a copy tells why the record died: in headers, in those of Kafka Connect, or as one JSON object
-    #[arg(long, value_name = "STYLE", value_enum, default_value_t = Style::Native)]
-    dead_letter_style: Style,
+    #[arg(long, value_name = "STYLE", value_parser = ["native", "connect", "envelope"])]
+    dead_letter_style: Option<String>,
 
     /// A librdkafka property, for TLS and SASL for example; may be given many times
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
-    property: Vec<(String, String)>,
+    property: Vec<(String, Secret)>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Kept {
-    Topic,
-    Offsets,
-}
-
-impl From<Kept> for ProgressIn {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Topic => Self::Topic,
-            Kept::Offsets => Self::Offsets,
-        }
+impl Arguments {
+    /// What is said here in place of the configuration.
+    pub(super) fn configuration(&self) -> Vec<Argument> {
+        let exactly_once = self.exactly_once.then(|| "exactly_once".to_owned());
+        let records = self.transaction_records.map(|count| count.to_string());
+        let given = [
+            (
+                "kafka.bootstrap_servers",
+                "--bootstrap-servers",
+                self.bootstrap_servers.clone(),
+            ),
+            ("kafka.delivery", "--exactly-once", exactly_once),
+            ("kafka.progress", "--progress", self.progress.clone()),
+            ("kafka.txn.max_records", "--transaction-records", records),
+            (
+                "dead_letter.topic",
+                "--dead-letter-topic",
+                self.dead_letter_topic.clone(),
+            ),
+            (
+                "dead_letter.style",
+                "--dead-letter-style",
+                self.dead_letter_style.clone(),
+            ),
+        ];
+        let argument = |(key, option, value): (&str, _, Option<String>)| {
+            let key = key.to_owned();
+            value.map(|value| Argument { key, value, option })
+        };
+        let properties = self.property.iter().map(|(name, value)| Argument {
+            key: format!("kafka.properties.{name}"),
+            value: value.reveal().to_owned(),
+            option: "--property",
+        });
+        given
+            .into_iter()
+            .filter_map(argument)
+            .chain(properties)
+            .collect()
     }
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Style {
-    Native,
-    Connect,
-    Envelope,
-}
-
-impl From<Style> for DeadLetterStyle {
-    fn from(style: Style) -> Self {
-        match style {
-            Style::Native => Self::Native,
-            Style::Connect => Self::Connect,
-            Style::Envelope => Self::Envelope,
-        }
-    }
-}
-
-fn property(text: &str) -> Result<(String, String), &'static str> {
+fn property(text: &str) -> Result<(String, Secret), &'static str> {
     // The value may be a secret: what is wrong is told without it.
     let (name, value) = text.split_once('=').ok_or("it has no `=`")?;
-    Ok((name.into(), value.into()))
+    Ok((name.into(), Secret::new(value)))
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
-    let settings = Settings {
-        properties: arguments.property.clone(),
-        ..Settings::new(&arguments.bootstrap_servers)
-    };
+    let config = &global.loaded.config;
+    let settings = config.settings().ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            "configuration",
+            "no bootstrap servers are given",
+        )
+        .next(
+            "name them with --bootstrap-servers, or in the configuration: kafka.bootstrap_servers",
+        )
+    })?;
     settings.check().map_err(|error| of_kafka(&error))?;
     let stop = signals::stop_flag()?;
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
     StoreView::open(&global.data).map_err(store_failure)?;
-    let store = super::open_store(global, Options::default())?;
+    let store = super::open_store(global)?;
     let mut lanes = store.lanes().iter();
     let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());
 
@@ -127,28 +142,18 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         progress.records(now.shipped, Some(now.shipped + now.queued));
         progress.message(&now.link);
     };
-    let options = ShipOptions {
-        timeout: Some(Duration::from_secs(arguments.timeout)),
-        dead_letters: DeadLetterShipping {
-            topic: arguments.dead_letter_topic.clone(),
-            style: arguments.dead_letter_style.into(),
-            ..DeadLetterShipping::default()
-        },
-        ..ShipOptions::default()
-    };
-    let drained = if arguments.exactly_once {
-        let options = ExactlyOnceOptions {
-            ship: options,
-            progress: arguments.progress.into(),
-            max_records: arguments.transaction_records,
-            ..ExactlyOnceOptions::default()
-        };
+    let timeout = Some(Duration::from_secs(arguments.timeout));
+    let drained = if config.is_exactly_once() {
+        let mut options = config.exactly_once_options();
+        options.ship.timeout = timeout;
         let committed = exactly_once::drain(&store, &settings, &options, &stop, &mut show);
         committed.map(|committed| {
             tell_alarm(global, committed.alarm);
             committed.drained
         })
     } else {
+        let mut options = config.ship_options();
+        options.timeout = timeout;
         ship::drain(&store, &settings, &options, &stop, &mut show)
     };
     drop(progress);
@@ -341,7 +346,7 @@ mod tests {
     #[test]
     fn a_property_is_split_at_the_first_equals_sign_and_never_repeated_in_an_error() {
         let good = property("sasl.password=a=b").unwrap();
-        assert_eq!(good, ("sasl.password".into(), "a=b".into()));
-        assert_eq!(property("hunter2"), Err("it has no `=`"));
+        assert_eq!((good.0.as_str(), good.1.reveal()), ("sasl.password", "a=b"));
+        assert_eq!(property("hunter2").unwrap_err(), "it has no `=`");
     }
 }

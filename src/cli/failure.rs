@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt::Write, io, path::Path, process::ExitCode};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{store, wal};
 
@@ -76,6 +76,8 @@ pub(super) struct Failure {
     kind: &'static str,
     message: String,
     next: Option<String>,
+    /// What is wrong, one by one, where that is more than a sentence.
+    problems: Option<Box<Value>>,
 }
 
 impl Failure {
@@ -85,7 +87,14 @@ impl Failure {
             kind,
             message: message.into(),
             next: None,
+            problems: None,
         }
+    }
+
+    /// Adds what is wrong, one by one, for programs.
+    pub(super) fn problems(mut self, problems: Value) -> Self {
+        self.problems = Some(problems.into());
+        self
     }
 
     /// Adds the step that helps.
@@ -109,13 +118,16 @@ impl Failure {
     /// Writes the failure to standard error.
     pub(super) fn tell(&self, json: bool) {
         let text = if json {
-            json!({"error": {
+            let mut error = json!({
                 "kind": self.kind,
                 "message": self.message,
                 "next": self.next,
                 "exit": self.exit as u8,
-            }})
-            .to_string()
+            });
+            if let Some(problems) = &self.problems {
+                error["problems"] = (**problems).clone();
+            }
+            json!({ "error": error }).to_string()
         } else {
             let mut text = format!("ferrylog: {}", self.message);
             if let Some(next) = &self.next {

@@ -7,6 +7,7 @@
 //! Invariants: results go to standard output, everything else to standard error. A command that
 //! ends with 0 did all that it was asked for.
 
+mod config;
 mod dead_letters;
 mod demo;
 mod drain;
@@ -26,8 +27,9 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    config::{Argument, Environment, Loaded},
     store::{Store, StoreOptions},
-    wal::{Gap, Options},
+    wal::Gap,
 };
 use failure::{Ended, Exit, Failure};
 
@@ -42,27 +44,63 @@ const EXIT_CODES: &str = "Exit codes:
 #[command(name = "ferrylog", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Arguments {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArguments,
     #[command(subcommand)]
     command: Command,
 }
 
 /// What every command understands.
 #[derive(Debug, clap::Args)]
-struct Global {
-    /// Directory of the store
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "FERRYLOG_DATA",
-        default_value = "./ferrylog-data"
-    )]
-    data: PathBuf,
+struct GlobalArguments {
+    /// Directory of the store [default: as store.dir says, ./ferrylog-data]
+    #[arg(long, global = true, value_name = "DIR", env = "FERRYLOG_DATA")]
+    data: Option<PathBuf>,
+
+    /// Configuration file; `ferrylog config example` prints one
+    #[arg(long, global = true, value_name = "FILE", env = "FERRYLOG_CONFIG")]
+    config: Option<PathBuf>,
 
     /// Print JSON: results on standard output, failures on standard error
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl GlobalArguments {
+    /// The configuration with what the command says on top.
+    fn load(&self, command: Vec<Argument>) -> Result<Loaded, Failure> {
+        let mut arguments = command;
+        if let Some(data) = &self.data {
+            let Some(value) = data.to_str() else {
+                return Err(Failure::new(Exit::Usage, "usage", "--data is no UTF-8")
+                    .next("name the directory in another way"));
+            };
+            arguments.push(Argument {
+                key: "store.dir".into(),
+                value: value.into(),
+                option: "--data or FERRYLOG_DATA",
+            });
+        }
+        let environment = Environment::of_process();
+        crate::config::load(self.config.as_deref(), &environment, &arguments)
+            .map_err(|error| config::failure(&error))
+    }
+
+    fn with(&self, loaded: Loaded) -> Global {
+        Global {
+            data: loaded.config.store.dir.clone(),
+            json: self.json,
+            loaded,
+        }
+    }
+}
+
+/// What every command is told.
+#[derive(Debug)]
+struct Global {
+    /// Directory of the store.
+    data: PathBuf,
+    json: bool,
+    loaded: Loaded,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +113,7 @@ enum Command {
     Verify(verify::Arguments),
     Export(export::Arguments),
     DeadLetters(dead_letters::Arguments),
+    Config(config::Arguments),
     /// The process that `demo` kills.
     #[command(hide = true)]
     DemoAppend(demo::append::Arguments),
@@ -100,7 +139,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
-    let global = &arguments.global;
+    let from_command = match &arguments.command {
+        Command::Config(config) => return config::run(&arguments.global, config),
+        Command::Drain(arguments) => arguments.configuration(),
+        _ => Vec::new(),
+    };
+    let loaded = arguments.global.load(from_command)?;
+    let global = &arguments.global.with(loaded);
     match &arguments.command {
         Command::Demo(arguments) => demo::run(global, arguments),
         Command::Send(arguments) => send::run(global, arguments),
@@ -111,16 +156,17 @@ fn dispatch(arguments: &Arguments) -> Result<Exit, Ended> {
         Command::Export(arguments) => export::run(global, arguments),
         Command::DeadLetters(arguments) => dead_letters::run(global, arguments),
         Command::DemoAppend(arguments) => demo::append::run(global, arguments),
+        Command::Config(config) => config::run(&arguments.global, config),
     }
 }
 
-/// Opens the store and tells what it lost, if anything: damage is no reason to stop a gateway, and
-/// never one to be silent.
-fn open_store(global: &Global, options: Options) -> Result<Store, Failure> {
-    open_store_with(global, &StoreOptions::new(options))
+/// Opens the store as configured and tells what it lost, if anything: damage is no reason to stop a
+/// gateway, and never one to be silent.
+fn open_store(global: &Global) -> Result<Store, Failure> {
+    open_store_with(global, &global.loaded.config.store_options())
 }
 
-/// The same with more lanes than `default`.
+/// The same with other options.
 fn open_store_with(global: &Global, options: &StoreOptions) -> Result<Store, Failure> {
     let store = Store::open_with(&global.data, options)
         .map_err(|error| failure::of_store(&error, &global.data))?;

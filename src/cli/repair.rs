@@ -12,7 +12,6 @@ use super::{
 use crate::{
     ship::exactly_once,
     store::{Lane, Store, StoreView},
-    wal::Options,
 };
 
 /// Decide what shipping exactly once could not decide
@@ -48,7 +47,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
     StoreView::open(&global.data).map_err(store_failure)?;
-    let store = super::open_store(global, Options::default())?;
+    let store = super::open_store(global)?;
     let Some(lane) = store.lane_named(&arguments.lane) else {
         let text = format!("there is no lane `{}`", arguments.lane);
         let failure = Failure::new(Exit::Usage, "no_lane", text);

@@ -31,8 +31,8 @@ use super::{
 };
 use crate::{
     message::{self, MessageRef},
-    store::{self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, Store, StoreOptions, is_lane_name},
-    wal::{Durability, OnFull, Options, SeqNo},
+    store::{self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, LaneOptions, StoreOptions, is_lane_name},
+    wal::{Durability, OnFull, SeqNo},
 };
 
 /// How often a waiting thread looks at what it must stop for.
@@ -46,21 +46,21 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// message says how many.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Topic that the records are for
+    /// Topic that the records are for [default: as kafka.default_topic says]
     #[arg(long)]
-    topic: String,
+    topic: Option<String>,
 
-    /// Lane that keeps the records; it is made if need be
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_LANE, value_parser = lane_name)]
-    lane: String,
+    /// Lane that keeps the records, made if need be [default: the one that claims the topic]
+    #[arg(long, value_name = "NAME", value_parser = lane_name)]
+    lane: Option<String>,
 
     /// Split each line at the first S into key and value (\t is a tab)
     #[arg(long, value_name = "S", value_parser = key_separator)]
     key_separator: Option<String>,
 
-    /// What makes a record accepted: disk (a sync), os (a write), memory (nothing)
-    #[arg(long, value_name = "LEVEL", default_value_t = Durability::Disk)]
-    durability: Durability,
+    /// What makes a record accepted: disk (a sync), os (a write), memory (nothing) [default: as configured, disk]
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<Durability>,
 
     /// Print each record's number, one a line, as soon as it is on disk
     #[arg(long)]
@@ -88,20 +88,23 @@ fn key_separator(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
-    message::check_topic(&arguments.topic)
-        .map_err(|error| Failure::new(Exit::Usage, "usage", error.to_string()))?;
+    let topic = topic(global, arguments)?;
     let sources = input::sources(&arguments.files)?;
     let total_bytes = sources.iter().map(Source::len).sum();
     let stop = signals::stop_flag()?;
-    let options = options(arguments);
-    let limit = options.max_record_bytes;
+    let options = options(global, arguments);
+    let limit = options.default.wal.max_record_bytes;
     let store_failure = |error: &store::Error| failure::of_store(error, &global.data);
-    let store = open_lane(global, &arguments.lane, options)?;
-    let lane = store.lane_named(&arguments.lane).unwrap_or(store.lane());
+    let store = super::open_store_with(global, &options)?;
+    let lane = match &arguments.lane {
+        Some(name) => store.lane_named(name).unwrap_or(store.lane()),
+        None => store.route(topic),
+    };
 
     let started = Instant::now();
     let mut sending = Sending {
         arguments,
+        topic,
         lane,
         chunks: input::read(sources.clone()),
         sources: &sources,
@@ -146,7 +149,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         // Whoever does not hear of it must not send it again.
         Ok(()) => printed
             .map_err(Ended::from)
-            .and_then(|()| sent.tell(global, arguments))
+            .and_then(|()| sent.tell(global, arguments, topic))
             .map(|()| Exit::Done)
             .map_err(|ended| ended.fact(&sent.accepted())),
         Err(Refused { place, failure }) => {
@@ -155,22 +158,37 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     }
 }
 
-fn options(arguments: &Arguments) -> Options {
-    Options {
-        durability: arguments.durability,
-        on_full: OnFull::Reject, // whoever started this has the input still
-        ..Options::default()
+/// The topic that the records are for.
+fn topic<'a>(global: &'a Global, arguments: &'a Arguments) -> Result<&'a str, Failure> {
+    let configured = &global.loaded.config.kafka.default_topic;
+    let topic = arguments.topic.as_ref().or(configured.as_ref());
+    let Some(topic) = topic else {
+        return Err(Failure::new(Exit::Usage, "usage", "no topic is given")
+            .next("name it with --topic, or in the configuration: kafka.default_topic"));
+    };
+    match message::check_topic(topic) {
+        Ok(()) => Ok(topic),
+        Err(error) => Err(Failure::new(Exit::Usage, "usage", error.to_string())),
     }
 }
 
-/// Opens the store with this lane in it.
-fn open_lane(global: &Global, name: &str, options: Options) -> Result<Store, Failure> {
-    let mut options = StoreOptions::new(options);
-    if name != DEFAULT_LANE {
-        let lane = options.default.clone();
-        options.lanes.insert(name.into(), lane);
+fn options(global: &Global, arguments: &Arguments) -> StoreOptions {
+    let mut config = global.loaded.config.clone();
+    if !global.loaded.is_given("store.on_full") {
+        config.store.on_full = OnFull::Reject; // whoever started this has the input still
     }
-    super::open_store_with(global, &options)
+    let mut options = config.store_options();
+    if let Some(name) = &arguments.lane
+        && name != DEFAULT_LANE
+    {
+        let lane = || LaneOptions::new(options.default.wal.clone());
+        options.lanes.entry(name.clone()).or_insert_with(lane);
+    }
+    if let Some(durability) = arguments.durability {
+        let all = options.lanes.values_mut().chain([&mut options.default]);
+        all.for_each(|lane| lane.wal.durability = durability);
+    }
+    options
 }
 
 /// What ended the appending early, and where.
@@ -182,6 +200,7 @@ struct Refused {
 /// The appending half of the command.
 struct Sending<'a> {
     arguments: &'a Arguments,
+    topic: &'a str,
     lane: &'a Lane,
     chunks: Receiver<Chunk>,
     sources: &'a [Source],
@@ -256,7 +275,7 @@ impl Sending<'_> {
         let ticket = self.lane.append(&MessageRef {
             key,
             value: Some(value),
-            ..MessageRef::to(&self.arguments.topic)
+            ..MessageRef::to(self.topic)
         })?;
         self.last = Some(ticket.seq());
         self.count += 1;
@@ -350,7 +369,7 @@ impl Sent {
         )
     }
 
-    fn tell(&self, global: &Global, arguments: &Arguments) -> Result<(), Ended> {
+    fn tell(&self, global: &Global, arguments: &Arguments, topic: &str) -> Result<(), Ended> {
         if global.json {
             return output::json(&json!({
                 "accepted": self.count,
@@ -363,7 +382,7 @@ impl Sent {
         let text = format!(
             "{} for {} accepted and on disk{}, {}\n",
             output::count(self.count, "record"),
-            arguments.topic,
+            topic,
             self.range(),
             output::rate(self.count, self.elapsed),
         );

@@ -20,6 +20,7 @@ pub(crate) fn ferrylog<S: AsRef<OsStr>>(
         .arg(data)
         .args(arguments)
         .env_remove("FERRYLOG_DATA")
+        .env_remove("FERRYLOG_CONFIG")
         .stdin(Stdio::null());
     command
 }

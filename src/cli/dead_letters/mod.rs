@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     store::{DeadLetterView, DeadLetters, Store, StoreView, StoredLetter},
-    wal::{Options, SeqNo},
+    wal::SeqNo,
 };
 use filter::Filter;
 use line::Line;
@@ -324,7 +324,7 @@ fn open(global: &Global) -> Result<Option<Store>, Failure> {
     if view(global)?.is_none() {
         return Ok(None);
     }
-    super::open_store(global, Options::default()).map(Some)
+    super::open_store(global).map(Some)
 }
 
 /// The letter of this number, if it lies open.
