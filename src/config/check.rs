@@ -105,15 +105,10 @@ impl Check<'_> {
                     format!("must be less than {most:?}, after which the cluster aborts"),
                 );
             }
-            // What is refused for now is tried until it is taken, and a partition is parked at once.
-            let without = [
-                "retry.max_attempts",
-                "retry.on_exhausted",
-                "shipping.park_after",
-            ];
+            // A partition is parked at once there, and a lane has one stream.
             let lanes = self.config().lanes.keys();
             let orders = lanes.map(|lane| format!("{LANES}.{lane}.order"));
-            let keys: Vec<String> = orders.chain(without.map(Into::into)).collect();
+            let keys: Vec<String> = orders.chain(["shipping.park_after".into()]).collect();
             for key in keys {
                 if self.is_changed(&key) {
                     self.add(&key, "is of no use with kafka.delivery = \"exactly_once\"");

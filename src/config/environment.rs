@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
 use std::time::Duration;
 
 use super::error::{Place, Problem};
@@ -16,11 +17,17 @@ use super::value::{self, Raw, Value};
 
 const PREFIX: &str = "FERRYLOG__";
 
-/// Variables by name.
-#[derive(Clone, Debug, Default)]
+/// Variables by name. Printed by their names alone: a value may be a secret.
+#[derive(Clone, Default)]
 pub struct Environment {
     /// `None`: it is no UTF-8.
     variables: BTreeMap<String, Option<String>>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Environment {
@@ -193,6 +200,12 @@ fn same(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_are_printed() {
+        let printed = format!("{:?}", Environment::of([("SECRET", "hunter2")]));
+        assert_eq!(printed, "{\"SECRET\"}");
+    }
 
     #[test]
     fn a_variable_names_a_key() {

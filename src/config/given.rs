@@ -7,7 +7,7 @@ use super::keys::Known;
 use super::value::Raw;
 
 /// What somebody wrote.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Given {
     /// Names with dots between.
     pub(super) key: String,

@@ -6,6 +6,7 @@
 //! Invariant: a configuration that is returned passed every check that needs no disk and no network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ use super::value::Raw;
 use super::{check, file};
 use crate::kafka;
 
-/// A value from the command line.
-#[derive(Clone, Debug)]
+/// A value from the command line. It is printed without the value, which may be a secret.
+#[derive(Clone)]
 pub struct Argument {
     /// The key that it stands for, as `kafka.delivery`.
     pub key: String,
@@ -31,6 +32,13 @@ pub struct Argument {
     pub value: String,
     /// How the user knows it, as `--exactly-once`.
     pub option: &'static str,
+}
+
+impl fmt::Debug for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, option, .. } = self;
+        write!(f, "{option} for {key}")
+    }
 }
 
 /// A configuration, and where each value comes from.

@@ -42,8 +42,8 @@ pub struct Limit(pub Option<u64>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub Option<NonZeroU64>);
 
-/// What was written.
-#[derive(Clone, Debug)]
+/// What was written. It may be a secret.
+#[derive(Clone)]
 pub(super) enum Raw {
     /// A text of the file.
     Text(String),

@@ -237,8 +237,6 @@ fn values_that_contradict_each_other_are_refused() {
         );
     }
     for (key, value) in [
-        ("retry.max_attempts", "7"),
-        ("retry.on_exhausted", "\"halt\""),
         ("shipping.park_after", "\"7s\""),
         ("lanes.a.order", "\"live_first\""),
     ] {
