@@ -80,9 +80,8 @@ impl Lane {
         })
     }
 
-    pub(super) fn close(self) -> Result<(), Error> {
-        self.wal.close()?;
-        Ok(())
+    pub(super) fn shut(&self) -> Result<(), Error> {
+        Ok(self.wal.shut()?)
     }
 
     /// The name of the lane.
@@ -150,6 +149,25 @@ impl Lane {
     /// appended and never can be. Any other [`Error::Log`]: the log takes nothing more.
     pub fn append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
         Ok(self.wal.append(&self.encoded(message)?)?)
+    }
+
+    /// [`append`](Self::append) that does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lane::append`], and [`wal::Error::Busy`] where that would block: nothing was appended.
+    pub fn try_append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
+        let encoded = self.encoded_with(message, Wal::try_define)?;
+        Ok(self.wal.try_append(&encoded)?)
+    }
+
+    /// A ticket for records that were appended since the store was opened, to wait for them again.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range reaches beyond the end of the log.
+    pub fn ticket_of(&self, range: Range<SeqNo>) -> Ticket<'_> {
+        self.wal.ticket_of(range)
     }
 
     /// Appends one message and waits for the log's durability.
@@ -247,6 +265,24 @@ impl Lane {
         self.wal.totals()
     }
 
+    /// Why there is no space for its log right now, if there is none.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        self.wal.shortage()
+    }
+
+    /// Records that were not appended for lack of space since the store was opened.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.wal.refused()
+    }
+
+    /// Why its log takes nothing more until it is opened again, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.wal.failure()
+    }
+
     /// How old a record is; `None` if nobody knows, because a clock was not right at one of the ends.
     #[must_use]
     pub fn age_of(&self, entry: &Entry, now: &Now) -> Option<Duration> {
@@ -273,22 +309,34 @@ impl Lane {
     }
 
     fn encoded<'a>(&self, message: &MessageRef<'a>) -> Result<Encoded<'a>, Error> {
+        self.encoded_with(message, Wal::define)
+    }
+
+    fn encoded_with<'a>(
+        &self,
+        message: &MessageRef<'a>,
+        define: impl FnOnce(&Wal, &[u8]) -> Result<Option<u32>, wal::Error>,
+    ) -> Result<Encoded<'a>, Error> {
         message.check()?;
-        let topic = self.topic(message.topic)?;
+        let topic = self.topic(message.topic, define)?;
         let uptime = message.uptime.or_else(|| self.clock.uptime());
         let message = MessageRef { uptime, ..*message };
         Ok(Encoded { message, topic })
     }
 
     /// How `name` is written in this log.
-    fn topic(&self, name: &str) -> Result<Topic, Error> {
+    fn topic(
+        &self,
+        name: &str,
+        define: impl FnOnce(&Wal, &[u8]) -> Result<Option<u32>, wal::Error>,
+    ) -> Result<Topic, Error> {
         if let Some(&id) = self.topics.read().get(name) {
             return Ok(Topic::Id(id));
         }
         let mut definition = Vec::with_capacity(1 + name.len());
         definition.push(DEFINES_TOPIC);
         definition.extend_from_slice(name.as_bytes());
-        let Some(id) = self.wal.define(&definition)? else {
+        let Some(id) = define(&self.wal, &definition)? else {
             return Ok(Topic::Inline);
         };
         self.topics.write().insert(name.into(), id);

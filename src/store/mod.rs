@@ -18,6 +18,7 @@ mod error;
 mod intent;
 mod lane;
 mod options;
+mod outcome;
 mod parking;
 mod reader;
 mod route;
@@ -45,6 +46,7 @@ pub use options::{
     DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
 };
 
+pub use outcome::{Emptied, Settlement};
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use reader::{Entry, LaneReader, Undecodable};
 pub use stream::Stream;
@@ -225,7 +227,13 @@ impl Store {
     /// The lane that a topic's records go to: the one whose pattern fits it best, else `default`.
     #[must_use]
     pub fn route(&self, topic: &str) -> &Lane {
-        &self.lanes[self.routes.lane_of(topic).unwrap_or(0)]
+        &self.lanes[self.route_place(topic)]
+    }
+
+    /// As [`route`](Self::route): the lane's place in [`lanes`](Self::lanes).
+    #[must_use]
+    pub fn route_place(&self, topic: &str) -> usize {
+        self.routes.lane_of(topic).unwrap_or(0)
     }
 
     /// Writes and syncs everything, and leaves the mark of a clean end. Dropping a store does the
@@ -235,12 +243,20 @@ impl Store {
     ///
     /// [`Error::Log`] if the last write or sync of a lane fails: then what was not acknowledged yet in
     /// it may be lost. The others are closed all the same.
-    pub fn close(mut self) -> Result<(), Error> {
-        let letters = self.dead_letters.take();
-        let mut closed = letters.map_or(Ok(()), DeadLetters::close);
-        closed = closed.and(self.parking.as_mut().map_or(Ok(()), Parking::close));
-        while let Some(lane) = self.lanes.pop() {
-            closed = closed.and(lane.close());
+    pub fn close(self) -> Result<(), Error> {
+        self.shut()
+    }
+
+    /// [`close`](Self::close) where others still refer to the store: to wait for what was appended,
+    /// or to look. From then on it takes nothing, and another one may have the directory.
+    pub(crate) fn shut(&self) -> Result<(), Error> {
+        self.clock.now();
+        let letters = self.dead_letters.opened();
+        let mut closed = letters.map_or(Ok(()), DeadLetters::shut);
+        closed = closed.and(self.parking.as_ref().map_or(Ok(()), Parking::shut));
+        // Backwards: who finds `default` unlocked finds all of them unlocked.
+        for lane in self.lanes.iter().rev() {
+            closed = closed.and(lane.shut());
         }
         closed
     }

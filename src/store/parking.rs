@@ -19,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::boots::Boots;
+use super::outcome::Origins;
 use super::{DIRECTORY_MODE, Error, Lane, LaneView, StoreView, io_error, sync_directory};
 use crate::wal::{self, Durability, Encode, OnFull, Record, SeqNo, Wal};
 
@@ -52,6 +53,7 @@ pub struct ParkingLog {
     topic: Arc<str>,
     partition: Option<u32>,
     wal: Wal,
+    origins: Mutex<Origins>,
 }
 
 impl ParkingLog {
@@ -97,8 +99,14 @@ impl ParkingLog {
             raw,
         };
         // The sync waits for all of them.
-        drop(self.wal.append(&record)?);
+        let seq = self.wal.append(&record)?.seq();
+        self.origins.lock().note(origin, seq);
         Ok(())
+    }
+
+    /// The number here of a record of the lane that was moved since the log was opened.
+    pub(super) fn place_of(&self, origin: SeqNo) -> Option<SeqNo> {
+        self.origins.lock().get(origin)
     }
 
     /// Waits until everything appended is on disk.
@@ -218,16 +226,17 @@ impl Parking {
             topic: Arc::clone(topic),
             partition,
             wal: Wal::open(&dir, options(lane))?,
+            origins: Mutex::default(),
         };
         *count += 1;
         Ok(Some(slot.get_or_init(|| log)))
     }
 
     /// Writes, syncs and closes them all.
-    pub(super) fn close(&mut self) -> Result<(), Error> {
+    pub(super) fn shut(&self) -> Result<(), Error> {
         let mut closed = Ok(());
-        for log in self.logs.iter_mut().filter_map(OnceLock::take) {
-            closed = closed.and(log.wal.close().map(drop).map_err(Error::from));
+        for log in self.logs() {
+            closed = closed.and(log.wal.shut().map_err(Error::from));
         }
         closed
     }

@@ -7,6 +7,7 @@
 //! encode and nothing else; an error after staging means *outcome unknown*, and says so.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -19,6 +20,7 @@ use super::fs::Fs;
 use super::keeper::CursorFiles;
 use super::ledger::Ledger;
 use super::options::{Durability, OnFull, SEQ_LEAD};
+use super::outcome::Watch;
 use super::reader::Segments;
 use super::seq::SeqNo;
 use super::settled::Settled;
@@ -40,6 +42,8 @@ pub(crate) struct Core<F: Fs> {
     pub ledger: Mutex<Ledger<F>>,
     pub segments: Arc<Segments>,
     pub settled: Mutex<Settled>,
+    /// Who waits for something to be settled.
+    pub watch: Watch,
     /// Held while a loss becomes a gap.
     pub giving_up: Mutex<()>,
     pub cursor: Mutex<CursorFiles<F>>,
@@ -129,7 +133,7 @@ impl<F: Fs> Core<F> {
     }
 
     /// Gives bytes an id and puts the definition in front of what is appended from now on.
-    pub(crate) fn define(&self, text: &[u8]) -> Result<Option<u32>, Error> {
+    pub(crate) fn define(&self, text: &[u8], block: bool) -> Result<Option<u32>, Error> {
         if let Some(id) = self.files.dictionary.read().id(text) {
             return Ok(Some(id));
         }
@@ -137,7 +141,7 @@ impl<F: Fs> Core<F> {
             count: 0,
             ..self.measure(&[text])?
         };
-        let mut staging = self.room(need, true)?;
+        let mut staging = self.room(need, block)?;
         // Under the staging lock: nobody can use the id in a record before its definition.
         let mut dictionary = self.files.dictionary.write();
         if let Some(id) = dictionary.id(text) {
@@ -249,6 +253,7 @@ impl<F: Fs> Core<F> {
         drop(self.staging.lock());
         self.space.notify_all();
         self.wake();
+        self.watch.wake_all();
         self.check_failed().err().unwrap_or(Error::Closed)
     }
 
@@ -259,6 +264,24 @@ impl<F: Fs> Core<F> {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Changes how numbers in a range are settled, and wakes who waits for one of them.
+    pub(crate) fn settle<T>(
+        &self,
+        range: Range<SeqNo>,
+        change: impl FnOnce(&mut Settled) -> T,
+    ) -> T {
+        let (done, low, is_watched) = {
+            let mut settled = self.settled.lock();
+            let done = change(&mut settled);
+            (done, settled.low(), self.watch.is_watched())
+        };
+        self.files.marks.set_acked(low);
+        if is_watched {
+            self.watch.wake(range);
+        }
+        done
     }
 
     /// Remembers what went wrong in the background; the log goes on.

@@ -221,8 +221,7 @@ impl<F: Fs> Core<F> {
         let Some(end) = end.filter(|_| count > 1) else {
             return Ok(false);
         };
-        let low = {
-            let mut settled = self.settled.lock();
+        let dropped = self.settle(SeqNo::ZERO..end, |settled| {
             let mut dropped = 0;
             // A segment may hold more numbers than are kept above the low mark at once.
             while settled.low() < end {
@@ -233,12 +232,11 @@ impl<F: Fs> Core<F> {
                     "the low mark moves over what is settled"
                 );
             }
-            self.note_background(format!(
-                "{dropped} records below {end} were dropped for space"
-            ));
-            settled.low()
-        };
-        self.files.marks.set_acked(low);
+            dropped
+        });
+        self.note_background(format!(
+            "{dropped} records below {end} were dropped for space"
+        ));
         self.release()?;
         Ok(self.segments.0.lock().len() < count)
     }

@@ -49,12 +49,7 @@ impl<F: Fs> Core<F> {
             *gaps = gaps.with(&gap, first);
         }
         self.append_gap(&gap)?;
-        let low = {
-            let mut settled = self.settled.lock();
-            settled.lose(gap.seqs.clone());
-            settled.low()
-        };
-        self.files.marks.set_acked(low);
+        self.settle(gap.seqs.clone(), |settled| settled.lose(gap.seqs.clone()));
         let first = self.segments.first_seq();
         let mut known = self.segments.1.lock();
         *known = known.with(&gap, first);

@@ -31,6 +31,7 @@ mod loss;
 mod marks;
 mod open;
 mod options;
+mod outcome;
 mod pool;
 mod quarantine;
 mod quota;
@@ -55,6 +56,7 @@ mod writer;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,7 +64,10 @@ use bytes::Bytes;
 
 use self::core::Core;
 use self::fs::{Fs, RealFs};
-use self::wait::with_thread_waker;
+use parking_lot::Mutex;
+
+pub(crate) use self::outcome::Watched;
+pub(crate) use self::wait::with_thread_waker;
 
 pub use self::cipher::Keys;
 pub use self::compress::Compression;
@@ -97,10 +102,11 @@ pub struct Marks {
 #[derive(Debug)]
 pub struct Wal<F: Fs = RealFs> {
     core: Arc<Core<F>>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
     opened: Opened,
-    closed: bool,
-    _lock: F::Lock,
+    closed: AtomicBool,
+    /// Until it is closed.
+    lock: Mutex<Option<F::Lock>>,
 }
 
 impl Wal {
@@ -130,7 +136,7 @@ impl<F: Fs> Wal<F> {
     ///
     /// As [`open`](Wal::open).
     pub fn open_on(fs: Arc<F>, dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let mut wal = Self::open_still(fs, dir, options)?;
+        let wal = Self::open_still(fs, dir, options)?;
         Worker::ALL
             .into_iter()
             .try_for_each(|worker| wal.spawn(worker))?;
@@ -149,10 +155,10 @@ impl<F: Fs> Wal<F> {
         let (core, opened, lock) = open::open(fs, dir.as_ref(), options)?;
         Ok(Self {
             core: Arc::new(core),
-            threads: Vec::new(),
+            threads: Mutex::default(),
             opened,
-            closed: false,
-            _lock: lock,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -162,13 +168,13 @@ impl<F: Fs> Wal<F> {
         self.core.step(worker)
     }
 
-    fn spawn(&mut self, worker: Worker) -> Result<(), Error> {
+    fn spawn(&self, worker: Worker) -> Result<(), Error> {
         let core = self.core.clone();
         let thread = thread::Builder::new()
             .name(worker.thread_name().into())
             .spawn(move || core.work(worker))
             .map_err(Error::io("start a thread for", &self.core.files.dir))?;
-        self.threads.push(thread);
+        self.threads.lock().push(thread);
         Ok(())
     }
 
@@ -258,7 +264,16 @@ impl<F: Fs> Wal<F> {
     ///
     /// As [`append`](Self::append).
     pub fn define(&self, text: &[u8]) -> Result<Option<u32>, Error> {
-        self.core.define(text)
+        self.core.define(text, true)
+    }
+
+    /// [`define`](Self::define) that does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_append`](Self::try_append).
+    pub fn try_define(&self, text: &[u8]) -> Result<Option<u32>, Error> {
+        self.core.define(text, false)
     }
 
     /// The bytes that [`define`](Self::define) gave this id for.
@@ -304,16 +319,12 @@ impl<F: Fs> Wal<F> {
     /// Returns how many got theirs by this call: an acknowledgement that comes after its records
     /// were dropped for space counts for none of them.
     pub fn settle(&self, range: Range<SeqNo>, class: Class) -> u64 {
-        let marks = &self.core.files.marks;
         assert!(
-            range.end <= marks.durable(),
+            range.end <= self.core.files.marks.durable(),
             "a record is settled only once it is durable"
         );
-        let (fresh, low) = {
-            let mut settled = self.core.settled.lock();
-            (settled.settle(range, class), settled.low())
-        };
-        marks.set_acked(low);
+        let settled = range.clone();
+        let fresh = self.core.settle(range, |all| all.settle(settled, class));
         self.core.files.keeper.ring_soon();
         fresh
     }
@@ -329,6 +340,9 @@ impl<F: Fs> Wal<F> {
     ///
     /// [`Error::Io`]: the last saved cursor still holds; try again.
     pub fn save_cursor(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
         self.core.save_cursor(false)
     }
 
@@ -377,6 +391,9 @@ impl<F: Fs> Wal<F> {
     ///
     /// [`Error::Io`]: what is settled stays so, and the next round tries again.
     pub fn release_settled(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
         self.core.release()
     }
 
@@ -413,6 +430,11 @@ impl<F: Fs> Wal<F> {
         self.core.shortage.refused()
     }
 
+    /// Why the log takes nothing more until it is reopened, if that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.core.failure.get().cloned()
+    }
+
     /// What last went wrong in the background without harm to any record: a cursor that could not
     /// be saved, a segment that had to be left behind.
     pub fn background_error(&self) -> Option<String> {
@@ -425,22 +447,37 @@ impl<F: Fs> Wal<F> {
     ///
     /// [`Error::Failed`], [`Error::Full`] or [`Error::Io`]: the next open recovers as after a crash;
     /// what was not acknowledged may be gone.
-    pub fn close(mut self) -> Result<Marks, Error> {
+    pub fn close(self) -> Result<Marks, Error> {
         self.shut()?;
         Ok(self.marks())
     }
 
-    fn shut(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.closed, true) {
+    /// [`close`](Self::close) where others still refer to the log: to wait for what was appended, or to
+    /// look. From then on it takes nothing, and another one may have the directory.
+    pub(crate) fn shut(&self) -> Result<(), Error> {
+        if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        let shut = self.finish();
+        self.core.wake();
+        self.core.watch.wake_all();
+        drop(self.lock.lock().take());
+        shut
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn finish(&self) -> Result<(), Error> {
         self.core.staging.lock().closed = true;
+        self.core.space.notify_all();
         // Where space is short this is the last try; then a waiter waits no longer.
         let synced = self.core.retry_write().and_then(|()| self.sync());
         for worker in Worker::ALL {
             self.core.bell(worker).stop();
         }
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             // A panic over there has been reported already; nothing of ours depends on it.
             drop(thread.join());
         }

@@ -30,6 +30,7 @@ use super::keeper::{CursorFiles, replace};
 use super::ledger::Ledger;
 use super::marks::Atomics;
 use super::options::{OnCorruption, Options, SEQ_JUMP, SEQ_LEAD};
+use super::outcome::Watch;
 use super::pool::{Fill, Pool};
 use super::quarantine::quarantine;
 use super::reader::{Live, Segments};
@@ -326,6 +327,7 @@ fn core<F: Fs>(
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),
         watchers: Waiters::default(),
+        watch: Watch::default(),
         flusher: Bell::default(),
         syncer: Bell::default(),
         failure: OnceLock::new(),

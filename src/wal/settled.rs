@@ -7,9 +7,11 @@
 //! each settled number once (P6).
 
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 
 use super::options::MAX_WINDOW;
+use super::outcome::Outcomes;
 use super::seq::SeqNo;
 
 /// The one final outcome of a record.
@@ -168,6 +170,7 @@ pub(crate) struct Settled {
     spans: VecDeque<Run>,
     /// Of spans, only what lies below `low` is counted.
     totals: [u64; Class::ALL.len()],
+    outcomes: Outcomes,
 }
 
 impl Settled {
@@ -187,6 +190,7 @@ impl Settled {
             settled_in_window: 0,
             spans: VecDeque::new(),
             totals,
+            outcomes: Outcomes::from(low),
         };
         for void in voids {
             settled.add_span(void, Class::Void);
@@ -229,6 +233,7 @@ impl Settled {
                 next => {
                     let end = next.map_or(range.end, |next| next.range.start.min(range.end));
                     let range = start..end;
+                    self.outcomes.note(range.clone(), class);
                     self.spans.insert(at, Run { range, class });
                     start = end;
                 }
@@ -259,10 +264,21 @@ impl Settled {
             if self.window.len() < end {
                 self.window.resize(end, 0);
             }
-            for code in self.window.range_mut(at..end).filter(|code| **code == 0) {
+            let mut run = seq..seq;
+            for (code, seq) in self.window.range_mut(at..end).zip(seq.get()..) {
+                if *code != 0 {
+                    continue;
+                }
                 *code = class.code();
                 fresh += 1;
+                let seq = SeqNo::new(seq);
+                if run.end != seq {
+                    self.outcomes.note(run, class);
+                    run = seq..seq;
+                }
+                run.end = seq + 1;
             }
+            self.outcomes.note(run, class);
             seq = stretch_end;
         }
         self.settled_in_window += fresh;
@@ -275,6 +291,11 @@ impl Settled {
     /// many numbers are lost by it.
     pub(crate) fn lose(&mut self, range: Range<SeqNo>) -> u64 {
         let lost = self.totals(SeqNo::LIMIT).lost;
+        let unsettled = self.unsettled(range.clone());
+        let mut outcomes = mem::take(&mut self.outcomes);
+        for unsettled in unsettled {
+            outcomes.note(unsettled, Class::Lost);
+        }
         let spans = |class| {
             let spans = self.spans.iter().filter(move |span| span.class == class);
             spans.map(|span| span.range.clone())
@@ -287,6 +308,7 @@ impl Settled {
             spans(Class::Void),
             spans(Class::Lost).chain([range]),
         );
+        self.outcomes = outcomes;
         self.totals(SeqNo::LIMIT).lost - lost
     }
 
@@ -297,6 +319,27 @@ impl Settled {
                 .window_index(seq)
                 .and_then(|at| self.window.get(at))
                 .is_some_and(|&code| code != 0)
+    }
+
+    /// How a number was settled, if it was.
+    pub(crate) fn outcome(&self, seq: SeqNo) -> Option<Class> {
+        self.is_settled(seq).then(|| self.outcomes.of(seq))
+    }
+
+    /// What of a range is not settled, lowest first.
+    fn unsettled(&self, range: Range<SeqNo>) -> Vec<Range<SeqNo>> {
+        let runs = self.runs();
+        let settled = runs.iter().chain(&self.spans);
+        let mut settled: Vec<&Range<SeqNo>> = settled.map(|run| &run.range).collect();
+        settled.sort_by_key(|run| run.start);
+        let (mut found, mut start) = (Vec::new(), range.start.max(self.low));
+        for run in settled {
+            found.push(start..run.start.min(range.end));
+            start = start.max(run.end);
+        }
+        found.push(start..range.end);
+        found.retain(|unsettled| !unsettled.is_empty());
+        found
     }
 
     /// Place in the window of a SeqNo at or above `low` that is in no span.

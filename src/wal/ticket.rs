@@ -59,6 +59,14 @@ impl<'a, F: Fs> Ticket<'a, F> {
         self.core.wait(self.end, level)?;
         Ok(self.first)
     }
+
+    /// [`wait_for`](Self::wait_for) as a future.
+    pub fn reaching(self, level: Durability) -> Acknowledged<'a, F> {
+        Acknowledged {
+            ticket: self,
+            level,
+        }
+    }
 }
 
 impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {
@@ -66,20 +74,24 @@ impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {
     type IntoFuture = Acknowledged<'a, F>;
 
     fn into_future(self) -> Acknowledged<'a, F> {
-        Acknowledged(self)
+        let level = self.core.files.options.durability;
+        self.reaching(level)
     }
 }
 
 /// The future of a [`Ticket`]. Dropping it takes nothing back.
 #[derive(Debug)]
-pub struct Acknowledged<'a, F: Fs = RealFs>(Ticket<'a, F>);
+pub struct Acknowledged<'a, F: Fs = RealFs> {
+    ticket: Ticket<'a, F>,
+    level: Durability,
+}
 
 impl<F: Fs> Future for Acknowledged<'_, F> {
     type Output = Result<SeqNo, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ticket { core, first, end } = self.0;
-        let level = core.files.options.durability;
+        let Ticket { core, first, end } = self.ticket;
+        let level = self.level;
         if !core.reached(end, level) {
             core.waiters.add(end, level, context.waker());
             core.ring_for(level);

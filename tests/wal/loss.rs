@@ -82,6 +82,11 @@ fn what_is_given_up_is_lost_once_and_for_ever_and_no_reader_stops_there_again() 
         assert_eq!(lost_and_queued(&wal), (0, 60), "nothing is lost by reading");
 
         let gap = wal.give_up(&mut reader).unwrap().unwrap();
+        let outcome = |seq| wal.outcome(SeqNo::new(seq)).unwrap();
+        for seq in 0..60 {
+            let is_lost = damaged.contains(&seq).then_some(Class::Lost);
+            assert_eq!(outcome(seq), is_lost, "{seq}");
+        }
         assert_eq!(
             numbers(std::slice::from_ref(&gap)),
             [(damaged.start, damaged.end)]

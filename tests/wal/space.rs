@@ -365,6 +365,14 @@ fn drop_oldest_gives_up_whole_segments_and_accounts_for_each_record() {
     assert!(totals.dropped > 100 && marks.acked == SeqNo::new(3 + totals.dropped));
     let left = marks.acked.get() as usize;
     assert_same(&read_all(&wal), &expected[left..].to_vec());
+    let outcome = |seq: SeqNo| wal.outcome(seq).unwrap();
+    assert_eq!(outcome(SeqNo::new(2)), Some(Class::Shipped));
+    assert_eq!(outcome(SeqNo::new(3)), Some(Class::Dropped));
+    assert_eq!(
+        outcome(SeqNo::new(marks.acked.get() - 1)),
+        Some(Class::Dropped)
+    );
+    assert_eq!(outcome(marks.acked), None);
     // What was dropped stays so, whoever comes late.
     assert_eq!(wal.settle(SeqNo::ZERO..marks.acked, Class::Shipped), 0);
     assert_eq!(wal.settle(SeqNo::ZERO..marks.acked + 2, Class::Shipped), 2);

@@ -68,7 +68,12 @@ impl Lazy {
         self.get().map(Some)
     }
 
-    /// The log, if it is open, to be closed.
+    /// The log, if it is open.
+    pub(in crate::store) fn opened(&self) -> Option<&DeadLetters> {
+        self.open.get()
+    }
+
+    /// The log, if it is open, to be dropped.
     pub(in crate::store) fn take(&mut self) -> Option<DeadLetters> {
         self.open.take()
     }

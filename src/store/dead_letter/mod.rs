@@ -340,8 +340,11 @@ impl<F: Fs> DeadLetters<F> {
     ///
     /// [`Error::Log`]: the next open recovers as after a crash.
     pub fn close(self) -> Result<(), Error> {
-        self.wal.close()?;
-        Ok(())
+        self.shut()
+    }
+
+    pub(in crate::store) fn shut(&self) -> Result<(), Error> {
+        Ok(self.wal.shut()?)
     }
 
     fn note(&self, seq: SeqNo, origin: Origin, len: u64, replaces: Option<SeqNo>) {
