@@ -1,0 +1,101 @@
+//! What a producer adds to the engine: time and allocations of a record that is sent.
+//!
+//! `cargo bench --bench producer` prints the rows of `docs/benchmarks.md`: one lane, records of 256 B,
+//! level `os`. The engine alone and the producer take turns in the same run. No cluster: the shipper
+//! tries for one meanwhile, as it does in an outage.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "what cannot go on here panics"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ferrylog::kafka::Settings;
+use ferrylog::store::StoreOptions;
+use ferrylog::wal::{Durability, OnFull, Wal};
+use ferrylog::{MessageRef, Producer};
+
+use support::table::{self, Goal, Pairs, figure, millions};
+use support::{allocations, directory, settle, with_level};
+
+const VALUE: [u8; 256] = [0x5a; 256];
+/// Records of one burst: 8 MiB, half of the default memory budget.
+const RECORDS: u64 = 32 << 10;
+const ROUNDS: usize = 61;
+/// The producer's own files are recycled, too: the oldest records go, as nobody ships them.
+const QUOTA: u64 = 512 << 20;
+
+fn main() {
+    let dir = directory();
+    let wal = Wal::open(dir.path().join("engine"), with_level(Durability::Os)).expect("a log");
+    let mut options = with_level(Durability::Os);
+    options.quota_bytes = Some(QUOTA);
+    options.on_full = OnFull::DropOldest;
+    let nobody = Settings::new("127.0.0.1:1");
+    let producer = Producer::builder(dir.path().join("store"), nobody)
+        .store(StoreOptions::new(options))
+        .open()
+        .expect("a producer");
+
+    for _ in 0..64 {
+        engine(&wal);
+        sent(&producer);
+    }
+    let (mut bursts, mut allocated) = (Pairs::default(), 0);
+    for _ in 0..ROUNDS {
+        let alone = millions(RECORDS, engine(&wal));
+        let (time, own) = sent(&producer);
+        bursts.push(millions(RECORDS, time), alone);
+        allocated += own;
+    }
+    table::head();
+    bursts.row(
+        "`Producer::send`, one lane, `os`, values of 256 B, bursts of 8 MiB; limit: the engine alone",
+        "M/s",
+        2,
+        Goal::AtLeast(1.0 / 1.5),
+    );
+    figure(
+        &format!(
+            "allocations by {} sends, receipts dropped",
+            RECORDS * ROUNDS as u64
+        ),
+        allocated as f64,
+        allocated.to_string(),
+        Goal::AtMost(0.0),
+    );
+}
+
+/// A burst into the engine.
+fn engine(wal: &Wal) -> Duration {
+    let start = Instant::now();
+    for _ in 0..RECORDS {
+        drop(wal.append(&VALUE).expect("appended"));
+    }
+    let time = start.elapsed();
+    wal.sync().expect("synced");
+    settle(wal);
+    time
+}
+
+/// The same through the producer, and the allocations of it.
+fn sent(producer: &Producer) -> (Duration, u64) {
+    let message = MessageRef {
+        value: Some(&VALUE),
+        ..MessageRef::to("readings")
+    };
+    let before = allocations::counts().1;
+    let start = Instant::now();
+    for _ in 0..RECORDS {
+        drop(producer.send(&message).expect("sent"));
+    }
+    let time = start.elapsed();
+    let own = allocations::counts().1 - before;
+    producer.flush().expect("synced");
+    (time, own)
+}

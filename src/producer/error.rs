@@ -1,0 +1,267 @@
+//! What can go wrong for the one who sends, by what to do next.
+//!
+//! Owns the sentences. Nothing here comes from Kafka: what it says is in [`Status`](super::Status).
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::message::Invalid;
+use crate::ship;
+use crate::store;
+use crate::wal;
+
+/// Why a producer could not be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The default topic can be none. Nothing was touched.
+    Topic(Invalid),
+    /// A setting of the Kafka client or of shipping is wrong. Nothing was touched; correct it.
+    Ship(ship::Error),
+    /// The store could not be opened.
+    Store(store::Error),
+    /// The system gave no thread. The store is closed again.
+    Thread(io::Error),
+}
+
+impl From<ship::Error> for OpenError {
+    fn from(error: ship::Error) -> Self {
+        Self::Ship(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(_) => f.write_str("the default topic is none"),
+            Self::Ship(error) => error.fmt(f),
+            Self::Store(_) => f.write_str("the store could not be opened"),
+            Self::Thread(_) => f.write_str("there is no thread to ship with"),
+        }
+    }
+}
+
+impl Error for OpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Topic(source) => Some(source),
+            Self::Ship(error) => error.source(),
+            Self::Store(source) => Some(source),
+            Self::Thread(source) => Some(source),
+        }
+    }
+}
+
+/// Why a message was not appended, by what to do next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There is no room right now: the memory is used up by what is not on disk yet, or there is no
+    /// space and the lane does not wait for it. Try again later, or use [`send`](super::Producer::send),
+    /// which waits.
+    Full {
+        /// What is full.
+        reason: String,
+    },
+    /// There is no space, and the lane gives up what comes. It is counted; nobody will try again.
+    Dropped {
+        /// What is full.
+        reason: String,
+    },
+    /// It is longer than its lane takes. Never try it again as it is.
+    TooLarge {
+        /// Bytes of the record or batch.
+        len: usize,
+        /// The most that is possible.
+        max: usize,
+    },
+    /// A part of it breaks a limit of Kafka's or the log's. Never try it again as it is.
+    Invalid(Invalid),
+    /// The topics of a batch belong to different lanes, which cannot be all or nothing. Send a batch
+    /// for each.
+    SeveralLanes {
+        /// The lane of the first message.
+        first: String,
+        /// The lane of another one.
+        other: String,
+    },
+    /// The producer is closed, or about to be. Open another one.
+    Closed,
+    /// The log of the lane takes nothing more after a disk failed it twice. What was acknowledged is
+    /// safe. Close this producer and open another one.
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+    /// The operating system refused something else. Try again later.
+    Store(store::Error),
+}
+
+impl From<store::Error> for SendError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Invalid(invalid) => Self::Invalid(invalid),
+            store::Error::Log(wal::Error::TooLarge { len, max }) => Self::TooLarge { len, max },
+            store::Error::Log(wal::Error::Full { reason, .. }) => Self::Full { reason },
+            store::Error::Log(error @ wal::Error::Busy) => Self::Full {
+                reason: error.to_string(),
+            },
+            store::Error::Log(wal::Error::Dropped { reason }) => Self::Dropped { reason },
+            store::Error::Log(wal::Error::Failed { reason }) => Self::Failed { reason },
+            store::Error::Log(wal::Error::Closed) => Self::Closed,
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { reason } => write!(f, "no room, try again later: {reason}"),
+            Self::Dropped { reason } => write!(f, "given up for lack of space: {reason}"),
+            Self::TooLarge { len, max } => write!(f, "{len} bytes are over the limit of {max}"),
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::SeveralLanes { first, other } => write!(
+                f,
+                "a batch is for one lane, and this is for {first} and {other}"
+            ),
+            Self::Closed => f.write_str("the producer is closed"),
+            Self::Failed { reason } => write!(
+                f,
+                "the log failed, close the producer and open another one: {reason}"
+            ),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for SendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Invalid(invalid) => invalid.source(),
+            Self::Store(error) => error.source(),
+            Self::Full { .. }
+            | Self::Dropped { .. }
+            | Self::TooLarge { .. }
+            | Self::SeveralLanes { .. }
+            | Self::Closed
+            | Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// Why it cannot be said that records are on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotDurable {
+    /// There is no space, and the lane does not wait for it. They are in memory and written when there is;
+    /// ask again. If the process ends before, they may be gone.
+    Full {
+        /// What is full.
+        reason: String,
+    },
+    /// The log failed: whether they are on disk is not known before it is opened again.
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+impl From<wal::Error> for NotDurable {
+    fn from(error: wal::Error) -> Self {
+        match error {
+            wal::Error::Full { reason, .. } => Self::Full { reason },
+            wal::Error::Failed { reason } => Self::Failed { reason },
+            error => Self::Failed {
+                reason: error.describe(),
+            },
+        }
+    }
+}
+
+impl From<store::Error> for NotDurable {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Log(error) => error.into(),
+            error => Self::Failed {
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for NotDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { reason } => {
+                write!(f, "not on disk yet, there is no space: {reason}")
+            }
+            Self::Failed { reason } => {
+                write!(
+                    f,
+                    "whether it is on disk is not known, the log failed: {reason}"
+                )
+            }
+        }
+    }
+}
+
+impl Error for NotDurable {}
+
+/// Why it cannot be said what became of records. None of it means that they were not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotDelivered {
+    /// Nothing became of them in that time: they wait in the store. Ask again.
+    TimedOut,
+    /// The producer was closed before: those that are on disk are shipped by the next one.
+    Closed,
+    /// The log failed before they were on disk: whether they are is known when it is opened again.
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+impl From<store::Error> for NotDelivered {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Log(wal::Error::Closed) => Self::Closed,
+            store::Error::Log(wal::Error::Failed { reason }) => Self::Failed { reason },
+            error => Self::Failed {
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for NotDelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("not delivered yet, it waits in the store"),
+            Self::Closed => f.write_str("the producer was closed before it was delivered"),
+            Self::Failed { reason } => {
+                write!(f, "the log failed before it was on disk: {reason}")
+            }
+        }
+    }
+}
+
+impl Error for NotDelivered {}
+
+/// A log that could not be closed cleanly. What was acknowledged is safe; what was not may be gone.
+#[derive(Debug)]
+pub struct CloseError(pub(super) store::Error);
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store could not be closed cleanly")
+    }
+}
+
+impl Error for CloseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}

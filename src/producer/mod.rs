@@ -1,0 +1,287 @@
+//! The producer: what a program on the gateway holds.
+//!
+//! - [`send`](Producer::send) appends to the store and returns at once; no network is needed for it, nor
+//!   for opening. Nothing that Kafka says reaches the one who sends.
+//! - A [`Receipt`] tells when its records are on disk and what became of them in the end; both can be
+//!   waited for by a thread or a task. Who does not ask pays nothing for it.
+//! - A thread of its own ships what the store holds, begins again whenever it fails, and says why
+//!   nothing moves.
+//!
+//! ```text
+//! send --> Store::route --> Lane::append --> Receipt
+//!                               |               ^ what became of it
+//!              ship::drain, a thread -----------+
+//! ```
+//!
+//! Owns: the store and that thread, from [`Builder::open`] to [`Producer::close`]. Must not know
+//! librdkafka, files, or any async runtime: futures need a waker and nothing else.
+//!
+//! Invariants: one thread ships from a store; the store is closed after that thread has ended, whoever
+//! still holds a receipt; nothing is allocated for a record that is sent, or kept for one whose
+//! receipt is dropped.
+
+mod block;
+mod builder;
+mod error;
+mod receipt;
+mod shipping;
+mod status;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use self::builder::Builder;
+pub use self::error::{CloseError, NotDelivered, NotDurable, OpenError, SendError};
+pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
+pub use self::status::{Closed, LaneStatus, Stats, Status, Trouble, Unhealthy};
+
+use self::block::block_on;
+use self::shipping::Shared;
+use crate::kafka::Settings;
+use crate::message::MessageRef;
+use crate::store::{self, Lane};
+use crate::wal::{Durability, SeqNo, Ticket};
+
+/// Appends to a store and ships it to Kafka. Cheap to clone; all clones are the same producer.
+///
+/// Dropping the last one stops shipping, finishes what is in flight for
+/// [`ShipOptions::stop_grace`](crate::ship::ShipOptions::stop_grace) and closes the store: what was
+/// acknowledged is shipped by the next one. [`close`](Self::close) can wait for longer, and tells.
+#[derive(Clone)]
+pub struct Producer {
+    owner: Arc<Owner>,
+}
+
+/// What ends with the last clone, although receipts may still hold what is shared.
+struct Owner {
+    shared: Arc<Shared>,
+    shipper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Producer {
+    /// Opens the store in `dir`, or makes a new one, and ships it to the cluster behind these
+    /// addresses, all as the defaults are. Connects to nothing before it returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::open`].
+    pub fn open(
+        dir: impl AsRef<Path>,
+        bootstrap_servers: impl Into<String>,
+    ) -> Result<Self, OpenError> {
+        Self::builder(dir, Settings::new(bootstrap_servers)).open()
+    }
+
+    /// Sets up a producer for the store in `dir` and this cluster.
+    pub fn builder(dir: impl AsRef<Path>, kafka: Settings) -> Builder {
+        Builder::new(dir.as_ref(), kafka)
+    }
+
+    /// Appends a message to the lane of its topic, the default topic if it names none.
+    ///
+    /// Waits only while the memory of the lane is used up by records that are not on disk yet, which
+    /// on a full disk may be long: see [`OnFull`](crate::wal::OnFull). Allocates nothing once the topic is known.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] says what to do next. Nothing was appended.
+    pub fn send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+        self.append(message, Lane::append)
+    }
+
+    /// [`send`](Self::send) that never waits: for tasks that must not block, and for readings that
+    /// are worth nothing later.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`SendError::Full`] where that would wait.
+    pub fn try_send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+        self.append(message, Lane::try_append)
+    }
+
+    /// [`send`](Self::send) for tasks: where that would block, this is pending. Dropped before it is
+    /// ready it has appended nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+        loop {
+            let full = match self.try_send(message) {
+                Err(full @ SendError::Full { .. }) => full,
+                sent => return sent,
+            };
+            let lane = self.lane(self.place(self.topic_of(message)));
+            let marks = lane.marks();
+            if marks.durable == marks.next {
+                // All is on disk by now: there is room, or it is not room that is missing.
+                return self.try_send(message).map_err(|_| full);
+            }
+            // A sync gives room. Where it is not to be waited for, this says so.
+            let oldest = lane.ticket_of(marks.durable..marks.durable + 1);
+            oldest
+                .reaching(Durability::Disk)
+                .await
+                .map_err(store::Error::from)?;
+        }
+    }
+
+    /// Appends messages of which a crash leaves all or none; their topics must be of one lane.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`SendError::SeveralLanes`]; a message that is refused refuses all
+    /// of them.
+    pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
+        self.check_open()?;
+        let Some(first) = messages.first() else {
+            return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
+        };
+        let place = self.place(self.topic_of(first));
+        let is_elsewhere = |message: &&MessageRef<'_>| self.place(self.topic_of(message)) != place;
+        if let Some(other) = messages.iter().find(is_elsewhere) {
+            return Err(SendError::SeveralLanes {
+                first: self.lane(place).name().into(),
+                other: self.lane(self.place(self.topic_of(other))).name().into(),
+            });
+        }
+        let lane = self.lane(place);
+        let ticket = if messages.iter().any(|message| message.topic.is_empty()) {
+            let routed: Vec<MessageRef<'_>> = messages.iter().map(|m| self.routed(m)).collect();
+            lane.append_batch(&routed)?
+        } else {
+            lane.append_batch(messages)?
+        };
+        let range = ticket.range();
+        Ok(self.receipt(place, range.start, range.end))
+    }
+
+    /// Waits until everything that was sent before is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDurable`]: of at least one lane it is not. The others were synced all the same.
+    pub fn flush(&self) -> Result<(), NotDurable> {
+        let mut flushed = Ok(());
+        for lane in self.shared().store.lanes() {
+            let synced = lane.sync().map(drop).map_err(NotDurable::from);
+            flushed = flushed.and(synced);
+        }
+        flushed
+    }
+
+    /// Takes nothing more, ships until the store is empty or the time is over, then stops shipping
+    /// and closes the store. Says what is left there: it is shipped by the next producer.
+    ///
+    /// Takes up to [`ShipOptions::stop_grace`](crate::ship::ShipOptions::stop_grace) longer than `within`
+    /// if records are in flight at the end of it; in transactions, until the one under way has ended.
+    /// Closing again tells what was left.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] if a log could not be closed cleanly: what was acknowledged is safe.
+    pub fn close(&self, within: Duration) -> Result<Closed, CloseError> {
+        let shared = self.shared();
+        shared.refuse_more();
+        let deadline = Instant::now().checked_add(within);
+        // Whatever is said: it is counted below.
+        drop(block_on(shared.store.emptied(), deadline));
+        self.owner.stop();
+        let shut = shared.store.shut();
+        let closed = shared.closed(&shared.news());
+        shut.map(|()| closed).map_err(CloseError)
+    }
+
+    fn append(
+        &self,
+        message: &MessageRef<'_>,
+        append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
+    ) -> Result<Receipt, SendError> {
+        self.check_open()?;
+        let place = self.place(self.topic_of(message));
+        let ticket = append(self.lane(place), &self.routed(message))?;
+        let range = ticket.range();
+        Ok(self.receipt(place, range.start, range.end))
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+
+    fn check_open(&self) -> Result<(), SendError> {
+        if self.shared().takes_records() {
+            Ok(())
+        } else {
+            Err(SendError::Closed)
+        }
+    }
+
+    /// The topic that a message goes to.
+    fn topic_of<'a>(&'a self, message: &MessageRef<'a>) -> &'a str {
+        match message.topic {
+            "" => &self.shared().default_topic,
+            topic => topic,
+        }
+    }
+
+    fn routed<'a>(&'a self, message: &MessageRef<'a>) -> MessageRef<'a> {
+        MessageRef {
+            topic: self.topic_of(message),
+            ..*message
+        }
+    }
+
+    fn place(&self, topic: &str) -> usize {
+        self.shared().store.route_place(topic)
+    }
+
+    fn lane(&self, place: usize) -> &Lane {
+        &self.shared().store.lanes()[place]
+    }
+
+    fn receipt(&self, lane: usize, first: SeqNo, end: SeqNo) -> Receipt {
+        Receipt {
+            shared: Arc::clone(self.shared()),
+            lane,
+            first,
+            end,
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("totals", &self.shared().store.totals())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Owner {
+    /// Ends shipping. Whoever comes second waits for it as well.
+    fn stop(&self) {
+        self.shared.stop();
+        let mut shipper = self.shipper.lock();
+        if let Some(thread) = shipper.take() {
+            // It would wait for itself where the last clone was in a callback of the shipper.
+            if thread.thread().id() != thread::current().id() {
+                // It catches its panics.
+                drop(thread.join());
+            }
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.refuse_more();
+        self.stop();
+        // An error is what recovery is for; `close` tells it.
+        drop(self.shared.store.shut());
+    }
+}

@@ -1,0 +1,213 @@
+//! Receipts: where records stand that were sent.
+//!
+//! Owns: what can be asked about them, and the two ways to wait for an answer. Must not know how
+//! records come to disk or to Kafka.
+//!
+//! Invariant: a receipt is numbers and a reference to the store. Nothing is kept for it elsewhere, so
+//! dropping it takes nothing back, and asking late is answered as well.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::block::block_on;
+use super::shipping::Shared;
+use super::{NotDelivered, NotDurable};
+use crate::store::{Lane, Settlement};
+use crate::wal::{Class, Durability, SeqNo, Ticket};
+
+/// One or more records that were sent together.
+#[derive(Clone)]
+#[must_use = "that a record is on disk is known only when its receipt was asked"]
+pub struct Receipt {
+    pub(super) shared: Arc<Shared>,
+    /// Its place in the store.
+    pub(super) lane: usize,
+    pub(super) first: SeqNo,
+    pub(super) end: SeqNo,
+}
+
+/// What became of a record in the end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Kafka has it: all in-sync replicas acknowledged it.
+    Shipped,
+    /// It was refused for good and stands in the dead letters, on disk, until somebody decides about it.
+    DeadLettered,
+    /// It grew too old, as its expiry or its lane's says.
+    Expired,
+    /// It was given up, for space or by the retry policy, as the options say.
+    Dropped,
+    /// The disk does not give it any more.
+    Lost,
+    /// It is settled, and nobody knows how any more: so many records were settled as something else
+    /// than shipped since then that the oldest were forgotten. The totals have counted it.
+    Unknown,
+}
+
+impl Outcome {
+    /// Whether Kafka has it.
+    #[must_use]
+    pub fn is_shipped(self) -> bool {
+        self == Self::Shipped
+    }
+}
+
+impl From<Class> for Outcome {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Shipped => Self::Shipped,
+            Class::DeadLettered => Self::DeadLettered,
+            Class::Expired => Self::Expired,
+            Class::Dropped => Self::Dropped,
+            Class::Lost => Self::Lost,
+            Class::Moved | Class::Void | Class::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shipped => "shipped",
+            Self::DeadLettered => "dead-lettered",
+            Self::Expired => "expired",
+            Self::Dropped => "dropped",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl Receipt {
+    /// The lane they were appended to.
+    #[must_use]
+    pub fn lane(&self) -> &str {
+        self.at().name()
+    }
+
+    /// Their numbers in that lane.
+    #[must_use]
+    pub fn range(&self) -> Range<SeqNo> {
+        self.first..self.end
+    }
+
+    /// The identity of the first of them, as Kafka gets it in the header
+    /// [`ID_HEADER`](crate::ship::ID_HEADER).
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}-{}", self.at().identity(), self.first)
+    }
+
+    /// To wait until they are on disk, whatever the level of their lane: `receipt.durable().wait()?` or
+    /// `receipt.durable().await?`.
+    pub fn durable(&self) -> Durable<'_> {
+        Durable { receipt: self }
+    }
+
+    /// To wait for what becomes of them: `receipt.delivered().wait()?` or
+    /// `receipt.delivered().await?`. Of several records it tells the first outcome that is not
+    /// [`Outcome::Shipped`].
+    pub fn delivered(&self) -> Delivered<'_> {
+        let settlement = self.shared.store.settlement(self.at(), self.range());
+        Delivered { settlement }
+    }
+
+    /// What became of each of them so far; `None`: nothing yet.
+    pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> + '_ {
+        let lane = self.at();
+        (self.first.get()..self.end.get()).map(move |seq| {
+            let outcome = self.shared.store.outcome(lane, SeqNo::new(seq));
+            Some(outcome.ok()??.into())
+        })
+    }
+
+    fn at(&self) -> &Lane {
+        &self.shared.store.lanes()[self.lane]
+    }
+
+    fn ticket(&self) -> Ticket<'_> {
+        self.at().ticket_of(self.range())
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("lane", &self.lane())
+            .field("range", &self.range())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits until records are on disk: [`Receipt::durable`].
+#[derive(Debug)]
+#[must_use = "it waits for nothing until it is awaited, or told to wait"]
+pub struct Durable<'a> {
+    receipt: &'a Receipt,
+}
+
+impl Durable<'_> {
+    /// Waits on this thread, which does the writing and syncing itself where nobody else is at it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDurable`] says whether they may still come to disk.
+    pub fn wait(self) -> Result<(), NotDurable> {
+        self.receipt.ticket().wait_for(Durability::Disk)?;
+        Ok(())
+    }
+}
+
+impl Future for Durable<'_> {
+    type Output = Result<(), NotDurable>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut reached = self.receipt.ticket().reaching(Durability::Disk);
+        let polled = Pin::new(&mut reached).poll(context)?;
+        polled.map(|_| Ok(()))
+    }
+}
+
+/// Waits for what becomes of records: [`Receipt::delivered`]. It can be awaited as well; dropping it
+/// forgets the question.
+#[derive(Debug)]
+#[must_use = "it waits for nothing until it is awaited, or told to wait"]
+pub struct Delivered<'a> {
+    settlement: Settlement<'a>,
+}
+
+impl Delivered<'_> {
+    /// Waits on this thread, for as long as the outage lasts.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDelivered::Closed`], [`NotDelivered::Failed`]: this producer will not tell it.
+    pub fn wait(self) -> Result<Outcome, NotDelivered> {
+        block_on(self, None).unwrap_or(Err(NotDelivered::TimedOut))
+    }
+
+    /// Waits on this thread for so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait), and [`NotDelivered::TimedOut`]: ask again whenever you like.
+    pub fn wait_for(self, timeout: Duration) -> Result<Outcome, NotDelivered> {
+        let deadline = Instant::now().checked_add(timeout);
+        block_on(self, deadline).unwrap_or(Err(NotDelivered::TimedOut))
+    }
+}
+
+impl Future for Delivered<'_> {
+    type Output = Result<Outcome, NotDelivered>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = Pin::new(&mut self.settlement).poll(context)?;
+        polled.map(|class| Ok(class.into()))
+    }
+}

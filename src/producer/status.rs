@@ -1,0 +1,274 @@
+//! What a producer says about itself.
+//!
+//! Owns: which of several troubles is told first. Must not know how any of them comes about.
+
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::Producer;
+use super::shipping::{News, Shared};
+use crate::ship::{Counters, Held, LinkState, Progress};
+use crate::wal::Totals;
+
+/// Where everything stands, as of a moment ago.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The lanes, `default` first.
+    pub lanes: Vec<LaneStatus>,
+    /// What became of every record, in all lanes and over restarts.
+    pub totals: Totals,
+    /// What the shipper said last, a few times a second: the link, what is held, what was counted;
+    /// none before it first did.
+    pub progress: Option<Progress>,
+    /// The error that shipping pauses after, if it does.
+    pub trouble: Option<Trouble>,
+    /// Why nothing moves, or not everything, in one sentence; none if all is well.
+    pub why: Option<String>,
+    /// Whether it takes nothing more because it was closed.
+    pub is_closed: bool,
+}
+
+/// Where a lane stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// Its name.
+    pub name: String,
+    /// What became of every record of its log; *moved* ones are in parking logs.
+    pub totals: Totals,
+    /// Why there is no space for it, if there is none.
+    pub shortage: Option<String>,
+    /// Why its log takes nothing more, if it failed.
+    pub failure: Option<String>,
+}
+
+/// Shipping ended with an error, and begins again after a pause.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Trouble {
+    /// The error, with its causes.
+    pub error: String,
+    /// When.
+    pub since: Instant,
+    /// How long it pauses.
+    pub pause: Duration,
+}
+
+/// What was counted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// What became of every record, in all lanes and over restarts.
+    pub totals: Totals,
+    /// Records that were not appended for lack of space since the producer was opened.
+    pub refused: u64,
+    /// How often shipping began again after an error since then.
+    pub restarts: u32,
+    /// What the shipper counted since it last began.
+    pub shipping: Counters,
+}
+
+/// What is left of a closed producer's store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Closed {
+    /// What became of every record; `queued` is what is left for the next producer.
+    pub totals: Totals,
+    /// Why something is left, as far as it was said.
+    pub why: Option<String>,
+}
+
+impl Closed {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.totals.queued == 0
+    }
+}
+
+/// Why a producer is not healthy, the worst first.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Unhealthy {
+    /// It was closed.
+    Closed,
+    /// The log of a lane failed and takes nothing more: close the producer and open another one.
+    Failed {
+        /// The lane.
+        lane: String,
+        /// The first failure.
+        reason: String,
+    },
+    /// There is no space for a lane.
+    NoSpace {
+        /// The lane.
+        lane: String,
+        /// What is full.
+        reason: String,
+    },
+    /// Shipping ended with an error and begins again after a pause.
+    Shipping {
+        /// The error, with its causes.
+        error: String,
+    },
+    /// There is no link. Records are taken and kept.
+    Offline {
+        /// Since when and why.
+        why: String,
+    },
+    /// Some partitions take nothing. Everything else is shipped.
+    Held {
+        /// Which ones, each with its reason.
+        held: Vec<Held>,
+    },
+}
+
+impl Unhealthy {
+    /// Whether records are taken all the same: then nothing is lost, it only waits.
+    #[must_use]
+    pub fn takes_records(&self) -> bool {
+        match self {
+            Self::Closed | Self::Failed { .. } | Self::NoSpace { .. } => false,
+            Self::Shipping { .. } | Self::Offline { .. } | Self::Held { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the producer is closed"),
+            Self::Failed { lane, reason } => write!(f, "the log of lane {lane} failed: {reason}"),
+            Self::NoSpace { lane, reason } => write!(f, "no space for lane {lane}: {reason}"),
+            Self::Shipping { error } => write!(f, "shipping pauses after an error: {error}"),
+            Self::Offline { why } => write!(f, "the link is {why}"),
+            Self::Held { held } => {
+                let mut told = held.iter();
+                if let Some(first) = told.next() {
+                    first.fmt(f)?;
+                }
+                told.try_for_each(|held| write!(f, "; {held}"))
+            }
+        }
+    }
+}
+
+impl Error for Unhealthy {}
+
+impl Producer {
+    /// Where everything stands. Costs a look at each lane.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = self.shared();
+        let news = shared.news();
+        let unhealthy = shared.health(&news).err();
+        Status {
+            lanes: shared.lanes(),
+            totals: shared.store.totals(),
+            why: unhealthy.map(|why| why.to_string()).or_else(|| {
+                // What is not unhealthy may still be said, of dead letters for one.
+                news.progress.as_ref()?.why.clone()
+            }),
+            progress: news.progress,
+            trouble: news.trouble,
+            is_closed: !shared.takes_records(),
+        }
+    }
+
+    /// Whether all is well: at once if so, else when it has become so within this time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unhealthy`]: why not, at the end of it. [`Unhealthy::takes_records`] parts those that stop the
+    /// one who sends from those that only delay delivery.
+    pub fn health(&self, within: Duration) -> Result<(), Unhealthy> {
+        let shared = self.shared();
+        let deadline = Instant::now().checked_add(within);
+        shared.ask(deadline, |news| shared.health(news))
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = self.shared();
+        let news = shared.news();
+        let refused = shared.store.lanes().iter().map(|lane| lane.refused());
+        Stats {
+            totals: shared.store.totals(),
+            refused: refused.sum(),
+            restarts: news.restarts,
+            shipping: news.progress.map(|told| told.counters).unwrap_or_default(),
+        }
+    }
+}
+
+impl Shared {
+    /// What is left at the end.
+    pub(super) fn closed(&self, news: &News) -> Closed {
+        let totals = self.store.totals();
+        let wrong = self.wrong(news).err().filter(|_| totals.queued > 0);
+        Closed {
+            totals,
+            why: wrong.map(|why| why.to_string()),
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        let lanes = self.store.lanes().iter();
+        lanes
+            .map(|lane| LaneStatus {
+                name: lane.name().into(),
+                totals: lane.totals(),
+                shortage: lane.shortage(),
+                failure: lane.failure(),
+            })
+            .collect()
+    }
+
+    fn health(&self, news: &News) -> Result<(), Unhealthy> {
+        if !self.takes_records() {
+            return Err(Unhealthy::Closed);
+        }
+        self.wrong(news)
+    }
+
+    /// What is wrong beside being closed.
+    fn wrong(&self, news: &News) -> Result<(), Unhealthy> {
+        for lane in self.store.lanes() {
+            let name = lane.name().to_owned();
+            if let Some(reason) = lane.failure() {
+                return Err(Unhealthy::Failed { lane: name, reason });
+            }
+            if let Some(reason) = lane.shortage() {
+                return Err(Unhealthy::NoSpace { lane: name, reason });
+            }
+        }
+        if let Some(trouble) = &news.trouble {
+            let error = trouble.error.clone();
+            return Err(Unhealthy::Shipping { error });
+        }
+        let Some(progress) = &news.progress else {
+            let why = "not tried yet".to_owned();
+            return Err(Unhealthy::Offline { why });
+        };
+        let is_online = match progress.link_state {
+            LinkState::Up => true,
+            // It is tried when there is something to ship.
+            LinkState::Unknown => progress.queued == 0,
+            LinkState::Disabled | LinkState::Down | LinkState::Probing | LinkState::Blocked(_) => {
+                false
+            }
+        };
+        if !is_online {
+            let why = progress.link.clone();
+            return Err(Unhealthy::Offline { why });
+        }
+        if !progress.held.is_empty() {
+            let held = progress.held.clone();
+            return Err(Unhealthy::Held { held });
+        }
+        Ok(())
+    }
+}
