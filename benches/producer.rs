@@ -16,29 +16,32 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
-use ferrylog::store::StoreOptions;
+use ferrylog::store::{StoreOptions, Trust};
 use ferrylog::wal::{Durability, OnFull, Wal};
 use ferrylog::{MessageRef, Producer};
 
 use support::table::{self, Goal, Pairs, figure, millions};
-use support::{allocations, directory, settle, with_level};
+use support::{allocations, directory, with_level};
 
 const VALUE: [u8; 256] = [0x5a; 256];
 /// Records of one burst: 8 MiB, half of the default memory budget.
 const RECORDS: u64 = 32 << 10;
 const ROUNDS: usize = 61;
-/// The producer's own files are recycled, too: the oldest records go, as nobody ships them.
+/// Nobody ships the records: the oldest ones go, in both.
 const QUOTA: u64 = 512 << 20;
 
 fn main() {
     let dir = directory();
-    let wal = Wal::open(dir.path().join("engine"), with_level(Durability::Os)).expect("a log");
     let mut options = with_level(Durability::Os);
     options.quota_bytes = Some(QUOTA);
     options.on_full = OnFull::DropOldest;
+    let wal = Wal::open(dir.path().join("engine"), options.clone()).expect("a log");
     let nobody = Settings::new("127.0.0.1:1");
+    let mut options = StoreOptions::new(options);
+    // As on a gateway whose clock was set. Else each record is stamped with two clocks more.
+    options.clock.trust = Trust::Plausible;
     let producer = Producer::builder(dir.path().join("store"), nobody)
-        .store(StoreOptions::new(options))
+        .store(options)
         .open()
         .expect("a producer");
 
@@ -46,11 +49,12 @@ fn main() {
         engine(&wal);
         sent(&producer);
     }
-    let (mut bursts, mut allocated) = (Pairs::default(), 0);
+    let (mut bursts, mut allocated, mut by_engine) = (Pairs::default(), 0, 0);
     for _ in 0..ROUNDS {
-        let alone = millions(RECORDS, engine(&wal));
+        let (alone, own) = engine(&wal);
+        by_engine += own;
         let (time, own) = sent(&producer);
-        bursts.push(millions(RECORDS, time), alone);
+        bursts.push(millions(RECORDS, time), millions(RECORDS, alone));
         allocated += own;
     }
     table::head();
@@ -58,7 +62,7 @@ fn main() {
         "`Producer::send`, one lane, `os`, values of 256 B, bursts of 8 MiB; limit: the engine alone",
         "M/s",
         2,
-        Goal::AtLeast(1.0 / 1.5),
+        Goal::AtLeast(0.67),
     );
     figure(
         &format!(
@@ -66,21 +70,22 @@ fn main() {
             RECORDS * ROUNDS as u64
         ),
         allocated as f64,
-        allocated.to_string(),
-        Goal::AtMost(0.0),
+        format!("{allocated}; {by_engine} by the engine alone"),
+        Goal::AtMost(by_engine as f64),
     );
 }
 
 /// A burst into the engine.
-fn engine(wal: &Wal) -> Duration {
+fn engine(wal: &Wal) -> (Duration, u64) {
+    let before = allocations::counts().1;
     let start = Instant::now();
     for _ in 0..RECORDS {
         drop(wal.append(&VALUE).expect("appended"));
     }
     let time = start.elapsed();
+    let own = allocations::counts().1 - before;
     wal.sync().expect("synced");
-    settle(wal);
-    time
+    (time, own)
 }
 
 /// The same through the producer, and the allocations of it.

@@ -204,7 +204,10 @@ impl Producer {
     ) -> Result<Receipt, SendError> {
         self.check_open()?;
         let place = self.place(self.topic_of(message));
-        let ticket = append(self.lane(place), &self.routed(message))?;
+        let ticket = match message.topic {
+            "" => append(self.lane(place), &self.routed(message))?,
+            _ => append(self.lane(place), message)?,
+        };
         let range = ticket.range();
         Ok(self.receipt(place, range.start, range.end))
     }

@@ -321,7 +321,12 @@ impl Lane {
         let topic = self.topic(message.topic, define)?;
         let uptime = message.uptime.or_else(|| self.clock.uptime());
         let message = MessageRef { uptime, ..*message };
-        Ok(Encoded { message, topic })
+        let len = codec::encoded_len(&message, topic);
+        Ok(Encoded {
+            message,
+            topic,
+            len,
+        })
     }
 
     /// How `name` is written in this log.
@@ -425,11 +430,13 @@ impl LaneView {
 struct Encoded<'a> {
     message: MessageRef<'a>,
     topic: Topic,
+    /// The log asks more than once.
+    len: usize,
 }
 
 impl Encode for Encoded<'_> {
     fn encoded_len(&self) -> usize {
-        codec::encoded_len(&self.message, self.topic)
+        self.len
     }
 
     fn encode(&self, out: &mut [u8]) {

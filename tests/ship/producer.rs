@@ -14,6 +14,7 @@ use ferrylog::kafka::{Consumer, MockKafka, Settings};
 use ferrylog::message::{Expires, MessageRef};
 use ferrylog::producer::{Builder, NotDelivered, Unhealthy};
 use ferrylog::ship::ShipOptions;
+use ferrylog::ship::exactly_once::ExactlyOnceOptions;
 use ferrylog::store::{LaneOptions, Store, StoreOptions};
 use ferrylog::wal::{Class, Durability, Options};
 use ferrylog::{Outcome, Producer, Receipt, SendError};
@@ -366,6 +367,36 @@ fn wrong_settings_are_refused_before_anything_is_touched() {
     ship.link.timeout = Duration::ZERO;
     assert!(builder.ship(ship).open().is_err());
     assert!(!store.exists());
+}
+
+#[test]
+fn a_shipper_that_ends_with_an_error_begins_again_and_the_sender_hears_nothing_of_it() {
+    let mock = MockKafka::start(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Shorter than librdkafka takes, which is told when a transaction is to begin.
+    let mut wrong = ExactlyOnceOptions::default();
+    wrong.transaction_timeout = Duration::from_millis(1);
+    let producer = builder(&dir.path().join("store"), &mock)
+        .exactly_once(wrong)
+        .open()
+        .unwrap();
+    until("it began twice", || producer.stats().restarts >= 2);
+    let receipt = producer.send(&with_value("t", b"1")).unwrap();
+    receipt.durable().wait().unwrap();
+    let unhealthy = producer.health(Duration::ZERO).unwrap_err();
+    assert!(
+        matches!(unhealthy, Unhealthy::Shipping { .. }) && unhealthy.takes_records(),
+        "{unhealthy}"
+    );
+    let status = producer.status();
+    let error = status.trouble.unwrap().error;
+    assert!(status.why.unwrap().contains(&error));
+    // It does not wait for the end of the pause.
+    let started = Instant::now();
+    let closed = producer.close(Duration::ZERO).unwrap();
+    assert!(closed.why.unwrap().contains(&error));
+    assert_eq!(closed.totals.queued, 1);
+    assert!(started.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
