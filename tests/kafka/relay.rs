@@ -274,7 +274,7 @@ fn a_thin_line_carries_its_rate_for_all_connections_together() {
             client.0.set_write_timeout(Some(NEVER)).unwrap();
             while started.elapsed() < Duration::from_secs(2) {
                 // Fails where the line is full.
-                let _ = client.0.write(&[b't'; 512]);
+                let _ = client.0.write(&[b't'; 8192]);
             }
         })
     });

@@ -133,10 +133,9 @@ impl Committer<'_> {
         self.letters.batch.clear();
         self.care_for(log, now)?;
         let (mut passed, mut is_definite) = (0_u32, true);
-        // Copies first: a letter that was sent again is none any more.
-        for are_copies in [true, false] {
+        for are_copies in [false, true] {
             if are_copies && self.options.ship.dead_letters.topic.is_none() {
-                continue;
+                break;
             }
             let mut after = None;
             let mut bytes = 0;
