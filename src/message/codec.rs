@@ -45,27 +45,7 @@ pub enum Topic {
 /// Bytes that [`encode`] needs for `message`.
 #[must_use]
 pub fn encoded_len(message: &MessageRef<'_>, topic: Topic) -> usize {
-    let topic_len = match topic {
-        Topic::Id(id) => varint_len(id.into()),
-        Topic::Inline => prefixed_len(message.topic.as_bytes()),
-    };
-    let header_len = match header_block_len(message.headers) {
-        0 => 0,
-        block_len => varint_len(len_u64(block_len)) + block_len,
-    };
-    1 + varint_len(flags(message, topic))
-        + topic_len
-        + message.partition.map_or(0, |p| varint_len(from_i32(p)))
-        + message
-            .timestamp_millis
-            .map_or(0, |t| varint_len(from_i64(t)))
-        + message
-            .uptime
-            .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
-        + message.expires.map_or(0, |e| varint_len(from_expires(e)))
-        + header_len
-        + message.key.map_or(0, prefixed_len)
-        + message.value.map_or(0, <[u8]>::len)
+    Parts::of(message, topic).encoded_len()
 }
 
 /// Writes `message` into `out`.
@@ -75,46 +55,111 @@ pub fn encoded_len(message: &MessageRef<'_>, topic: Topic) -> usize {
 /// Panics if `out` is not [`encoded_len`] bytes long, or if the message does not pass
 /// [`MessageRef::check`] because of its partition, timestamp or expiry.
 pub fn encode(message: &MessageRef<'_>, topic: Topic, out: &mut [u8]) {
-    let mut out = Out(out);
-    out.bytes(&[VERSION]);
-    out.varint(flags(message, topic));
-    match topic {
-        Topic::Id(id) => out.varint(id.into()),
-        Topic::Inline => out.prefixed(message.topic.as_bytes()),
+    Parts::of(message, topic).encode(out);
+}
+
+/// What is written of a message. It borrows it: a copy for each append is felt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) message: &'a MessageRef<'a>,
+    pub(crate) topic: Topic,
+    /// In place of the message's own.
+    pub(crate) uptime: Option<Uptime>,
+}
+
+impl<'a> Parts<'a> {
+    const fn of(message: &'a MessageRef<'a>, topic: Topic) -> Self {
+        Self {
+            message,
+            topic,
+            uptime: message.uptime,
+        }
     }
-    if let Some(partition) = message.partition {
-        out.varint(from_i32(partition));
+
+    #[inline]
+    pub(crate) fn encoded_len(&self) -> usize {
+        let message = self.message;
+        let topic_len = match self.topic {
+            Topic::Id(id) => varint_len(id.into()),
+            Topic::Inline => prefixed_len(message.topic.as_bytes()),
+        };
+        let header_len = match header_block_len(message.headers) {
+            0 => 0,
+            block_len => varint_len(len_u64(block_len)) + block_len,
+        };
+        1 + varint_len(self.flags())
+            + topic_len
+            + message.partition.map_or(0, |p| varint_len(from_i32(p)))
+            + message
+                .timestamp_millis
+                .map_or(0, |t| varint_len(from_i64(t)))
+            + self
+                .uptime
+                .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
+            + message.expires.map_or(0, |e| varint_len(from_expires(e)))
+            + header_len
+            + message.key.map_or(0, prefixed_len)
+            + message.value.map_or(0, <[u8]>::len)
     }
-    if let Some(timestamp_millis) = message.timestamp_millis {
-        out.varint(from_i64(timestamp_millis));
-    }
-    if let Some(uptime) = message.uptime {
-        out.bytes(&uptime.boot.to_le_bytes());
-        out.varint(uptime.millis);
-    }
-    if let Some(expires) = message.expires {
-        out.varint(from_expires(expires));
-    }
-    if !message.headers.is_empty() {
-        out.varint(len_u64(header_block_len(message.headers)));
-        for header in message.headers {
-            out.prefixed(header.name.as_bytes());
-            match header.value {
-                None => out.varint(0),
-                Some(value) => {
-                    out.varint(len_u64(value.len()) + 1);
-                    out.bytes(value);
+
+    #[inline]
+    pub(crate) fn encode(&self, out: &mut [u8]) {
+        let message = self.message;
+        let mut out = Out(out);
+        out.bytes(&[VERSION]);
+        out.varint(self.flags());
+        match self.topic {
+            Topic::Id(id) => out.varint(id.into()),
+            Topic::Inline => out.prefixed(message.topic.as_bytes()),
+        }
+        if let Some(partition) = message.partition {
+            out.varint(from_i32(partition));
+        }
+        if let Some(timestamp_millis) = message.timestamp_millis {
+            out.varint(from_i64(timestamp_millis));
+        }
+        if let Some(uptime) = self.uptime {
+            out.bytes(&uptime.boot.to_le_bytes());
+            out.varint(uptime.millis);
+        }
+        if let Some(expires) = message.expires {
+            out.varint(from_expires(expires));
+        }
+        if !message.headers.is_empty() {
+            out.varint(len_u64(header_block_len(message.headers)));
+            for header in message.headers {
+                out.prefixed(header.name.as_bytes());
+                match header.value {
+                    None => out.varint(0),
+                    Some(value) => {
+                        out.varint(len_u64(value.len()) + 1);
+                        out.bytes(value);
+                    }
                 }
             }
         }
+        if let Some(key) = message.key {
+            out.prefixed(key);
+        }
+        if let Some(value) = message.value {
+            out.bytes(value);
+        }
+        assert!(out.0.is_empty(), "the buffer is longer than the message");
     }
-    if let Some(key) = message.key {
-        out.prefixed(key);
+
+    #[inline]
+    fn flags(&self) -> u64 {
+        let message = self.message;
+        let part = |present: bool, flag: u64| if present { flag } else { 0 };
+        part(self.topic == Topic::Inline, TOPIC_INLINE)
+            | part(message.partition.is_some(), PARTITION)
+            | part(message.timestamp_millis.is_some(), TIMESTAMP)
+            | part(!message.headers.is_empty(), HEADERS)
+            | part(message.key.is_some(), KEY)
+            | part(message.value.is_some(), VALUE)
+            | part(self.uptime.is_some(), UPTIME)
+            | part(message.expires.is_some(), EXPIRES)
     }
-    if let Some(value) = message.value {
-        out.bytes(value);
-    }
-    assert!(out.0.is_empty(), "the buffer is longer than the message");
 }
 
 /// Reads a message back. Its parts are slices of `payload`; `append_millis` is the time of the
@@ -197,18 +242,6 @@ fn topic_of(name: &[u8]) -> Result<Arc<str>, DecodeError> {
         .filter(|name| check_topic(name).is_ok())
         .map(Arc::from)
         .ok_or(DecodeError::Topic)
-}
-
-fn flags(message: &MessageRef<'_>, topic: Topic) -> u64 {
-    let part = |present: bool, flag: u64| if present { flag } else { 0 };
-    part(topic == Topic::Inline, TOPIC_INLINE)
-        | part(message.partition.is_some(), PARTITION)
-        | part(message.timestamp_millis.is_some(), TIMESTAMP)
-        | part(!message.headers.is_empty(), HEADERS)
-        | part(message.key.is_some(), KEY)
-        | part(message.value.is_some(), VALUE)
-        | part(message.uptime.is_some(), UPTIME)
-        | part(message.expires.is_some(), EXPIRES)
 }
 
 /// Bytes that the headers take in the log, their lengths included.
@@ -481,7 +514,7 @@ mod tests {
     }
 
     /// Owned parts of a generated message.
-    struct Parts {
+    struct Drawn {
         topic: String,
         interned: Topic,
         partition: Option<i32>,
@@ -493,7 +526,7 @@ mod tests {
         value: Option<Vec<u8>>,
     }
 
-    impl Parts {
+    impl Drawn {
         fn generate(random: &mut Random) -> Self {
             const CHARACTERS: &[u8] = b"abcXYZ019._-";
             let topic_len = 1 + random.below(TOPIC_LEN_MAX as u64);
@@ -571,7 +604,7 @@ mod tests {
         let seed = 0xfe44_1706;
         let mut random = Random(seed);
         for round in 0..2_000 {
-            let parts = Parts::generate(&mut random);
+            let parts = Drawn::generate(&mut random);
             let place = format!("seed {seed:#x}, round {round}");
             let message = decode(&parts.encoded(), 77, parts.resolver())
                 .unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -617,7 +650,7 @@ mod tests {
         let seed = 0x7201_c47e;
         let mut random = Random(seed);
         for round in 0..60 {
-            let parts = Parts::generate(&mut random);
+            let parts = Drawn::generate(&mut random);
             let whole = parts.encoded();
             let value_len = parts.value.as_ref().map_or(0, Vec::len);
             for len in 0..whole.len() {
@@ -648,7 +681,7 @@ mod tests {
         let mut random = Random(seed);
         let (mut messages, mut errors) = (0, 0);
         for _ in 0..20 {
-            let mut parts = Parts::generate(&mut random);
+            let mut parts = Drawn::generate(&mut random);
             parts.value = parts
                 .value
                 .map(|value| value[..value.len().min(20)].to_vec());
@@ -751,7 +784,8 @@ mod tests {
             (untrusted, false, 15),
             (expiring, false, 6),
         ] {
-            assert_eq!(flags(&message, Topic::Id(0)) & !KNOWN_BEFORE == 0, is_known);
+            let flags = Parts::of(&message, Topic::Id(0)).flags();
+            assert_eq!(flags & !KNOWN_BEFORE == 0, is_known);
             assert_eq!(encoded_len(&message, Topic::Id(0)), len);
         }
     }

@@ -108,6 +108,10 @@ impl<'a> MessageRef<'a> {
     /// [`Invalid`] names the first part that is wrong. The message can never be accepted as it is.
     pub fn check(&self) -> Result<(), Invalid> {
         check_topic(self.topic)?;
+        self.check_all_but_topic()
+    }
+
+    pub(crate) fn check_all_but_topic(&self) -> Result<(), Invalid> {
         if let Some(partition) = self.partition.filter(|partition| *partition < 0) {
             return Err(Invalid::Partition { partition });
         }

@@ -9,14 +9,11 @@
 //! the log. Appending a message allocates nothing once its topic is known.
 
 use std::{
-    collections::HashMap,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-
-use parking_lot::RwLock;
 
 use super::{
     Error, LaneOptions, Now, Order,
@@ -24,12 +21,13 @@ use super::{
     clock::{self, Appended, Clock},
     dead_letter,
     intent::{self, IntentFile},
+    names::Names,
     reader::{DEFINES_TOPIC, Definitions, Entry, LaneReader},
 };
 use crate::{
     message::{
         MessageRef,
-        codec::{self, Topic},
+        codec::{Parts, Topic},
     },
     wal::{
         self, Class, Encode, Gap, LogId, Marks, Opened, Reader, SegmentInfo, SeqNo, Ticket, Totals,
@@ -49,7 +47,7 @@ pub struct Lane {
     clock: Arc<Clock>,
     /// Numbers of the topics met so far. It holds what the log's dictionary holds, and that is
     /// bounded: a topic that did not fit there is not kept here either.
-    topics: RwLock<HashMap<Box<str>, u32>>,
+    topics: Names,
     intents: PathBuf,
     identity: LogId,
 }
@@ -74,7 +72,7 @@ impl Lane {
             expires_after: options.expires_after,
             is_configured,
             clock,
-            topics: RwLock::default(),
+            topics: Names::default(),
             intents,
             identity,
         })
@@ -147,6 +145,7 @@ impl Lane {
     ///
     /// [`Error::Invalid`] or [`wal::Error::TooLarge`](crate::wal::Error::TooLarge): it was not
     /// appended and never can be. Any other [`Error::Log`]: the log takes nothing more.
+    #[inline]
     pub fn append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
         Ok(self.wal.append(&self.encoded(message)?)?)
     }
@@ -308,43 +307,49 @@ impl Lane {
         self.clock.now()
     }
 
-    fn encoded<'a>(&self, message: &MessageRef<'a>) -> Result<Encoded<'a>, Error> {
+    #[inline]
+    fn encoded<'a>(&self, message: &'a MessageRef<'a>) -> Result<Encoded<'a>, Error> {
         self.encoded_with(message, Wal::define)
     }
 
+    #[inline]
     fn encoded_with<'a>(
         &self,
-        message: &MessageRef<'a>,
+        message: &'a MessageRef<'a>,
         define: impl FnOnce(&Wal, &[u8]) -> Result<Option<u32>, wal::Error>,
     ) -> Result<Encoded<'a>, Error> {
-        message.check()?;
-        let topic = self.topic(message.topic, define)?;
-        let uptime = message.uptime.or_else(|| self.clock.uptime());
-        let message = MessageRef { uptime, ..*message };
-        let len = codec::encoded_len(&message, topic);
-        Ok(Encoded {
+        let topic = match self.topics.get(message.topic) {
+            Some(id) => {
+                message.check_all_but_topic()?;
+                Topic::Id(id)
+            }
+            None => {
+                message.check()?;
+                self.define(message.topic, define)?
+            }
+        };
+        let parts = Parts {
             message,
             topic,
-            len,
-        })
+            uptime: message.uptime.or_else(|| self.clock.uptime()),
+        };
+        let len = parts.encoded_len();
+        Ok(Encoded { parts, len })
     }
 
-    /// How `name` is written in this log.
-    fn topic(
+    /// How the name of a topic that was not met yet is written in this log.
+    fn define(
         &self,
-        name: &str,
+        topic: &str,
         define: impl FnOnce(&Wal, &[u8]) -> Result<Option<u32>, wal::Error>,
     ) -> Result<Topic, Error> {
-        if let Some(&id) = self.topics.read().get(name) {
-            return Ok(Topic::Id(id));
-        }
-        let mut definition = Vec::with_capacity(1 + name.len());
+        let mut definition = Vec::with_capacity(1 + topic.len());
         definition.push(DEFINES_TOPIC);
-        definition.extend_from_slice(name.as_bytes());
+        definition.extend_from_slice(topic.as_bytes());
         let Some(id) = define(&self.wal, &definition)? else {
             return Ok(Topic::Inline);
         };
-        self.topics.write().insert(name.into(), id);
+        self.topics.insert(topic, id);
         Ok(Topic::Id(id))
     }
 }
@@ -428,8 +433,7 @@ impl LaneView {
 /// A checked message with its topic's place in the dictionary: what the log copies from.
 #[derive(Debug)]
 struct Encoded<'a> {
-    message: MessageRef<'a>,
-    topic: Topic,
+    parts: Parts<'a>,
     /// The log asks more than once.
     len: usize,
 }
@@ -440,6 +444,6 @@ impl Encode for Encoded<'_> {
     }
 
     fn encode(&self, out: &mut [u8]) {
-        codec::encode(&self.message, self.topic, out);
+        self.parts.encode(out);
     }
 }

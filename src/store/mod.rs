@@ -17,6 +17,7 @@ mod dead_letter;
 mod error;
 mod intent;
 mod lane;
+mod names;
 mod options;
 mod outcome;
 mod parking;
