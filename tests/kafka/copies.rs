@@ -59,7 +59,7 @@ pub(crate) fn check_those(
 }
 
 /// The number of a record, from the one header that it must have.
-fn identify(record: &Consumed, log_id: &str) -> u64 {
+pub(crate) fn identify(record: &Consumed, log_id: &str) -> u64 {
     assert_eq!(record.headers.len(), 1, "{:?}", record.headers);
     let id = record.header("ferry-id").expect("a ferry-id");
     let (log, seq) = id.split_once('-').expect("two parts");
@@ -67,7 +67,8 @@ fn identify(record: &Consumed, log_id: &str) -> u64 {
     seq.parse().expect("a number")
 }
 
-fn judge(partitions: &BTreeMap<i32, Vec<u64>>, expected: &BTreeSet<u64>) -> Repeats {
+/// The judge himself: numbers by partition, in the order they arrived in.
+pub(crate) fn judge(partitions: &BTreeMap<i32, Vec<u64>>, expected: &BTreeSet<u64>) -> Repeats {
     let mut missing = expected.clone();
     let mut repeats = Repeats {
         duplicates: 0,
