@@ -443,7 +443,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let name: Arc<str> = UNDECODABLE.into();
         if self.topics.get(&name).is_none() {
             self.topics.insert(&name, 0);
-            self.fit_lists(Instant::now());
+            self.fit_lists(self.sink.now());
         }
         self.topics.get(&name).map_or(0, Topic::nowhere)
     }

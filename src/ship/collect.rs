@@ -29,7 +29,7 @@ impl<S: Sink> Shipper<'_, S> {
     pub(super) fn collect(&mut self, wait: Duration) -> Result<Instant, Error> {
         let mut reports = mem::take(&mut self.reports);
         self.sink.poll(wait, &mut reports);
-        let now = Instant::now();
+        let now = self.sink.now();
         let taken_before = self.counters.acknowledged();
         self.quiet_polls = if reports.is_empty() {
             self.quiet_polls.saturating_add(1)
@@ -149,8 +149,8 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Polls until everything in flight is reported, or `grace` is over.
     pub(super) fn finish_flight(&mut self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        while self.sink.in_flight() > self.stuck() && Instant::now() < deadline {
+        let deadline = self.sink.now() + grace;
+        while self.sink.in_flight() > self.stuck() && self.sink.now() < deadline {
             if self.collect(POLL_WAIT).is_err() {
                 return;
             }
@@ -160,6 +160,6 @@ impl<S: Sink> Shipper<'_, S> {
     /// Records handed over to partitions that owe an answer for long.
     fn stuck(&self) -> usize {
         let stuck = self.health.iter().map(Health::stuck);
-        stuck.sum::<usize>() + self.letters.silent(Instant::now())
+        stuck.sum::<usize>() + self.letters.silent(self.sink.now())
     }
 }

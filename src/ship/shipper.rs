@@ -143,7 +143,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         stop: &'a AtomicBool,
         progress: &'a mut dyn FnMut(&Progress),
     ) -> Shipper<'a, S> {
-        let now = Instant::now();
+        let now = sink.now();
         let lanes = store.lanes();
         let mut shipper = Shipper {
             letters_before: None,
@@ -213,7 +213,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             .iter()
             .map(|source| source.stream.save_cursor())
             .collect();
-        self.show_progress(Instant::now());
+        self.show_progress(self.sink.now());
         let is_empty = ended?;
         saved?;
         Ok(Drained {
@@ -222,8 +222,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             shipped_bytes: self.counters.shipped_bytes,
             rebuilds: self.counters.rebuilds,
             is_empty,
-            held: self.all_held(Instant::now()),
-            elapsed: self.started.elapsed(),
+            held: self.all_held(self.sink.now()),
+            elapsed: self.sink.now().saturating_duration_since(self.started),
         })
     }
 
@@ -231,7 +231,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// but what is held.
     fn carry(&mut self) -> Result<bool, Error> {
         while !self.stop.load(Ordering::Relaxed) {
-            let turn = self.hand_over(Instant::now())?;
+            let turn = self.hand_over(self.sink.now())?;
             let wait = match turn {
                 Turn::More => Duration::ZERO,
                 Turn::Held | Turn::Full | Turn::Dry => {
@@ -378,7 +378,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 turn = Turn::More;
             }
             if !self.sources[source].lost.is_empty() {
-                self.show_progress(Instant::now());
+                self.show_progress(self.sink.now());
             }
         }
         self.turns[lane].served(bytes > 0);

@@ -4,6 +4,7 @@
 //! of one partition arrive in the order they were sent, until one of them fails; each record taken
 //! is reported at most once; after [`Sink::rebuild`] nothing taken before is reported or sent.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LinkOptions;
@@ -68,6 +69,16 @@ pub trait Sink {
 
     /// Who is on the other side, for a person.
     fn address(&self) -> &str;
+
+    /// What time it is for who ships into it. A scripted one may let a day pass in seconds.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Lets time pass.
+    fn pause(&mut self, pause: Duration) {
+        thread::sleep(pause);
+    }
 }
 
 /// How long the producer for what may be refused is kept without use.

@@ -7,7 +7,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::health::HoldReason;
@@ -92,9 +91,9 @@ impl<S: Sink> Shipper<'_, S> {
         self.try_link(now)?;
         match self.link.state() {
             LinkState::Up => {}
-            LinkState::Probing => thread::sleep(PROBING_PAUSE),
+            LinkState::Probing => self.sink.pause(PROBING_PAUSE),
             LinkState::Disabled | LinkState::Unknown | LinkState::Down | LinkState::Blocked(_) => {
-                thread::sleep(DOWN_PAUSE);
+                self.sink.pause(DOWN_PAUSE);
             }
         }
         Ok(())
@@ -136,7 +135,7 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let doubt = self.doubt.take();
-        if self.link.climbed(&probed, Instant::now(), random())
+        if self.link.climbed(&probed, self.sink.now(), random())
             && let Some(topic) = self.wanted()
         {
             self.ask(&topic, now)?;
@@ -177,7 +176,7 @@ impl<S: Sink> Shipper<'_, S> {
             }
             Err(kafka::Error::Unreachable { name, code, .. }) => {
                 let why = format!("{name}, code {code}");
-                self.link.unanswered(&why, Instant::now(), random());
+                self.link.unanswered(&why, self.sink.now(), random());
                 Ok(Answer::Silence)
             }
             Err(kafka::Error::UnknownTopic { .. }) => {
@@ -253,7 +252,7 @@ impl<S: Sink> Shipper<'_, S> {
         self.spent = None;
         self.counters.rebuilds += 1;
         self.tell_all();
-        let now = Instant::now();
+        let now = self.sink.now();
         let (health, budget) = (&mut self.health, &mut self.budget);
         for source in &mut self.sources {
             source.recall(|flown| {

@@ -20,6 +20,7 @@ mod exhausted;
 mod lanes;
 mod letters;
 mod mock;
+mod outage;
 mod producer;
 mod refusals;
 mod scripted;
