@@ -1,6 +1,6 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `link`, `shipper`, `holds`, `lanes`, `committed_lanes`, `committed_letters`, `time`, `hammer` and `dead_letters` call the library; `input`, `faults`, `kills`, `outages`, `restraints`, `offsets` and `poison` run
+//! `link`, `shipper`, `holds`, `lanes`, `committed_lanes`, `committed_letters`, `time`, `hammer`, `examples` and `dead_letters` call the library; `input`, `faults`, `kills`, `outages`, `restraints`, `offsets` and `poison` run
 //! the program, as a user would. Each test has a broker of its own. `bed` and `relay` test what the
 //! faults are caused with. With `KAFKA_LONG=1` the outages last as long as they may with the timeouts
 //! that users have.
@@ -27,6 +27,7 @@ mod committed_letters;
 mod copies;
 mod dead_letters;
 mod exactly_once;
+mod examples;
 mod faults;
 mod gateway;
 mod hammer;

@@ -16,6 +16,7 @@ mod random;
 
 mod chaos;
 mod dead_letters;
+mod examples;
 mod exhausted;
 mod lanes;
 mod letters;
