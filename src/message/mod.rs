@@ -2,7 +2,7 @@
 //!
 //! Owns the two shapes of a message, the borrowed one that is appended ([`MessageRef`]) and the
 //! one that is read back ([`Message`], slices of the log's read buffer), their limits, and their
-//! bytes ([`codec`]).
+//! bytes ([`codec`]); the names of headers ([`header`]), and patterns of names.
 //!
 //! It must not know the log that keeps the bytes, the client that sends them, or where an interned
 //! topic name is kept: names are resolved by a function that the caller passes in.
@@ -12,6 +12,8 @@
 //! the append.
 
 pub mod codec;
+pub mod header;
+pub(crate) mod pattern;
 
 use std::{error, fmt, sync::Arc};
 

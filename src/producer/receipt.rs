@@ -98,7 +98,7 @@ impl Receipt {
     }
 
     /// The identity of the first of them, as Kafka gets it in the header
-    /// [`ID_HEADER`](crate::ship::ID_HEADER).
+    /// [`ID`](crate::message::header::ID).
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}-{}", self.at().identity(), self.first)

@@ -12,15 +12,13 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::ID_HEADER;
+use crate::message::header::{self, connect, dlq};
 use crate::message::{Header, Invalid, Message, check_topic};
 use crate::store::{Body, StoredLetter};
 use crate::wal::LogId;
 
-/// The header that names the record an edited letter comes from: the lane's log, `-`, its number.
-pub const ORIGIN_HEADER: &str = "ferry-origin";
 /// Headers that begin so tell of a death; they are not sent again.
-pub const ERROR_HEADERS: [&str; 2] = ["dlq.", "__connect.errors."];
+pub const ERROR_HEADERS: [&str; 2] = [dlq::PREFIX, connect::PREFIX];
 /// Most bytes of a pointer record: all of its texts are bounded.
 pub const POINTER_LEN_MAX: usize = 4096;
 /// Stands for the topic of a record whose bytes are no message.
@@ -182,7 +180,7 @@ pub fn copy(
             copy.value = Some(envelope(body).into());
         }
     }
-    copy.header(ID_HEADER, body.origin.to_string());
+    copy.header(header::ID, body.origin.to_string());
     if copy.wire_len() <= len_max {
         return Ok(copy);
     }
@@ -194,10 +192,10 @@ pub fn copy(
         DeadLetterStyle::Connect => add_connect(&mut copy, body),
         DeadLetterStyle::Native | DeadLetterStyle::Envelope => add_native(&mut copy, body),
     }
-    copy.header(ID_HEADER, body.origin.to_string());
-    copy.header("dlq.kept-log-id", kept_in.to_string());
-    copy.header("dlq.kept-seq", letter.seq.to_string());
-    copy.header("dlq.kept-bytes", len.to_string());
+    copy.header(header::ID, body.origin.to_string());
+    copy.header(dlq::KEPT_LOG_ID, kept_in.to_string());
+    copy.header(dlq::KEPT_SEQ, letter.seq.to_string());
+    copy.header(dlq::KEPT_BYTES, len.to_string());
     Ok(copy)
 }
 
@@ -228,32 +226,32 @@ pub fn replay(letter: &StoredLetter, kept_in: LogId, id_header: bool) -> Option<
         return Some(again);
     }
     if body.replaces.is_some() {
-        again.header(ID_HEADER, format!("{kept_in}-d{}", letter.seq));
-        again.header(ORIGIN_HEADER, body.origin.to_string());
+        again.header(header::ID, format!("{kept_in}-d{}", letter.seq));
+        again.header(header::ORIGIN, body.origin.to_string());
     } else {
-        again.header(ID_HEADER, body.origin.to_string());
+        again.header(header::ID, body.origin.to_string());
     }
     Some(again)
 }
 
 fn add_native(copy: &mut LetterMessage, body: &Body) {
     if let Ok(message) = &body.content {
-        copy.header("dlq.topic", &*message.topic);
+        copy.header(dlq::TOPIC, &*message.topic);
         if let Some(partition) = message.partition {
-            copy.header("dlq.partition", partition.to_string());
+            copy.header(dlq::PARTITION, partition.to_string());
         }
-        copy.header("dlq.timestamp", message.timestamp_millis.to_string());
+        copy.header(dlq::TIMESTAMP, message.timestamp_millis.to_string());
     }
-    copy.header("dlq.class", &*body.class);
-    copy.header("dlq.code", body.code.to_string());
-    copy.header("dlq.stage", body.stage.name());
-    copy.header("dlq.reason", &*body.reason);
-    copy.header("dlq.attempts", body.attempts.to_string());
-    copy.header("dlq.first-attempt", time_text(body.first_attempt_millis));
-    copy.header("dlq.last-attempt", time_text(body.last_attempt_millis));
-    copy.header("dlq.lane", &*body.lane);
-    copy.header("dlq.seq", body.origin.seq.to_string());
-    copy.header("dlq.log-id", body.origin.log_id.to_string());
+    copy.header(dlq::CLASS, &*body.class);
+    copy.header(dlq::CODE, body.code.to_string());
+    copy.header(dlq::STAGE, body.stage.name());
+    copy.header(dlq::REASON, &*body.reason);
+    copy.header(dlq::ATTEMPTS, body.attempts.to_string());
+    copy.header(dlq::FIRST_ATTEMPT, time_text(body.first_attempt_millis));
+    copy.header(dlq::LAST_ATTEMPT, time_text(body.last_attempt_millis));
+    copy.header(dlq::LANE, &*body.lane);
+    copy.header(dlq::SEQ, body.origin.seq.to_string());
+    copy.header(dlq::LOG_ID, body.origin.log_id.to_string());
 }
 
 /// The names are Kafka Connect's (`DeadLetterQueueReporter`), and so is their order. What has no
@@ -261,18 +259,18 @@ fn add_native(copy: &mut LetterMessage, body: &Body) {
 /// is the offset.
 fn add_connect(copy: &mut LetterMessage, body: &Body) {
     if let Ok(message) = &body.content {
-        copy.header("__connect.errors.topic", &*message.topic);
+        copy.header(connect::TOPIC, &*message.topic);
         if let Some(partition) = message.partition {
-            copy.header("__connect.errors.partition", partition.to_string());
+            copy.header(connect::PARTITION, partition.to_string());
         }
     }
-    copy.header("__connect.errors.offset", body.origin.seq.to_string());
-    copy.header("__connect.errors.connector.name", &*body.lane);
-    copy.header("__connect.errors.task.id", "0");
-    copy.header("__connect.errors.stage", body.stage.name().to_uppercase());
-    copy.header("__connect.errors.class.name", "ferrylog");
-    copy.header("__connect.errors.exception.class.name", &*body.class);
-    copy.header("__connect.errors.exception.message", &*body.reason);
+    copy.header(connect::OFFSET, body.origin.seq.to_string());
+    copy.header(connect::CONNECTOR_NAME, &*body.lane);
+    copy.header(connect::TASK_ID, "0");
+    copy.header(connect::STAGE, body.stage.name().to_uppercase());
+    copy.header(connect::CLASS_NAME, "ferrylog");
+    copy.header(connect::EXCEPTION_CLASS_NAME, &*body.class);
+    copy.header(connect::EXCEPTION_MESSAGE, &*body.reason);
 }
 
 /// A time as headers, JSON and people have it: `2026-11-21T20:51:53.004Z`. What lies beyond the years

@@ -70,18 +70,11 @@ use progress::Teller;
 use crate::kafka::Settings;
 use crate::store::Store;
 
-/// The header that carries a record's identity: the log's id, `-`, its number.
-pub const ID_HEADER: &str = "ferry-id";
-
-/// The header that carries a record's own timestamp, in milliseconds since 1970, where it was sent
-/// with another.
-pub const TIME_HEADER: &str = "ferry-time";
-
 /// What is done about a record whose timestamp Kafka refuses: Kafka 4 takes none that is more than
 /// an hour ahead (`message.timestamp.after.max.ms`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnBadTimestamp {
-    /// It is sent with another one, and its own in the header [`TIME_HEADER`].
+    /// It is sent with another one, and its own in the header [`TIME`](crate::message::header::TIME).
     #[default]
     Restamp,
     /// It goes to the dead letters.
@@ -106,7 +99,7 @@ pub struct ShipOptions {
     /// Gives up after this long without an acknowledgement while something waits, counted anew when
     /// the link comes up; never, if `None`.
     pub timeout: Option<Duration>,
-    /// Whether each record gets the header [`ID_HEADER`], by which consumers can drop duplicates.
+    /// Whether each record gets the header [`ID`](crate::message::header::ID), by which consumers can drop duplicates.
     pub id_header: bool,
     /// Memory that records in flight may take.
     pub max_in_flight_bytes: u64,

@@ -14,9 +14,9 @@ use super::shipper::Shipper;
 use super::source::Source;
 use super::tend::Answer;
 use super::topics::Topic;
-use super::{Error, ID_HEADER, Sink, TIME_HEADER, partition};
+use super::{Error, Sink, partition};
 use crate::kafka::{ErrorClass, Failure, Outgoing, SendError};
-use crate::message::Message;
+use crate::message::{Message, header};
 use crate::store::Entry;
 use crate::wal::{Class, SeqNo};
 
@@ -172,9 +172,9 @@ impl<S: Sink> Shipper<'_, S> {
         }
         let late = self.restamped(topic.ordinal, message, now);
         self.write_identity(source, entry);
-        let original = late.map(|_| message.timestamp_millis.to_string());
-        let id = [(ID_HEADER, Some(self.id.as_bytes()))];
-        let time = original.as_ref().map(|t| (TIME_HEADER, Some(t.as_bytes())));
+        let text = late.map(|_| message.timestamp_millis.to_string());
+        let id = [(header::ID, Some(self.id.as_bytes()))];
+        let time = text.as_ref().map(|t| (header::TIME, Some(t.as_bytes())));
         let id = if self.options.id_header { &id[..] } else { &[] };
         let joined: Vec<_>;
         let headers = if message.headers().next().is_none() && time.is_none() {

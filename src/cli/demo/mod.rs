@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     kafka::{Consumer, MockKafka, Settings},
+    message::header,
     ship::{self, Drained, ShipOptions, Until},
     store::{Lane, Store},
     wal::Options,
@@ -364,7 +365,7 @@ fn read_back(
                     partition: record.partition(),
                     key: record.key(),
                     value: record.value(),
-                    id: record.header(ship::ID_HEADER),
+                    id: record.header(header::ID),
                 });
             })
             .map_err(kafka_failure)?;

@@ -15,10 +15,10 @@ use super::committer::{Committer, random};
 use super::source::{Source, stuck};
 use super::transact::{Carried, Transaction};
 use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
-use crate::message::Message;
+use crate::message::{Message, header};
 use crate::ship::health::HoldReason;
 use crate::ship::topics::Topic;
-use crate::ship::{ID_HEADER, TIME_HEADER, budget, judge, partition};
+use crate::ship::{budget, judge, partition};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
 
@@ -320,10 +320,10 @@ impl<'a> Committer<'a> {
         self.id.truncate(self.id_prefix_len);
         // Writing to a string cannot fail.
         let _ = write!(self.id, "{}", entry.origin);
-        let own = [(ID_HEADER, Some(self.id.as_bytes()))];
+        let own = [(header::ID, Some(self.id.as_bytes()))];
         let own = &own[..usize::from(self.options.ship.id_header)];
-        let original = late.map(|_| message.timestamp_millis.to_string());
-        let time = original.as_ref().map(|t| (TIME_HEADER, Some(t.as_bytes())));
+        let text = late.map(|_| message.timestamp_millis.to_string());
+        let time = text.as_ref().map(|t| (header::TIME, Some(t.as_bytes())));
         let joined: Vec<_>;
         let headers = if message.headers().next().is_none() && time.is_none() {
             own
