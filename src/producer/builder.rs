@@ -9,6 +9,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use super::intercept::{Draft, Interceptors};
 use super::shipping::{self, Shared};
 use super::{OpenError, Owner, Producer};
 use crate::kafka::Settings;
@@ -26,6 +27,7 @@ pub struct Builder {
     store: StoreOptions,
     delivery: Delivery,
     default_topic: String,
+    interceptors: Interceptors,
 }
 
 /// How it ships.
@@ -52,6 +54,7 @@ impl Builder {
             store: StoreOptions::default(),
             delivery: Delivery::AtLeastOnce(Box::default()),
             default_topic: String::new(),
+            interceptors: Interceptors::default(),
         }
     }
 
@@ -81,6 +84,29 @@ impl Builder {
         self
     }
 
+    /// Lets every message through this before it is appended: it may change the message, and refuse it
+    /// with a reason. Several are asked in the order in which they are given. It runs on the thread or
+    /// task that sends, which waits for it. A panic of it refuses that message and nothing else.
+    ///
+    /// ```
+    /// # use ferrylog::{Producer, kafka::Settings};
+    /// let builder = Producer::builder("ferrylog-data", Settings::new("127.0.0.1:9092"))
+    ///     .intercept(|message| {
+    ///         message.add_header("site", "17");
+    ///         match message.key {
+    ///             Some(_) => Ok(()),
+    ///             None => Err("readings of no device".into()),
+    ///         }
+    ///     });
+    /// ```
+    pub fn intercept(
+        mut self,
+        interceptor: impl Fn(&mut Draft<'_>) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.interceptors.push(interceptor);
+        self
+    }
+
     /// Opens the store, or makes a new one, and begins to ship. Connects to nothing before it returns:
     /// whether there is a network makes no difference to it.
     ///
@@ -96,7 +122,11 @@ impl Builder {
         self.kafka.check().map_err(crate::ship::Error::Kafka)?;
         self.delivery.ship().link.check()?;
         let store = Store::open_with(&self.dir, &self.store).map_err(OpenError::Store)?;
-        let shared = Arc::new(Shared::new(store, self.default_topic.into()));
+        let shared = Arc::new(Shared::new(
+            store,
+            self.default_topic.into(),
+            self.interceptors,
+        ));
         let theirs = Arc::clone(&shared);
         let (kafka, delivery) = (self.kafka, self.delivery);
         let shipper = thread::Builder::new()

@@ -86,6 +86,11 @@ pub enum SendError {
         /// The lane of another one.
         other: String,
     },
+    /// An interceptor does not want it, or panicked. Whether it ever will is for the reason to say.
+    Refused {
+        /// What it said.
+        reason: String,
+    },
     /// The producer is closed, or about to be. Open another one.
     Closed,
     /// The log of the lane takes nothing more after a disk failed it twice. What was acknowledged is
@@ -126,6 +131,7 @@ impl fmt::Display for SendError {
                 f,
                 "a batch is for one lane, and this is for {first} and {other}"
             ),
+            Self::Refused { reason } => write!(f, "refused: {reason}"),
             Self::Closed => f.write_str("the producer is closed"),
             Self::Failed { reason } => write!(
                 f,
@@ -145,6 +151,7 @@ impl Error for SendError {
             | Self::Dropped { .. }
             | Self::TooLarge { .. }
             | Self::SeveralLanes { .. }
+            | Self::Refused { .. }
             | Self::Closed
             | Self::Failed { .. } => None,
         }

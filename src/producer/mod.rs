@@ -8,9 +8,9 @@
 //!   nothing moves.
 //!
 //! ```text
-//! send --> Store::route --> Lane::append --> Receipt
-//!                               |               ^ what became of it
-//!              ship::drain, a thread -----------+
+//! send --> interceptors --> Store::route --> Lane::append --> Receipt
+//!                                                |               ^ what became of it
+//!                               ship::drain, a thread -----------+
 //! ```
 //!
 //! Owns: the store and that thread, from [`Builder::open`] to [`Producer::close`]. Must not know
@@ -23,6 +23,7 @@
 mod block;
 mod builder;
 mod error;
+mod intercept;
 mod receipt;
 mod shipping;
 mod status;
@@ -37,13 +38,14 @@ use parking_lot::Mutex;
 
 pub use self::builder::Builder;
 pub use self::error::{CloseError, NotDelivered, NotDurable, OpenError, SendError};
+pub use self::intercept::{Draft, DraftHeader};
 pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
 pub use self::status::{Closed, LaneStatus, Stats, Status, Trouble, Unhealthy};
 
 use self::block::block_on;
 use self::shipping::Shared;
 use crate::kafka::Settings;
-use crate::message::MessageRef;
+use crate::message::{Header, MessageRef};
 use crate::store::{self, Lane};
 use crate::wal::{Durability, SeqNo, Ticket};
 
@@ -111,24 +113,13 @@ impl Producer {
     ///
     /// As [`send`](Self::send).
     pub async fn send_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
-        loop {
-            let full = match self.try_send(message) {
-                Err(full @ SendError::Full { .. }) => full,
-                sent => return sent,
-            };
-            let lane = self.lane(self.place(self.topic_of(message)));
-            let marks = lane.marks();
-            if marks.durable == marks.next {
-                // All is on disk by now: there is room, or it is not room that is missing.
-                return self.try_send(message).map_err(|_| full);
-            }
-            // A sync gives room. Where it is not to be waited for, this says so.
-            let oldest = lane.ticket_of(marks.durable..marks.durable + 1);
-            oldest
-                .reaching(Durability::Disk)
-                .await
-                .map_err(store::Error::from)?;
+        self.check_open()?;
+        if self.shared().interceptors.is_empty() {
+            return self.append_async(&self.routed(message)).await;
         }
+        let draft = self.shared().interceptors.run(&self.routed(message))?;
+        let headers = draft.headers();
+        self.append_async(&draft.message(&headers)).await
     }
 
     /// Appends messages of which a crash leaves all or none; their topics must be of one lane.
@@ -139,26 +130,20 @@ impl Producer {
     /// of them.
     pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
         self.check_open()?;
-        let Some(first) = messages.first() else {
-            return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
-        };
-        let place = self.place(self.topic_of(first));
-        let is_elsewhere = |message: &&MessageRef<'_>| self.place(self.topic_of(message)) != place;
-        if let Some(other) = messages.iter().find(is_elsewhere) {
-            return Err(SendError::SeveralLanes {
-                first: self.lane(place).name().into(),
-                other: self.lane(self.place(self.topic_of(other))).name().into(),
-            });
+        let interceptors = &self.shared().interceptors;
+        if !interceptors.is_empty() {
+            let run = |message| interceptors.run(&self.routed(message));
+            let drafts: Vec<Draft<'_>> = messages.iter().map(run).collect::<Result<_, _>>()?;
+            let headers: Vec<Vec<Header<'_>>> = drafts.iter().map(Draft::headers).collect();
+            let left = drafts.iter().zip(&headers);
+            let left: Vec<MessageRef<'_>> = left.map(|(d, headers)| d.message(headers)).collect();
+            return self.append_batch(&left);
         }
-        let lane = self.lane(place);
-        let ticket = if messages.iter().any(|message| message.topic.is_empty()) {
+        if messages.iter().any(|message| message.topic.is_empty()) {
             let routed: Vec<MessageRef<'_>> = messages.iter().map(|m| self.routed(m)).collect();
-            lane.append_batch(&routed)?
-        } else {
-            lane.append_batch(messages)?
-        };
-        let range = ticket.range();
-        Ok(self.receipt(place, range.start, range.end))
+            return self.append_batch(&routed);
+        }
+        self.append_batch(messages)
     }
 
     /// Waits until everything that was sent before is on disk.
@@ -197,18 +182,71 @@ impl Producer {
         shut.map(|()| closed).map_err(CloseError)
     }
 
+    /// Appends a message as the interceptors leave it.
     fn append(
         &self,
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
     ) -> Result<Receipt, SendError> {
         self.check_open()?;
-        let place = self.place(self.topic_of(message));
-        let ticket = match message.topic {
-            "" => append(self.lane(place), &self.routed(message))?,
-            _ => append(self.lane(place), message)?,
+        let interceptors = &self.shared().interceptors;
+        if !interceptors.is_empty() {
+            let draft = interceptors.run(&self.routed(message))?;
+            let headers = draft.headers();
+            return self.append_to_lane(&draft.message(&headers), append);
+        }
+        match message.topic {
+            "" => self.append_to_lane(&self.routed(message), append),
+            _ => self.append_to_lane(message, append),
+        }
+    }
+
+    fn append_to_lane(
+        &self,
+        message: &MessageRef<'_>,
+        append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
+    ) -> Result<Receipt, SendError> {
+        let place = self.place(message.topic);
+        let range = append(self.lane(place), message)?.range();
+        Ok(self.receipt(place, range.start, range.end))
+    }
+
+    async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+        loop {
+            self.check_open()?;
+            let full = match self.append_to_lane(message, Lane::try_append) {
+                Err(full @ SendError::Full { .. }) => full,
+                sent => return sent,
+            };
+            let lane = self.lane(self.place(message.topic));
+            let marks = lane.marks();
+            if marks.durable == marks.next {
+                // All is on disk by now: there is room, or it is not room that is missing.
+                let again = self.append_to_lane(message, Lane::try_append);
+                return again.map_err(|_| full);
+            }
+            // A sync gives room. Where it is not to be waited for, this says so.
+            let oldest = lane.ticket_of(marks.durable..marks.durable + 1);
+            oldest
+                .reaching(Durability::Disk)
+                .await
+                .map_err(store::Error::from)?;
+        }
+    }
+
+    fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
+        let Some(first) = messages.first() else {
+            return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
         };
-        let range = ticket.range();
+        let place = self.place(first.topic);
+        let is_elsewhere = |message: &&MessageRef<'_>| self.place(message.topic) != place;
+        if let Some(other) = messages.iter().find(is_elsewhere) {
+            return Err(SendError::SeveralLanes {
+                first: self.lane(place).name().into(),
+                other: self.lane(self.place(other.topic)).name().into(),
+            });
+        }
+        let range = self.lane(place).append_batch(messages)?.range();
         Ok(self.receipt(place, range.start, range.end))
     }
 
@@ -224,19 +262,13 @@ impl Producer {
         }
     }
 
-    /// The topic that a message goes to.
-    fn topic_of<'a>(&'a self, message: &MessageRef<'a>) -> &'a str {
-        match message.topic {
+    /// The message with its topic: the default one if it names none.
+    fn routed<'a>(&'a self, message: &MessageRef<'a>) -> MessageRef<'a> {
+        let topic = match message.topic {
             "" => &self.shared().default_topic,
             topic => topic,
-        }
-    }
-
-    fn routed<'a>(&'a self, message: &MessageRef<'a>) -> MessageRef<'a> {
-        MessageRef {
-            topic: self.topic_of(message),
-            ..*message
-        }
+        };
+        MessageRef { topic, ..*message }
     }
 
     fn place(&self, topic: &str) -> usize {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::builder::Delivery;
+use super::intercept::Interceptors;
 use super::status::Trouble;
 use crate::kafka::Settings;
 use crate::ship::{self, Progress, Until, exactly_once};
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     /// Empty: there is none.
     pub(super) default_topic: Box<str>,
+    pub(super) interceptors: Interceptors,
     refuses: AtomicBool,
     stop: AtomicBool,
     news: Mutex<News>,
@@ -48,10 +50,11 @@ pub(super) struct News {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, default_topic: Box<str>) -> Self {
+    pub(super) fn new(store: Store, default_topic: Box<str>, interceptors: Interceptors) -> Self {
         Self {
             store,
             default_topic,
+            interceptors,
             refuses: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             news: Mutex::default(),
@@ -183,7 +186,7 @@ fn told(error: &ship::Error) -> String {
     text
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a word")

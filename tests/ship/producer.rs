@@ -21,7 +21,7 @@ use ferrylog::{Outcome, Producer, Receipt, SendError};
 
 use crate::support::options;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A producer and its receipts go where a program wants them.
 const _: () = {
@@ -30,15 +30,15 @@ const _: () = {
     goes_anywhere::<Receipt>();
 };
 
-fn builder(dir: &Path, mock: &MockKafka) -> Builder {
+pub(crate) fn builder(dir: &Path, mock: &MockKafka) -> Builder {
     Producer::builder(dir, Settings::new(mock.bootstrap_servers())).ship(options())
 }
 
-fn open(dir: &Path, mock: &MockKafka) -> Producer {
+pub(crate) fn open(dir: &Path, mock: &MockKafka) -> Producer {
     builder(dir, mock).open().unwrap()
 }
 
-fn with_value<'a>(topic: &'a str, value: &'a [u8]) -> MessageRef<'a> {
+pub(crate) fn with_value<'a>(topic: &'a str, value: &'a [u8]) -> MessageRef<'a> {
     MessageRef {
         value: Some(value),
         ..MessageRef::to(topic)
@@ -74,7 +74,7 @@ impl Wake for Unpark {
 }
 
 /// The smallest runtime there is.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     loop {
@@ -85,7 +85,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
