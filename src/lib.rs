@@ -11,6 +11,8 @@ pub mod cli;
 pub mod config;
 
 #[cfg(feature = "kafka")]
+pub mod event;
+#[cfg(feature = "kafka")]
 pub mod producer;
 
 #[cfg(feature = "kafka")]

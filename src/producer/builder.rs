@@ -9,9 +9,11 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use super::events::Events;
 use super::intercept::{Draft, Interceptors};
 use super::shipping::{self, Shared};
 use super::{OpenError, Owner, Producer};
+use crate::event::EventOptions;
 use crate::kafka::Settings;
 use crate::message::check_topic;
 use crate::ship::ShipOptions;
@@ -28,6 +30,7 @@ pub struct Builder {
     delivery: Delivery,
     default_topic: String,
     interceptors: Interceptors,
+    events: EventOptions,
 }
 
 /// How it ships.
@@ -55,6 +58,7 @@ impl Builder {
             delivery: Delivery::AtLeastOnce(Box::default()),
             default_topic: String::new(),
             interceptors: Interceptors::default(),
+            events: EventOptions::default(),
         }
     }
 
@@ -81,6 +85,12 @@ impl Builder {
     /// Where a message goes that names no topic. Without this it is refused.
     pub fn default_topic(mut self, topic: impl Into<String>) -> Self {
         self.default_topic = topic.into();
+        self
+    }
+
+    /// Who says its events, what they look like, and where they go.
+    pub fn events(mut self, options: EventOptions) -> Self {
+        self.events = options;
         self
     }
 
@@ -112,21 +122,20 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Topic`], [`OpenError::Ship`]: a setting is wrong, and nothing was touched.
+    /// [`OpenError::Topic`], [`OpenError::Event`], [`OpenError::Ship`]: a setting is wrong, and nothing was touched.
     /// [`OpenError::Store`]: as [`Store::open_with`]. [`OpenError::Thread`]: the system gave no thread;
     /// the store is closed again.
     pub fn open(self) -> Result<Producer, OpenError> {
         if !self.default_topic.is_empty() {
             check_topic(&self.default_topic).map_err(OpenError::Topic)?;
         }
+        self.events.check().map_err(OpenError::Event)?;
         self.kafka.check().map_err(crate::ship::Error::Kafka)?;
         self.delivery.ship().link.check()?;
         let store = Store::open_with(&self.dir, &self.store).map_err(OpenError::Store)?;
-        let shared = Arc::new(Shared::new(
-            store,
-            self.default_topic.into(),
-            self.interceptors,
-        ));
+        let events = Events::new(self.events);
+        let shared = Shared::new(store, self.default_topic.into(), self.interceptors, events);
+        let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
         let (kafka, delivery) = (self.kafka, self.delivery);
         let shipper = thread::Builder::new()

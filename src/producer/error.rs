@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::event;
 use crate::message::Invalid;
 use crate::ship;
 use crate::store;
@@ -17,6 +18,8 @@ use crate::wal;
 pub enum OpenError {
     /// The default topic can be none. Nothing was touched.
     Topic(Invalid),
+    /// No event could be written with that source or version. Nothing was touched.
+    Event(event::Error),
     /// A setting of the Kafka client or of shipping is wrong. Nothing was touched; correct it.
     Ship(ship::Error),
     /// The store could not be opened.
@@ -35,6 +38,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topic(_) => f.write_str("the default topic is none"),
+            Self::Event(error) => error.fmt(f),
             Self::Ship(error) => error.fmt(f),
             Self::Store(_) => f.write_str("the store could not be opened"),
             Self::Thread(_) => f.write_str("there is no thread to ship with"),
@@ -46,6 +50,7 @@ impl Error for OpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Topic(source) => Some(source),
+            Self::Event(error) => error.source(),
             Self::Ship(error) => error.source(),
             Self::Store(source) => Some(source),
             Self::Thread(source) => Some(source),
@@ -78,6 +83,8 @@ pub enum SendError {
     },
     /// A part of it breaks a limit of Kafka's or the log's. Never try it again as it is.
     Invalid(Invalid),
+    /// An event cannot be made or written. The reason says whether it ever can.
+    Event(event::Error),
     /// The topics of a batch belong to different lanes, which cannot be all or nothing. Send a batch
     /// for each.
     SeveralLanes {
@@ -101,6 +108,12 @@ pub enum SendError {
     },
     /// The operating system refused something else. Try again later.
     Store(store::Error),
+}
+
+impl From<event::Error> for SendError {
+    fn from(error: event::Error) -> Self {
+        Self::Event(error)
+    }
 }
 
 impl From<store::Error> for SendError {
@@ -127,6 +140,7 @@ impl fmt::Display for SendError {
             Self::Dropped { reason } => write!(f, "given up for lack of space: {reason}"),
             Self::TooLarge { len, max } => write!(f, "{len} bytes are over the limit of {max}"),
             Self::Invalid(invalid) => invalid.fmt(f),
+            Self::Event(error) => error.fmt(f),
             Self::SeveralLanes { first, other } => write!(
                 f,
                 "a batch is for one lane, and this is for {first} and {other}"
@@ -146,6 +160,7 @@ impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Invalid(invalid) => invalid.source(),
+            Self::Event(error) => error.source(),
             Self::Store(error) => error.source(),
             Self::Full { .. }
             | Self::Dropped { .. }

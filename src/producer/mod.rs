@@ -23,6 +23,7 @@
 mod block;
 mod builder;
 mod error;
+mod events;
 mod intercept;
 mod receipt;
 mod shipping;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::builder::Delivery;
+use super::events::Events;
 use super::intercept::Interceptors;
 use super::status::Trouble;
 use crate::kafka::Settings;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     /// Empty: there is none.
     pub(super) default_topic: Box<str>,
     pub(super) interceptors: Interceptors,
+    pub(super) events: Events,
     refuses: AtomicBool,
     stop: AtomicBool,
     news: Mutex<News>,
@@ -50,11 +52,17 @@ pub(super) struct News {
 }
 
 impl Shared {
-    pub(super) fn new(store: Store, default_topic: Box<str>, interceptors: Interceptors) -> Self {
+    pub(super) fn new(
+        store: Store,
+        default_topic: Box<str>,
+        interceptors: Interceptors,
+        events: Events,
+    ) -> Self {
         Self {
             store,
             default_topic,
             interceptors,
+            events,
             refuses: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             news: Mutex::default(),

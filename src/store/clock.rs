@@ -40,6 +40,12 @@ pub struct Reading {
     pub uptime_millis: u64,
 }
 
+impl Reading {
+    const fn is_set(&self) -> bool {
+        self.wall_millis >= NOT_BEFORE_MILLIS
+    }
+}
+
 /// The clocks of a machine; tests put their own behind it.
 pub trait TimeSource: Send + Sync + Debug {
     /// A random number that stays the same from boot to boot only.
@@ -148,7 +154,7 @@ impl ClockOptions {
 
     fn judge(&self, is_synchronised: impl FnOnce(u64) -> bool) -> Now {
         let reading = self.source.read();
-        let is_trusted = reading.wall_millis >= NOT_BEFORE_MILLIS
+        let is_trusted = reading.is_set()
             && (self.trust == Trust::Plausible || is_synchronised(reading.uptime_millis));
         Now {
             reading,
@@ -170,12 +176,18 @@ pub struct Now {
 }
 
 impl Now {
+    /// Whether the wall clock stands where one does that somebody set: it may be wrong all the same.
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        self.reading.is_set()
+    }
+
     /// The verdict in words, with what follows from it.
     #[must_use]
     pub const fn verdict(&self) -> &'static str {
         if self.is_trusted {
             "right, as far as this machine can tell"
-        } else if self.reading.wall_millis < NOT_BEFORE_MILLIS {
+        } else if !self.is_set() {
             "not set: before 2026; no deadline is met, and of earlier boots nothing expires"
         } else {
             "not known to be synchronised since the boot; no deadline is met, and of earlier boots nothing expires"

@@ -44,7 +44,7 @@ impl<'a, F: Fs> Ticket<'a, F> {
     /// # Errors
     ///
     /// [`Error::Failed`]: the outcome is unknown; the record may come back after recovery.
-    /// [`Error::Full`], unless [`Options::on_full`] says to wait: it is written when space returns.
+    /// [`Error::Full`], unless [`Options::on_full`](crate::wal::Options::on_full) says to wait: it is written when space returns.
     pub fn wait(self) -> Result<SeqNo, Error> {
         let level = self.core.files.options.durability;
         self.wait_for(level)

@@ -16,6 +16,7 @@ mod random;
 
 mod chaos;
 mod dead_letters;
+mod events;
 mod examples;
 mod exhausted;
 mod interceptors;

@@ -7,10 +7,12 @@ use ferrylog::message::header::{self, ce};
 
 use crate::producer::DEADLINE;
 
-const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 13] = [
     header::ID,
     header::CONTENT_TYPE,
     header::CORRELATION_ID,
+    header::IDEMPOTENCY_KEY,
+    header::TRACEPARENT,
     ce::SPEC_VERSION,
     ce::ID,
     ce::SOURCE,
