@@ -5,9 +5,11 @@
 
 use std::fmt::Display;
 
+use super::convert::add_route;
 use super::error::Problem;
-use super::keys::{Config, LANES, PROPERTIES};
+use super::keys::{Config, LANES, PROPERTIES, ROUTES};
 use super::load::Loaded;
+use crate::event::Routes;
 use crate::kafka::{self, Settings};
 use crate::message;
 use crate::{ship, store, wal};
@@ -26,6 +28,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     check.link();
     check.retry();
     check.store();
+    check.routes();
     if check.is_changed("dead_letter.style") && loaded.config.dead_letter.topic.is_none() {
         check.add(
             "dead_letter.style",
@@ -162,6 +165,15 @@ impl Check<'_> {
                 key,
                 "makes retry.backoff.max less than retry.backoff.initial",
             );
+        }
+    }
+
+    fn routes(&mut self) {
+        let mut routes = Routes::none();
+        for (pattern, topic) in self.config().routes.clone() {
+            if let Err(error) = add_route(&mut routes, &pattern, &topic) {
+                self.refused(&format!("{ROUTES}.{pattern}"), error);
+            }
         }
     }
 

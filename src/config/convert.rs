@@ -2,8 +2,9 @@
 //!
 //! Pure. Must not know where a value came from. Invariant: the defaults make the defaults.
 
-use super::keys::{Config, LaneConfig, LinkConfig};
+use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig};
 use super::value::{Delivery, Rate};
+use crate::event::{self, Routes};
 use crate::kafka::Settings;
 use crate::ship::exactly_once::ExactlyOnceOptions;
 use crate::ship::{Backoff, DeadLetterShipping, LinkOptions, RetryPolicy, ShipOptions};
@@ -104,6 +105,17 @@ impl Config {
         }
     }
 
+    /// Where events go: for [`EventOptions::routes`](crate::event::EventOptions::routes).
+    #[must_use]
+    pub fn event_routes(&self) -> Routes {
+        let mut routes = Routes::default();
+        for (pattern, topic) in &self.routes {
+            // What is wrong was refused when it was loaded.
+            drop(add_route(&mut routes, pattern, topic));
+        }
+        routes
+    }
+
     fn retry_policy(&self) -> RetryPolicy {
         let retry = &self.retry;
         RetryPolicy {
@@ -115,6 +127,18 @@ impl Config {
             on_exhausted: retry.on_exhausted.clone(),
             on_poison: retry.on_poison,
         }
+    }
+}
+
+/// Adds what one key of `[routes]` says.
+pub(super) fn add_route(
+    routes: &mut Routes,
+    pattern: &str,
+    topic: &str,
+) -> Result<(), event::Error> {
+    match pattern {
+        DEFAULT_ROUTE => routes.set_default(Some(topic).filter(|topic| !topic.is_empty())),
+        _ => routes.set(pattern, topic),
     }
 }
 
@@ -176,5 +200,6 @@ mod tests {
             format!("{:?}", StoreOptions::default())
         );
         assert!(config.settings().is_none());
+        assert_eq!(config.event_routes(), Routes::default());
     }
 }

@@ -75,13 +75,8 @@ impl Walk<'_> {
                     self.problems.push(unknown(known, path, &place));
                 }
                 Known::Section => self.section(value, path, &place),
-                // A property's name in parts: `security.protocol` without quotes.
-                Known::Key
-                    if path[..path.len() - 1]
-                        .join(".")
-                        .starts_with(keys::PROPERTIES)
-                        && value.get_ref().is_table() =>
-                {
+                // A property's or an event type's name in parts: `security.protocol` without quotes.
+                Known::Key if value.get_ref().is_table() && keys::may_be_in_parts(path) => {
                     self.section(value, path, &place);
                 }
                 Known::Key => self.value(value, path, &place),

@@ -267,12 +267,18 @@ pub struct Config {
     pub dead_letter: DeadLetterConfig,
     /// `[lanes.NAME]`. The one called `default` takes the topics that no other one claims.
     pub lanes: BTreeMap<String, LaneConfig>,
+    /// `[routes]`: topics of events by patterns of their types; `default` is for the rest.
+    pub routes: BTreeMap<String, String>,
 }
 
 /// Where the librdkafka properties are.
 pub(super) const PROPERTIES: &str = "kafka.properties";
 /// Where the lanes are.
 pub(super) const LANES: &str = "lanes";
+/// Where the routes of events are.
+pub(super) const ROUTES: &str = "routes";
+/// The route of event types that no other one fits.
+pub(super) const DEFAULT_ROUTE: &str = "default";
 
 /// The sections of which there is one.
 pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
@@ -285,12 +291,11 @@ pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
 ];
 
 /// Keys and sections of later versions.
-pub(super) const NOT_YET: [&str; 12] = [
+pub(super) const NOT_YET: [&str; 11] = [
     "clusters",
     "tenants",
     "registry",
     "topics",
-    "routes",
     "jobs",
     "http",
     "log",
@@ -385,8 +390,9 @@ pub(super) fn look(path: &[String]) -> Known {
         let mut pairs = pattern.iter().zip(path);
         pattern.len() >= path.len() && pairs.all(|(name, part)| *name == "*" || *name == part)
     };
-    // A property's name may be written in parts.
+    // The name of a property or an event type may be written in parts.
     let path = match path {
+        [a, _, ..] if a == ROUTES => &path[..2],
         [a, b, _, ..] if PROPERTIES.split('.').eq([a.as_str(), b]) => &path[..3],
         _ => path,
     };
@@ -409,6 +415,15 @@ pub(super) fn look(path: &[String]) -> Known {
     Known::Unknown(names)
 }
 
+/// Whether the names above the last one are part of a name that is free.
+pub(super) fn may_be_in_parts(path: &[String]) -> bool {
+    let key = path.join(".");
+    [PROPERTIES, ROUTES].iter().any(|free| {
+        let below = key.strip_prefix(free);
+        below.is_some_and(|below| below.starts_with('.'))
+    })
+}
+
 /// Every key, as names; `*` stands for any.
 fn patterns() -> Vec<Vec<&'static str>> {
     let mut all = Vec::new();
@@ -425,6 +440,7 @@ fn patterns() -> Vec<Vec<&'static str>> {
         let names = [LANES, "*"].into_iter().chain(key.name.split('.'));
         all.push(names.collect());
     }
+    all.push(vec![ROUTES, "*"]);
     all
 }
 
@@ -461,6 +477,7 @@ mod tests {
             "kafka.properties",
             "lanes",
             "lanes.x",
+            "routes",
         ] {
             assert_eq!(look_up(section), Known::Section, "{section}");
         }
@@ -468,6 +485,8 @@ mod tests {
             "kafka.properties.a",
             "kafka.properties.security.protocol",
             "lanes.x.weight",
+            "routes.default",
+            "routes.user.*",
         ] {
             assert_eq!(look_up(key), Known::Key, "{key}");
         }
@@ -481,7 +500,7 @@ mod tests {
         let Known::Unknown(names) = look_up("shop") else {
             panic!()
         };
-        assert_eq!(names.len(), SECTIONS.len() + 1);
+        assert_eq!(names.len(), SECTIONS.len() + 2);
         assert_eq!(look_up("store.dir.x"), Known::Unknown(vec![]));
     }
 }

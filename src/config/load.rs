@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use super::environment::Environment;
 use super::error::{Error, Place, Problem};
 use super::given::Given;
-use super::keys::{Config, LANES, PROPERTIES, SECTIONS};
+use super::keys::{Config, LANES, PROPERTIES, ROUTES, SECTIONS};
 use super::secret::Property;
 use super::value::Raw;
 use super::{check, file};
@@ -118,6 +118,9 @@ impl Loaded {
                     push(format!("{PROPERTIES}.{property}"), value.into());
                 }
             }
+        }
+        for (pattern, topic) in &self.config.routes {
+            push(format!("{ROUTES}.{pattern}"), topic.as_str().into());
         }
         rows
     }
@@ -224,10 +227,7 @@ fn read_file(
     read: &dyn Fn(&Path) -> io::Result<String>,
     problems: &mut Vec<Problem>,
 ) {
-    let property = given
-        .key
-        .strip_prefix(PROPERTIES)
-        .and_then(|rest| rest.strip_prefix('.'));
+    let property = below(PROPERTIES, &given.key);
     let stem = property.and_then(|property| property.strip_suffix("_file"));
     let Some(stem) = stem.filter(|stem| kafka::is_secret(stem)) else {
         return;
@@ -254,6 +254,11 @@ fn read_file(
     given.key = key;
 }
 
+/// What stands behind the name of a section.
+pub(super) fn below<'a>(section: &str, key: &'a str) -> Option<&'a str> {
+    key.strip_prefix(section)?.strip_prefix('.')
+}
+
 fn set(config: &mut Config, given: &Given) -> Result<(), Problem> {
     let Given {
         key, raw, place, ..
@@ -266,13 +271,15 @@ fn set(config: &mut Config, given: &Given) -> Result<(), Problem> {
         };
         Problem::new(place, key, format!("cannot be {written}: use {allowed}"))
     };
-    let property = key
-        .strip_prefix(PROPERTIES)
-        .and_then(|rest| rest.strip_prefix('.'));
-    if let Some(name) = property {
+    if let Some(name) = below(PROPERTIES, key) {
         let value = Property::read(name, raw)
             .ok_or_else(|| refused("a text, a number, true or false", false))?;
         config.properties.insert(name.to_owned(), value);
+        return Ok(());
+    }
+    if let Some(pattern) = below(ROUTES, key) {
+        let topic = raw.text().ok_or_else(|| refused("a topic's name", true))?;
+        config.routes.insert(pattern.into(), topic.into());
         return Ok(());
     }
     if config.declare_lane(key) {

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use super::error::Place;
-use super::keys::{Config, Key, LaneConfig, PROPERTIES, SECTIONS, Section};
-use super::load::Row;
+use super::keys::{Config, Key, LaneConfig, PROPERTIES, ROUTES, SECTIONS, Section};
+use super::load::{Row, below};
 
 const HEAD: &str = "\
 # The configuration of ferrylog. Every key has a default, which stands here; a file with nothing but
@@ -34,6 +34,14 @@ const OF_LANES: &str = "
 #[lanes.alarms]
 ";
 
+const OF_ROUTES: &str = "
+# Topics of events by type, where `*` stands for any characters. They count before the routes that are
+# built in; `default` is for types that nothing fits: if empty, those have kafka.default_topic.
+[routes]
+#\"user.*\" = \"user-events\"
+#default = \"default-events\"
+";
+
 /// A file with every key, its meaning and its default.
 #[must_use]
 pub fn example() -> String {
@@ -55,6 +63,7 @@ pub fn example() -> String {
         // The section is not there, so none of its keys may be.
         push_key(&mut out, key, &LaneConfig::default(), "#");
     }
+    out.push_str(OF_ROUTES);
     out
 }
 
@@ -82,12 +91,11 @@ pub fn toml(rows: &[Row]) -> String {
     let lines: Vec<(String, &Place)> = rows
         .iter()
         .map(|row| {
-            let property = row
-                .key
-                .strip_prefix(PROPERTIES)
-                .and_then(|key| key.strip_prefix('.'));
-            let key = match property {
-                Some(property) => format!("{PROPERTIES}.{}", literal(&property.into())),
+            let free = [PROPERTIES, ROUTES]
+                .into_iter()
+                .find_map(|section| Some((section, below(section, &row.key)?)));
+            let key = match free {
+                Some((section, name)) => format!("{section}.{}", literal(&name.into())),
                 None => row.key.clone(),
             };
             let line = match &row.value {

@@ -33,6 +33,15 @@ pub fn schema() -> Json {
             "additionalProperties": lane,
         }),
     );
+    let description = "Topics of events by patterns of their types; default is for the rest.";
+    sections.insert(
+        "routes".into(),
+        json!({
+            "description": description,
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+        }),
+    );
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of ferrylog",

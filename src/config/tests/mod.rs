@@ -81,8 +81,9 @@ fn the_example_is_accepted_with_all_that_it_shows() {
     let loaded = settle(file, &Environment::default(), &[], &read).unwrap();
     assert!(loaded.rows().iter().all(|row| !row.value.is_null()));
     let expected: usize = SECTIONS.iter().map(|(_, keys)| keys.len()).sum();
-    // Four properties, and the lane itself.
-    assert_eq!(loaded.given(), expected + 4 + 1 + LaneConfig::KEYS.len());
+    // Four properties, the lane itself, and two routes.
+    let free = 4 + 1 + LaneConfig::KEYS.len() + 2;
+    assert_eq!(loaded.given(), expected + free);
     let properties = loaded.config.settings().unwrap().properties;
     assert!(properties.contains(&("sasl.password".into(), "secret".into())));
 }
@@ -115,7 +116,7 @@ fn the_schema_names_the_keys_of_the_table() {
         assert!(found.remove(&row.key), "{}", row.key);
     }
     let rest: Vec<_> = found.iter().map(String::as_str).collect();
-    assert_eq!(rest, ["kafka.properties", "lanes"]);
+    assert_eq!(rest, ["kafka.properties", "lanes", "routes"]);
 }
 
 #[test]
@@ -275,7 +276,8 @@ fn a_secret_comes_from_a_file_and_is_shown_nowhere() {
 fn what_is_shown_can_be_read_and_is_the_same() {
     let text = "[store]\nquota = \"8 GiB\"\n[kafka]\nbootstrap_servers = \"a:1\"\n\
         [kafka.properties]\nsecurity.protocol = \"ssl\"\n\"client.id\" = \"a\\\"\\\\b\\tc\\u007f\"\n\
-        [link]\nbackoff.initial = \"1s\"\n[lanes.x-1]\ntopics = [\"a\", \"b*\"]\n[lanes.y]\n";
+        [link]\nbackoff.initial = \"1s\"\n[lanes.x-1]\ntopics = [\"a\", \"b*\"]\n[lanes.y]\n\
+        [routes]\n\"a.*\" = \"x\"\nb.c = \"y\"\ndefault = \"\"\n";
     let first = loaded(text);
     let shown = toml(&first.rows());
     assert_eq!(values(&loaded(&shown)), values(&first), "{shown}");
@@ -305,6 +307,26 @@ fn a_lane_has_what_it_says_and_else_what_the_store_says() {
         (options.default.weight, b.weight, options.lanes.len()),
         (4, 1, 2)
     );
+}
+
+#[test]
+fn events_go_where_the_routes_say() {
+    let text = "[routes]\n\"user.*\" = \"people\"\nuser.deleted = \"audit\"\ndefault = \"events\"";
+    let routes = loaded(text).config.event_routes();
+    for (event_type, topic) in [
+        ("user.logged_in", "people"),
+        ("user.deleted", "audit"),
+        // Built in.
+        ("api.error", "error-events"),
+        ("door.opened", "events"),
+    ] {
+        assert_eq!(routes.topic_of(event_type), Some(topic), "{event_type}");
+    }
+    let variable = ("FERRYLOG__ROUTES__DEFAULT", "");
+    let loaded = with(text, &[variable]).unwrap();
+    assert_eq!(loaded.place("routes.default").to_string(), variable.0);
+    let routes = loaded.config.event_routes();
+    assert_eq!(routes.topic_of("door.opened"), None, "the default topic's");
 }
 
 /// Every key changed to something else changes what the rooms below are given.

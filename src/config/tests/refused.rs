@@ -214,6 +214,13 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "kafka.default_topic",
         "a b",
     ),
+    ("routes.default = \"a b\"", "routes.default", "a b"),
+    ("routes.a = \"\"", "routes.a", "empty"),
+    (
+        "[routes]\n\"x*\" = \"s\"\n\"*y\" = \"t\"",
+        "routes.x*",
+        "leads to t",
+    ),
     (
         "kafka.properties.acks = 1",
         "kafka.properties.acks",
