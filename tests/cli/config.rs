@@ -48,6 +48,23 @@ fn lanes(data: &Path) -> Vec<String> {
 }
 
 #[test]
+fn the_files_to_begin_with_are_accepted() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples");
+    let files = fs::read_dir(examples)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let files: Vec<PathBuf> = files
+        .filter(|file| file.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let mut check = program(["config", "check", "--config", file.to_str().unwrap()]);
+        check.envs([("KAFKA_KEY", "key"), ("KAFKA_SECRET", "secret")]);
+        ran(check).expect(0);
+    }
+}
+
+#[test]
 fn the_example_is_printed_and_checked() {
     let printed = ran(program(["config", "example"])).expect(0);
     assert_eq!(printed, example());
