@@ -32,3 +32,8 @@ pub use producer::{Outcome, Producer, Receipt, SendError};
 #[cfg(all(doctest, feature = "kafka"))]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
+
+/// Its programs compile.
+#[cfg(all(doctest, feature = "kafka"))]
+#[doc = include_str!("../docs/migrating.md")]
+struct Migrating;

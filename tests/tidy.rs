@@ -299,7 +299,9 @@ fn every_test_that_a_document_names_is_there() {
     let mut named = 0;
     for (name, text) in files("docs", &[".md"]) {
         for word in text.split('`').skip(1).step_by(2) {
+            // So were metrics called that somebody looks for.
             let is_test = word.matches('_').count() >= 3
+                && !word.starts_with("kafka_")
                 && word
                     .chars()
                     .all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());

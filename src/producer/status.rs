@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Producer;
 use super::shipping::{News, Shared};
 use crate::ship::{Counters, Held, LinkState, Progress};
+use crate::store::{DeadLetterCounts, DeadLetters};
 use crate::wal::Totals;
 
 /// Where everything stands, as of a moment ago.
@@ -64,6 +65,8 @@ pub struct Stats {
     pub totals: Totals,
     /// Records that were not appended for lack of space since the producer was opened.
     pub refused: u64,
+    /// The dead letters, over restarts; nothing before the shipper first looked at them.
+    pub dead_letters: DeadLetterCounts,
     /// How often shipping began again after an error since then.
     pub restarts: u32,
     /// What the shipper counted since it last began.
@@ -198,6 +201,11 @@ impl Producer {
         Stats {
             totals: shared.store.totals(),
             refused: refused.sum(),
+            dead_letters: shared
+                .store
+                .dead_letters_opened()
+                .map(DeadLetters::counts)
+                .unwrap_or_default(),
             restarts: news.restarts,
             shipping: news.progress.map(|told| told.counters).unwrap_or_default(),
         }

@@ -467,6 +467,7 @@ fn stats_count_what_was_taken_sent_and_failed() {
     let counted = (totals.accepted, totals.shipped, totals.dead_lettered);
     assert_eq!(counted, (11, 10, 1));
     assert!(totals.balances());
+    assert_eq!(producer.stats().dead_letters.kept, 1);
     until("the shipper told", || {
         producer.stats().shipping.dead_lettered == 1
     });

@@ -98,6 +98,12 @@ impl Store {
     pub fn dead_letters_if_any(&self) -> Result<Option<&DeadLetters>, Error> {
         self.dead_letters.get_if_any()
     }
+
+    /// The dead letters, if anybody looked at them since the store was opened: opens nothing.
+    #[must_use]
+    pub fn dead_letters_opened(&self) -> Option<&DeadLetters> {
+        self.dead_letters.opened()
+    }
 }
 
 /// Where the dead letters of the store in `store` are.
