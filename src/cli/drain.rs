@@ -2,6 +2,7 @@
 //!
 //! Owns the arguments and the words; the loop is the shipper's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,16 +17,13 @@ use super::{
 use crate::{
     config::{Argument, Secret},
     kafka,
-    ship::{
-        self, Counters, Drained, Held,
-        exactly_once::{self, Halt},
-    },
-    store::StoreView,
+    ship::{self, Counters, Drained, Held, exactly_once::Halt},
+    store::{Lane, MAIN_CLUSTER, StoreView},
 };
 
 /// Ship what the store holds to Kafka, then end
 ///
-/// Exit code 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
+/// Each configured cluster is shipped to by itself, and the worst of them is the exit code. 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
 /// signal; or some could not be read any more, which are named. 3: Kafka could not be reached. Whatever the
 /// end, what remains is shipped by the next run.
 #[derive(Debug, clap::Args)]
@@ -114,7 +112,7 @@ fn property(text: &str) -> Result<(String, Secret), &'static str> {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
     let config = &global.loaded.config;
-    let settings = config.settings().ok_or_else(|| {
+    let clusters = config.clusters().ok_or_else(|| {
         Failure::new(
             Exit::Usage,
             "configuration",
@@ -124,7 +122,9 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
             "name them with --bootstrap-servers, or in the configuration: kafka.bootstrap_servers",
         )
     })?;
-    settings.check().map_err(|error| of_kafka(&error))?;
+    for settings in clusters.values() {
+        settings.check().map_err(|error| of_kafka(&error))?;
+    }
     let stop = signals::stop_flag()?;
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
@@ -134,56 +134,169 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());
 
     let mut progress = Progress::new("shipping");
-    let mut show = |now: &ship::Progress| {
+    let mut newest: BTreeMap<String, ship::Progress> = BTreeMap::new();
+    let mut show = |cluster: &str, now: &ship::Progress| {
         is_whole &= now.lost.is_empty();
         for lost in &now.lost {
             super::tell_lost(global, &lost.lane, &lost.gap);
         }
-        progress.records(now.shipped, Some(now.shipped + now.queued));
-        progress.message(&now.link);
+        newest.insert(cluster.into(), now.clone());
+        let shipped: u64 = newest.values().map(|now| now.shipped).sum();
+        let queued: u64 = newest.values().map(|now| now.queued).sum();
+        progress.records(shipped, Some(shipped + queued));
+        progress.message(&links(&newest));
     };
-    let timeout = Some(Duration::from_secs(arguments.timeout));
-    let drained = if config.is_exactly_once() {
-        let mut options = config.exactly_once_options();
-        options.ship.timeout = timeout;
-        let committed = exactly_once::drain(&store, &settings, &options, &stop, &mut show);
-        committed.map(|committed| {
-            tell_alarm(global, committed.alarm);
-            committed.drained
-        })
-    } else {
-        let mut options = config.ship_options();
-        options.timeout = timeout;
-        ship::drain(&store, &settings, &options, &stop, &mut show)
-    };
+    let mut delivery = config.delivery();
+    delivery.ship_mut().timeout = Some(Duration::from_secs(arguments.timeout));
+    let ended = ship::drain_all(&store, &clusters, &delivery, &stop, &mut show);
     drop(progress);
     let records = Records::of(&store.totals());
-    let closed = store.close().map_err(store_failure);
-    let drained = drained.map_err(|error| {
-        of_ship(&error, global).fact(&format!("{} in the store", records.waiting()))
-    })?;
-    closed?;
-    tell(global, &drained, &records).map(|exit| if is_whole { exit } else { Exit::Wrong })
+    let mut failures = Vec::new();
+    let mut all = Shipped::default();
+    for (cluster, ended) in ended {
+        match ended {
+            Ok(ended) => {
+                tell_alarm(global, ended.alarm);
+                all.add(cluster, ended.drained);
+            }
+            Err(error) => {
+                let failure = of_cluster(&cluster, of_ship(&error, global));
+                failures.push(failure.fact(&format!("{} in the store", records.waiting())));
+            }
+        }
+    }
+    for lane in ship::lanes_of_none(&store, &clusters) {
+        failures.push(nowhere(lane));
+    }
+    store.close().map_err(store_failure)?;
+    finish(global, &all, failures, &records, is_whole)
 }
 
-fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, Ended> {
+/// Tells how it ended with each cluster; the worst is told last, and its code is the command's.
+fn finish(
+    global: &Global,
+    all: &Shipped,
+    mut failures: Vec<Failure>,
+    records: &Records,
+    is_whole: bool,
+) -> Result<Exit, Ended> {
+    let told = match all.clusters.is_empty() {
+        true => Ok(Exit::Done),
+        false => tell(global, all, records, failures.is_empty()),
+    };
+    let exit = match told {
+        Ok(exit) if is_whole => exit,
+        Ok(_) => Exit::Wrong,
+        Err(Ended::Failed(failure)) => {
+            failures.push(*failure);
+            Exit::Wrong
+        }
+        Err(closed) => return Err(closed),
+    };
+    failures.sort_by_key(|failure| failure.exit as u8);
+    let Some(worst) = failures.pop() else {
+        return Ok(exit);
+    };
+    failures
+        .iter()
+        .for_each(|failure| failure.tell(global.json));
+    Err(worst.into())
+}
+
+/// The links in words.
+fn links(newest: &BTreeMap<String, ship::Progress>) -> String {
+    let told = newest.iter().map(|(cluster, now)| match newest.len() {
+        1 => now.link.clone(),
+        _ => format!("{cluster}: {}", now.link),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// Names the cluster that a failure is about.
+fn of_cluster(cluster: &str, failure: Failure) -> Failure {
+    match cluster {
+        MAIN_CLUSTER => failure,
+        _ => failure.context(&format!("cluster {cluster}")),
+    }
+}
+
+/// Names a lane whose cluster is not configured.
+fn nowhere(lane: &Lane) -> Failure {
+    let cluster = lane.cluster();
+    let message = format!(
+        "lane {} holds {} for the cluster `{cluster}`, which is not configured",
+        lane.name(),
+        output::count(lane.totals().queued, "record"),
+    );
+    Failure::new(Exit::Wrong, "no_cluster", message).next(format!(
+        "say where it is, in the configuration: [clusters.{cluster}]"
+    ))
+}
+
+/// What was shipped, to each cluster and to all.
+#[derive(Default)]
+struct Shipped {
+    clusters: Vec<(String, Drained)>,
+    counters: Counters,
+    held: Vec<Held>,
+}
+
+impl Shipped {
+    fn add(&mut self, cluster: String, drained: Drained) {
+        self.counters.add(&drained.counters);
+        self.held.extend(drained.held.iter().cloned());
+        self.clusters.push((cluster, drained));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.clusters.iter().all(|(_, drained)| drained.is_empty)
+    }
+
+    /// How much to which cluster, if there are several.
+    fn each(&self) -> Vec<(&'static str, String)> {
+        let each = self.clusters.iter().map(|(name, drained)| {
+            let told = output::count(drained.shipped, "record");
+            ("to", format!("{name}: {told}"))
+        });
+        each.filter(|_| self.clusters.len() > 1).collect()
+    }
+
+    fn elapsed(&self) -> Duration {
+        let all = self.clusters.iter().map(|(_, drained)| drained.elapsed);
+        all.max().unwrap_or_default()
+    }
+}
+
+fn tell(
+    global: &Global,
+    drained: &Shipped,
+    records: &Records,
+    is_well: bool,
+) -> Result<Exit, Ended> {
+    let counters = &drained.counters;
     if global.json {
         output::json(&json!({
-            "shipped": drained.shipped,
-            "bytes": drained.shipped_bytes,
-            "seconds": drained.elapsed.as_secs_f64(),
-            "empty": drained.is_empty,
-            "dead_lettered": drained.counters.dead_lettered,
-            "replayed": drained.counters.replayed,
-            "replays_refused": drained.counters.replays_refused,
-            "copied": drained.counters.copied,
-            "copies_refused": drained.counters.copies_refused,
+            "shipped": counters.shipped,
+            "bytes": counters.shipped_bytes,
+            "seconds": drained.elapsed().as_secs_f64(),
+            "empty": drained.is_empty() && is_well,
+            "dead_lettered": counters.dead_lettered,
+            "replayed": counters.replayed,
+            "replays_refused": counters.replays_refused,
+            "copied": counters.copied,
+            "copies_refused": counters.copies_refused,
             "held": drained.held.iter().map(|held| json!({
                 "topic": &*held.topic,
                 "partition": held.partition,
                 "kind": held.why.kind(),
                 "why": held.why.to_string(),
                 "seconds": held.lasted.as_secs(),
+            })).collect::<Vec<_>>(),
+            "clusters": drained.clusters.iter().map(|(name, drained)| json!({
+                "name": name,
+                "shipped": drained.shipped,
+                "bytes": drained.shipped_bytes,
+                "empty": drained.is_empty,
             })).collect::<Vec<_>>(),
             "records": records,
         }))?;
@@ -193,24 +306,25 @@ fn tell(global: &Global, drained: &Drained, records: &Records) -> Result<Exit, E
                 "shipped",
                 format!(
                     "{}, {}, {}",
-                    output::count(drained.shipped, "record"),
-                    output::bytes(drained.shipped_bytes),
-                    output::rate(drained.shipped, drained.elapsed),
+                    output::count(counters.shipped, "record"),
+                    output::bytes(counters.shipped_bytes),
+                    output::rate(counters.shipped, drained.elapsed()),
                 ),
             ),
             ("records", records.line()),
         ];
-        let letters = letters(&drained.counters);
+        let letters = letters(counters);
         let rows = rows
             .into_iter()
+            .chain(drained.each())
             .chain(letters.map(|told| ("dead letters", told)));
         output::table(&mut output::stdout(), &rows.collect::<Vec<_>>())?;
     }
     if !drained.held.is_empty() {
         return Err(held(&drained.held, records).into());
     }
-    if drained.is_empty {
-        let refused = drained.counters.dead_lettered + drained.counters.replays_refused;
+    if drained.is_empty() {
+        let refused = counters.dead_lettered + counters.replays_refused;
         return Ok(if refused > 0 { Exit::Wrong } else { Exit::Done });
     }
     Err(Failure::new(

@@ -184,7 +184,7 @@ pub(super) fn of_store(error: &store::Error, data: &Path) -> Failure {
             "no_such_letter",
             "`ferrylog dead-letters list` shows what lies there".into(),
         ),
-        store::Error::Options { .. } => (
+        store::Error::Options { .. } | store::Error::Routing { .. } => (
             Exit::Usage,
             "configuration",
             "nothing was changed; correct the options of the lane".into(),

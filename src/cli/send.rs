@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     message::{self, MessageRef},
-    store::{self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, LaneOptions, StoreOptions, is_lane_name},
+    store::{
+        self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, LaneOptions, Routed, Store, StoreOptions,
+        is_lane_name,
+    },
     wal::{Durability, OnFull, SeqNo},
 };
 
@@ -88,7 +91,7 @@ fn key_separator(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
-    let topic = topic(global, arguments)?;
+    let named = topic(global, arguments)?;
     let sources = input::sources(&arguments.files)?;
     let total_bytes = sources.iter().map(Source::len).sum();
     let stop = signals::stop_flag()?;
@@ -96,10 +99,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let limit = options.default.wal.max_record_bytes;
     let store_failure = |error: &store::Error| failure::of_store(error, &global.data);
     let store = super::open_store_with(global, &options)?;
-    let lane = match &arguments.lane {
-        Some(name) => store.lane_named(name).unwrap_or(store.lane()),
-        None => store.route(topic),
-    };
+    let routed = route(&store, arguments, named);
+    let (lane, topic) = (&store.lanes()[routed.place], &*routed.topic);
 
     let started = Instant::now();
     let mut sending = Sending {
@@ -155,6 +156,15 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         Err(Refused { place, failure }) => {
             Err(failure.context(&place).fact(&sent.before_it()).into())
         }
+    }
+}
+
+/// Where the records go.
+fn route<'a>(store: &Store, arguments: &Arguments, topic: &'a str) -> Routed<'a> {
+    let message = MessageRef::to(topic);
+    match &arguments.lane {
+        Some(name) => store.routed_in(name, &message),
+        None => store.routed(&message),
     }
 }
 

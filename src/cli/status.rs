@@ -15,7 +15,7 @@ use super::{
     output,
 };
 use crate::{
-    store::{ClockOptions, DeadLetterView, LaneView, StoreView, Told},
+    store::{ClockOptions, DeadLetterView, LaneView, MAIN_CLUSTER, StoreView, Told},
     wal::Totals,
 };
 
@@ -42,7 +42,8 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let letters_well = letters.as_ref().is_none_or(|letters| letters.balances);
     let all_well = letters_well && lanes.iter().chain(&parked).all(well);
     let now = ClockOptions::default().now();
-    let shipping = store.told();
+    let clusters = clusters(global, &store, &lanes, &parked);
+    let shipping = store.told(MAIN_CLUSTER);
     if global.json {
         output::json(&Status {
             data: &global.data,
@@ -52,6 +53,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
                 verdict: now.verdict(),
             },
             shipping: shipping.as_ref().map(Shipping::of),
+            clusters,
             lanes,
             parked,
             dead_letters: letters,
@@ -64,6 +66,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
             ("clock", now.verdict().into()),
         ];
         rows.extend(shipping.map(|told| ("shipping", line(&told, now_millis()))));
+        rows.extend(clusters.iter().flat_map(Cluster::rows));
         for lane in &lanes {
             rows.extend(lane.rows());
         }
@@ -87,6 +90,7 @@ struct Status<'a> {
     clock: Clock,
     /// Null: nothing was ever shipped from here.
     shipping: Option<Shipping>,
+    clusters: Vec<Cluster>,
     lanes: Vec<Lane>,
     /// The parking logs, named LANE/TOPIC/PARTITION: what waits for a partition that takes nothing.
     parked: Vec<Lane>,
@@ -99,6 +103,59 @@ struct Status<'a> {
 struct Clock {
     trusted: bool,
     verdict: &'static str,
+}
+
+/// A cluster that lanes belong to.
+#[derive(Serialize)]
+struct Cluster {
+    name: String,
+    /// Whether the configuration says where it is.
+    configured: bool,
+    queued: u64,
+    /// What its shipper told last; null: none ever did.
+    shipping: Option<Shipping>,
+    #[serde(skip)]
+    line: Option<String>,
+}
+
+/// The clusters that lanes belong to, the main one too.
+fn clusters(global: &Global, store: &StoreView, lanes: &[Lane], parked: &[Lane]) -> Vec<Cluster> {
+    let known = global.loaded.config.clusters().unwrap_or_default();
+    let mut names: Vec<&str> = lanes.iter().map(|lane| lane.cluster.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &str| {
+        let told = store.told(name);
+        let logs = lanes.iter().chain(parked);
+        let queued = logs.filter(|log| log.cluster == name);
+        Cluster {
+            name: name.into(),
+            // The main one may be named on a command line.
+            configured: name == MAIN_CLUSTER || known.contains_key(name),
+            queued: queued.map(|log| log.records.queued).sum(),
+            shipping: told.as_ref().map(Shipping::of),
+            line: told.map(|told| line(&told, now_millis())),
+        }
+    };
+    names.into_iter().map(of).collect()
+}
+
+impl Cluster {
+    /// What is to be said of it beside the main one's.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = Vec::new();
+        let name = &self.name;
+        let told = self.line.as_ref().filter(|_| name != MAIN_CLUSTER);
+        rows.extend(told.map(|line| ("shipping", format!("to {name}: {line}"))));
+        if !self.configured && self.queued > 0 {
+            let queued = output::count(self.queued, "record");
+            rows.push((
+                "held",
+                format!("{queued} for the cluster `{name}`, which is not configured: say where it is in [clusters.{name}]"),
+            ));
+        }
+        rows
+    }
 }
 
 /// What the shipper told last.
@@ -143,6 +200,8 @@ fn now_millis() -> u64 {
 #[derive(Serialize)]
 struct Lane {
     name: String,
+    /// Where its records go.
+    cluster: String,
     log_id: String,
     marks: Marks,
     records: Records,
@@ -165,6 +224,7 @@ impl Lane {
         let (marks, segments) = (lane.marks(), lane.segments());
         Self {
             name: lane.name().into(),
+            cluster: lane.cluster(),
             log_id: lane.log_id().to_string(),
             marks: Marks {
                 first: marks.first.get(),

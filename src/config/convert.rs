@@ -2,13 +2,15 @@
 //!
 //! Pure. Must not know where a value came from. Invariant: the defaults make the defaults.
 
+use std::collections::BTreeMap;
+
 use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig};
 use super::value::{Delivery, Rate};
 use crate::event::{self, Routes};
 use crate::kafka::Settings;
 use crate::ship::exactly_once::ExactlyOnceOptions;
-use crate::ship::{Backoff, DeadLetterShipping, LinkOptions, RetryPolicy, ShipOptions};
-use crate::store::{DEFAULT_LANE, DeadLetterOptions, LaneOptions, StoreOptions};
+use crate::ship::{self, Backoff, DeadLetterShipping, LinkOptions, RetryPolicy, ShipOptions};
+use crate::store::{DEFAULT_LANE, DeadLetterOptions, LaneOptions, MAIN_CLUSTER, StoreOptions};
 use crate::wal::Options;
 
 impl Config {
@@ -61,6 +63,23 @@ impl Config {
                 .collect(),
             ..Settings::new(servers)
         })
+    }
+
+    /// Where all clusters are, by name; `None` if no bootstrap servers are given for the main one.
+    #[must_use]
+    pub fn clusters(&self) -> Option<BTreeMap<String, Settings>> {
+        Some([(MAIN_CLUSTER.to_owned(), self.settings()?)].into())
+    }
+
+    /// How records are shipped.
+    #[must_use]
+    pub fn delivery(&self) -> ship::Delivery {
+        match self.kafka.delivery {
+            Delivery::Idempotent => ship::Delivery::AtLeastOnce(Box::new(self.ship_options())),
+            Delivery::ExactlyOnce => {
+                ship::Delivery::ExactlyOnce(Box::new(self.exactly_once_options()))
+            }
+        }
     }
 
     /// Whether records are shipped in transactions, by [`exactly_once_options`](Self::exactly_once_options).
@@ -150,6 +169,7 @@ impl LaneConfig {
             weight: self.weight,
             expires_after: self.expires_after,
             order: self.order,
+            cluster: MAIN_CLUSTER.into(),
             wal: Options {
                 durability: self.durability.unwrap_or(wal.durability),
                 quota_bytes: self.quota.map_or(wal.quota_bytes, |quota| quota.0),

@@ -3,6 +3,7 @@
 //! Owns: the settings, their defaults, and refusing wrong ones before anything is touched. Must not
 //! know how anything is shipped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -11,51 +12,37 @@ use parking_lot::Mutex;
 
 use super::events::Events;
 use super::intercept::{Draft, Interceptors};
-use super::shipping::{self, Shared};
+use super::shipping::{self, News, Shared};
 use super::{OpenError, Owner, Producer};
 use crate::event::EventOptions;
 use crate::kafka::Settings;
 use crate::message::check_topic;
-use crate::ship::ShipOptions;
 use crate::ship::exactly_once::ExactlyOnceOptions;
-use crate::store::{Store, StoreOptions};
+use crate::ship::{Delivery, FailedRecord, OnExhausted, Recovery, ShipOptions, lanes_of};
+use crate::store::{MAIN_CLUSTER, Store, StoreOptions};
 
 /// What a producer is opened with.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `open`"]
 pub struct Builder {
     dir: PathBuf,
-    kafka: Settings,
+    clusters: BTreeMap<String, Settings>,
     store: StoreOptions,
     delivery: Delivery,
+    on_exhausted: Option<OnExhausted>,
     default_topic: String,
     interceptors: Interceptors,
     events: EventOptions,
-}
-
-/// How it ships.
-#[derive(Clone, Debug)]
-pub(super) enum Delivery {
-    AtLeastOnce(Box<ShipOptions>),
-    ExactlyOnce(Box<ExactlyOnceOptions>),
-}
-
-impl Delivery {
-    fn ship(&self) -> &ShipOptions {
-        match self {
-            Self::AtLeastOnce(options) => options,
-            Self::ExactlyOnce(options) => &options.ship,
-        }
-    }
 }
 
 impl Builder {
     pub(super) fn new(dir: &Path, kafka: Settings) -> Self {
         Self {
             dir: dir.into(),
-            kafka,
+            clusters: [(MAIN_CLUSTER.to_owned(), kafka)].into(),
             store: StoreOptions::default(),
             delivery: Delivery::AtLeastOnce(Box::default()),
+            on_exhausted: None,
             default_topic: String::new(),
             interceptors: Interceptors::default(),
             events: EventOptions::default(),
@@ -79,6 +66,25 @@ impl Builder {
     /// [`ship`](Self::ship).
     pub fn exactly_once(mut self, options: ExactlyOnceOptions) -> Self {
         self.delivery = Delivery::ExactlyOnce(Box::new(options));
+        self
+    }
+
+    /// One more cluster, for the lanes, topics and tenants of the store's options that name it. Each cluster
+    /// has a thread of its own: what is wrong with one does not hold up the others.
+    pub fn cluster(mut self, name: impl Into<String>, kafka: Settings) -> Self {
+        self.clusters.insert(name.into(), kafka);
+        self
+    }
+
+    /// Asks this function what becomes of a record whose attempts are exhausted, in place of what
+    /// [`RetryPolicy::on_exhausted`](crate::ship::RetryPolicy::on_exhausted) says. A lane, topic or tenant
+    /// that says something of its own keeps that. It runs on the shipping thread of the record's cluster,
+    /// and must not block for long.
+    pub fn on_exhausted(
+        mut self,
+        decide: impl Fn(&FailedRecord<'_>) -> Recovery + Send + Sync + 'static,
+    ) -> Self {
+        self.on_exhausted = Some(OnExhausted::Callback(Arc::new(decide)));
         self
     }
 
@@ -122,28 +128,56 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Topic`], [`OpenError::Event`], [`OpenError::Ship`]: a setting is wrong, and nothing was touched.
+    /// [`OpenError::Topic`], [`OpenError::Event`], [`OpenError::Cluster`], [`OpenError::Ship`]: a setting is wrong, and nothing was touched.
     /// [`OpenError::Store`]: as [`Store::open_with`]. [`OpenError::Thread`]: the system gave no thread;
     /// the store is closed again.
-    pub fn open(self) -> Result<Producer, OpenError> {
+    pub fn open(mut self) -> Result<Producer, OpenError> {
+        self.check()?;
+        if let Some(on_exhausted) = self.on_exhausted.take() {
+            self.delivery.ship_mut().retry.on_exhausted = on_exhausted;
+        }
+        let store = Store::open_with(&self.dir, &self.store).map_err(OpenError::Store)?;
+        let is_used = |(name, _): &(String, Settings)| !lanes_of(&store, name).is_empty();
+        let used: Vec<_> = self.clusters.clone().into_iter().filter(is_used).collect();
+        let names = used.iter().map(|(name, _)| name.clone());
+        let news = names.map(News::of).collect();
+        let events = Events::new(self.events);
+        let topic = self.default_topic.into();
+        let shared = Shared::new(store, topic, self.interceptors, events, self.clusters, news);
+        let shared = Arc::new(shared);
+        let shippers = Mutex::default();
+        let owner = Arc::new(Owner { shared, shippers });
+        let count = used.len();
+        for (place, (name, kafka)) in used.into_iter().enumerate() {
+            let theirs = Arc::clone(&owner.shared);
+            let delivery = self.delivery.of_cluster(&name, count);
+            // Where there is no thread, the others end with the owner.
+            let shipper = thread::Builder::new()
+                .name("ferrylog-ship".into())
+                .spawn(move || shipping::run(&theirs, place, &kafka, delivery))
+                .map_err(OpenError::Thread)?;
+            owner.shippers.lock().push(shipper);
+        }
+        Ok(Producer { owner })
+    }
+
+    /// Everything that is wrong without a look at the disk.
+    fn check(&self) -> Result<(), OpenError> {
         if !self.default_topic.is_empty() {
             check_topic(&self.default_topic).map_err(OpenError::Topic)?;
         }
         self.events.check().map_err(OpenError::Event)?;
-        self.kafka.check().map_err(crate::ship::Error::Kafka)?;
-        self.delivery.ship().link.check()?;
-        let store = Store::open_with(&self.dir, &self.store).map_err(OpenError::Store)?;
-        let events = Events::new(self.events);
-        let shared = Shared::new(store, self.default_topic.into(), self.interceptors, events);
-        let shared = Arc::new(shared);
-        let theirs = Arc::clone(&shared);
-        let (kafka, delivery) = (self.kafka, self.delivery);
-        let shipper = thread::Builder::new()
-            .name("ferrylog-ship".into())
-            .spawn(move || shipping::run(&theirs, &kafka, delivery))
-            .map_err(OpenError::Thread)?;
-        let shipper = Mutex::new(Some(shipper));
-        let owner = Arc::new(Owner { shared, shipper });
-        Ok(Producer { owner })
+        for kafka in self.clusters.values() {
+            kafka.check().map_err(crate::ship::Error::Kafka)?;
+        }
+        let named = self.store.clusters();
+        let unknown = named
+            .into_iter()
+            .find(|name| !self.clusters.contains_key(*name));
+        if let Some(name) = unknown {
+            let name = name.to_owned();
+            return Err(OpenError::Cluster { name });
+        }
+        Ok(self.delivery.ship().link.check()?)
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use crate::event;
 use crate::message::Invalid;
 use crate::ship;
-use crate::store;
+use crate::store::{self, Lane};
 use crate::wal;
 
 /// Why a producer could not be opened.
@@ -20,6 +20,12 @@ pub enum OpenError {
     Topic(Invalid),
     /// No event could be written with that source or version. Nothing was touched.
     Event(event::Error),
+    /// A lane, topic or tenant goes to a cluster that nobody gave. Nothing was touched; give it with
+    /// [`Builder::cluster`](super::Builder::cluster).
+    Cluster {
+        /// Its name.
+        name: String,
+    },
     /// A setting of the Kafka client or of shipping is wrong. Nothing was touched; correct it.
     Ship(ship::Error),
     /// The store could not be opened.
@@ -39,6 +45,9 @@ impl fmt::Display for OpenError {
         match self {
             Self::Topic(_) => f.write_str("the default topic is none"),
             Self::Event(error) => error.fmt(f),
+            Self::Cluster { name } => {
+                write!(f, "the options name a cluster `{name}` that is not given")
+            }
             Self::Ship(error) => error.fmt(f),
             Self::Store(_) => f.write_str("the store could not be opened"),
             Self::Thread(_) => f.write_str("there is no thread to ship with"),
@@ -51,6 +60,7 @@ impl Error for OpenError {
         match self {
             Self::Topic(source) => Some(source),
             Self::Event(error) => error.source(),
+            Self::Cluster { .. } => None,
             Self::Ship(error) => error.source(),
             Self::Store(source) => Some(source),
             Self::Thread(source) => Some(source),
@@ -64,13 +74,17 @@ impl Error for OpenError {
 pub enum SendError {
     /// There is no room right now: the memory is used up by what is not on disk yet, or there is no
     /// space and the lane does not wait for it. Try again later, or use [`send`](super::Producer::send),
-    /// which waits.
+    /// which waits. Other lanes, those of other tenants among them, may take records all the same.
     Full {
+        /// The lane.
+        lane: String,
         /// What is full.
         reason: String,
     },
     /// There is no space, and the lane gives up what comes. It is counted; nobody will try again.
     Dropped {
+        /// The lane.
+        lane: String,
         /// What is full.
         reason: String,
     },
@@ -116,16 +130,25 @@ impl From<event::Error> for SendError {
     }
 }
 
-impl From<store::Error> for SendError {
-    fn from(error: store::Error) -> Self {
+impl SendError {
+    /// What a lane said.
+    pub(super) fn of(lane: &Lane, error: store::Error) -> Self {
+        let lane = || lane.name().to_owned();
         match error {
             store::Error::Invalid(invalid) => Self::Invalid(invalid),
             store::Error::Log(wal::Error::TooLarge { len, max }) => Self::TooLarge { len, max },
-            store::Error::Log(wal::Error::Full { reason, .. }) => Self::Full { reason },
+            store::Error::Log(wal::Error::Full { reason, .. }) => Self::Full {
+                lane: lane(),
+                reason,
+            },
             store::Error::Log(error @ wal::Error::Busy) => Self::Full {
+                lane: lane(),
                 reason: error.to_string(),
             },
-            store::Error::Log(wal::Error::Dropped { reason }) => Self::Dropped { reason },
+            store::Error::Log(wal::Error::Dropped { reason }) => Self::Dropped {
+                lane: lane(),
+                reason,
+            },
             store::Error::Log(wal::Error::Failed { reason }) => Self::Failed { reason },
             store::Error::Log(wal::Error::Closed) => Self::Closed,
             error => Self::Store(error),
@@ -136,8 +159,12 @@ impl From<store::Error> for SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full { reason } => write!(f, "no room, try again later: {reason}"),
-            Self::Dropped { reason } => write!(f, "given up for lack of space: {reason}"),
+            Self::Full { lane, reason } => {
+                write!(f, "no room in lane {lane}, try again later: {reason}")
+            }
+            Self::Dropped { lane, reason } => {
+                write!(f, "given up for lack of space in lane {lane}: {reason}")
+            }
             Self::TooLarge { len, max } => write!(f, "{len} bytes are over the limit of {max}"),
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::Event(error) => error.fmt(f),

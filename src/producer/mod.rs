@@ -4,19 +4,19 @@
 //!   for opening. Nothing that Kafka says reaches the one who sends.
 //! - A [`Receipt`] tells when its records are on disk and what became of them in the end; both can be
 //!   waited for by a thread or a task. Who does not ask pays nothing for it.
-//! - A thread of its own ships what the store holds, begins again whenever it fails, and says why
-//!   nothing moves.
+//! - A thread for each cluster ships what the store holds for it, begins again whenever it fails, and
+//!   says why nothing moves.
 //!
 //! ```text
-//! send --> interceptors --> Store::route --> Lane::append --> Receipt
-//!                                                |               ^ what became of it
-//!                               ship::drain, a thread -----------+
+//! send --> interceptors --> Store::routed --> Lane::append --> Receipt
+//!                                                 |               ^ what became of it
+//!                         Delivery::drain, a thread a cluster ----+
 //! ```
 //!
-//! Owns: the store and that thread, from [`Builder::open`] to [`Producer::close`]. Must not know
+//! Owns: the store and those threads, from [`Builder::open`] to [`Producer::close`]. Must not know
 //! librdkafka, files, or any async runtime: futures need a waker and nothing else.
 //!
-//! Invariants: one thread ships from a store; the store is closed after that thread has ended, whoever
+//! Invariants: one thread ships from a store to each cluster; the store is closed after they have ended, whoever
 //! still holds a receipt; nothing is allocated for a record that is sent, or kept for one whose
 //! receipt is dropped.
 
@@ -29,6 +29,7 @@ mod receipt;
 mod shipping;
 mod status;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,13 +42,13 @@ pub use self::builder::Builder;
 pub use self::error::{CloseError, NotDelivered, NotDurable, OpenError, SendError};
 pub use self::intercept::{Draft, DraftHeader};
 pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
-pub use self::status::{Closed, LaneStatus, Stats, Status, Trouble, Unhealthy};
+pub use self::status::{Closed, ClusterStatus, LaneStatus, Stats, Status, Trouble, Unhealthy};
 
 use self::block::block_on;
 use self::shipping::Shared;
 use crate::kafka::Settings;
 use crate::message::{Header, MessageRef};
-use crate::store::{self, Lane};
+use crate::store::{self, Lane, Routed};
 use crate::wal::{Durability, SeqNo, Ticket};
 
 /// Appends to a store and ships it to Kafka. Cheap to clone; all clones are the same producer.
@@ -63,7 +64,7 @@ pub struct Producer {
 /// What ends with the last clone, although receipts may still hold what is shared.
 struct Owner {
     shared: Arc<Shared>,
-    shipper: Mutex<Option<JoinHandle<()>>>,
+    shippers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Producer {
@@ -116,9 +117,9 @@ impl Producer {
     pub async fn send_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
         self.check_open()?;
         if self.shared().interceptors.is_empty() {
-            return self.append_async(&self.routed(message)).await;
+            return self.append_async(&self.with_topic(message)).await;
         }
-        let draft = self.shared().interceptors.run(&self.routed(message))?;
+        let draft = self.shared().interceptors.run(&self.with_topic(message))?;
         let headers = draft.headers();
         self.append_async(&draft.message(&headers)).await
     }
@@ -133,7 +134,7 @@ impl Producer {
         self.check_open()?;
         let interceptors = &self.shared().interceptors;
         if !interceptors.is_empty() {
-            let run = |message| interceptors.run(&self.routed(message));
+            let run = |message| interceptors.run(&self.with_topic(message));
             let drafts: Vec<Draft<'_>> = messages.iter().map(run).collect::<Result<_, _>>()?;
             let headers: Vec<Vec<Header<'_>>> = drafts.iter().map(Draft::headers).collect();
             let left = drafts.iter().zip(&headers);
@@ -141,7 +142,7 @@ impl Producer {
             return self.append_batch(&left);
         }
         if messages.iter().any(|message| message.topic.is_empty()) {
-            let routed: Vec<MessageRef<'_>> = messages.iter().map(|m| self.routed(m)).collect();
+            let routed: Vec<MessageRef<'_>> = messages.iter().map(|m| self.with_topic(m)).collect();
             return self.append_batch(&routed);
         }
         self.append_batch(messages)
@@ -192,12 +193,12 @@ impl Producer {
         self.check_open()?;
         let interceptors = &self.shared().interceptors;
         if !interceptors.is_empty() {
-            let draft = interceptors.run(&self.routed(message))?;
+            let draft = interceptors.run(&self.with_topic(message))?;
             let headers = draft.headers();
             return self.append_to_lane(&draft.message(&headers), append);
         }
         match message.topic {
-            "" => self.append_to_lane(&self.routed(message), append),
+            "" => self.append_to_lane(&self.with_topic(message), append),
             _ => self.append_to_lane(message, append),
         }
     }
@@ -207,8 +208,15 @@ impl Producer {
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
     ) -> Result<Receipt, SendError> {
-        let place = self.place(message.topic);
-        let range = append(self.lane(place), message)?.range();
+        let Routed { place, topic, .. } = self.shared().store.routed(message);
+        let lane = self.lane(place);
+        let appended = match &topic {
+            Cow::Borrowed(_) => append(lane, message),
+            Cow::Owned(topic) => append(lane, &MessageRef { topic, ..*message }),
+        };
+        let range = appended
+            .map_err(|error| SendError::of(lane, error))?
+            .range();
         Ok(self.receipt(place, range.start, range.end))
     }
 
@@ -219,7 +227,7 @@ impl Producer {
                 Err(full @ SendError::Full { .. }) => full,
                 sent => return sent,
             };
-            let lane = self.lane(self.place(message.topic));
+            let lane = self.lane(self.shared().store.routed(message).place);
             let marks = lane.marks();
             if marks.durable == marks.next {
                 // All is on disk by now: there is room, or it is not room that is missing.
@@ -231,7 +239,7 @@ impl Producer {
             oldest
                 .reaching(Durability::Disk)
                 .await
-                .map_err(store::Error::from)?;
+                .map_err(|error| SendError::of(lane, error.into()))?;
         }
     }
 
@@ -239,15 +247,22 @@ impl Producer {
         let Some(first) = messages.first() else {
             return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
         };
-        let place = self.place(first.topic);
-        let is_elsewhere = |message: &&MessageRef<'_>| self.place(message.topic) != place;
-        if let Some(other) = messages.iter().find(is_elsewhere) {
+        let store = &self.shared().store;
+        let place = store.routed(first).place;
+        let routed: Vec<Routed<'_>> = messages.iter().map(|m| store.routed(m)).collect();
+        if let Some(other) = routed.iter().find(|routed| routed.place != place) {
             return Err(SendError::SeveralLanes {
                 first: self.lane(place).name().into(),
-                other: self.lane(self.place(other.topic)).name().into(),
+                other: self.lane(other.place).name().into(),
             });
         }
-        let range = self.lane(place).append_batch(messages)?.range();
+        let named = messages.iter().zip(&routed);
+        let named = named.map(|(message, Routed { topic, .. })| MessageRef { topic, ..*message });
+        let (lane, named) = (self.lane(place), named.collect::<Vec<_>>());
+        let appended = lane.append_batch(&named);
+        let range = appended
+            .map_err(|error| SendError::of(lane, error))?
+            .range();
         Ok(self.receipt(place, range.start, range.end))
     }
 
@@ -264,16 +279,12 @@ impl Producer {
     }
 
     /// The message with its topic: the default one if it names none.
-    fn routed<'a>(&'a self, message: &MessageRef<'a>) -> MessageRef<'a> {
+    fn with_topic<'a>(&'a self, message: &MessageRef<'a>) -> MessageRef<'a> {
         let topic = match message.topic {
             "" => &self.shared().default_topic,
             topic => topic,
         };
         MessageRef { topic, ..*message }
-    }
-
-    fn place(&self, topic: &str) -> usize {
-        self.shared().store.route_place(topic)
     }
 
     fn lane(&self, place: usize) -> &Lane {
@@ -302,8 +313,8 @@ impl Owner {
     /// Ends shipping. Whoever comes second waits for it as well.
     fn stop(&self) {
         self.shared.stop();
-        let mut shipper = self.shipper.lock();
-        if let Some(thread) = shipper.take() {
+        let mut shippers = self.shippers.lock();
+        for thread in shippers.drain(..) {
             // It would wait for itself where the last clone was in a callback of the shipper.
             if thread.thread().id() != thread::current().id() {
                 // It catches its panics.

@@ -1,12 +1,13 @@
-//! The thread that ships, and what it shares with those who send and ask.
+//! The threads that ship, and what they share with those who send and ask.
 //!
 //! Owns: beginning again after an error, and the last news. Must not know what is shipped or why it
 //! fails: it hands on the sentence.
 //!
-//! Invariant: it ends when it is told to, and for nothing else: an error or a panic only makes it
-//! pause.
+//! Invariant: each ends when it is told to, and for nothing else: an error or a panic only makes it
+//! pause, and no other.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +15,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::builder::Delivery;
 use super::events::Events;
 use super::intercept::Interceptors;
 use super::status::Trouble;
 use crate::kafka::Settings;
-use crate::ship::{self, Progress, Until, exactly_once};
+use crate::ship::{self, Delivery, Progress, Until};
 use crate::store::Store;
 
 /// The pause after a first error, and the longest one; each is twice the one before.
@@ -29,26 +29,39 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What ran for so long begins with the shortest pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// What clones, receipts and the shipper share.
+/// What clones, receipts and the shippers share.
 pub(super) struct Shared {
     pub(super) store: Store,
     /// Empty: there is none.
     pub(super) default_topic: Box<str>,
     pub(super) interceptors: Interceptors,
     pub(super) events: Events,
+    pub(super) clusters: BTreeMap<String, Settings>,
     refuses: AtomicBool,
     stop: AtomicBool,
-    news: Mutex<News>,
+    /// Of each cluster that has a lane.
+    news: Mutex<Vec<News>>,
     /// Notified with every change of the news, and when it is to stop.
     changed: Condvar,
 }
 
-/// What is known of the shipper.
+/// What is known of one shipper.
 #[derive(Clone, Debug, Default)]
 pub(super) struct News {
+    pub(super) cluster: String,
     pub(super) progress: Option<Progress>,
     pub(super) trouble: Option<Trouble>,
     pub(super) restarts: u32,
+}
+
+impl News {
+    /// Of the shipper to this cluster, which has not said anything.
+    pub(super) fn of(cluster: String) -> Self {
+        Self {
+            cluster,
+            ..Self::default()
+        }
+    }
 }
 
 impl Shared {
@@ -57,15 +70,18 @@ impl Shared {
         default_topic: Box<str>,
         interceptors: Interceptors,
         events: Events,
+        clusters: BTreeMap<String, Settings>,
+        news: Vec<News>,
     ) -> Self {
         Self {
             store,
             default_topic,
             interceptors,
             events,
+            clusters,
             refuses: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            news: Mutex::default(),
+            news: Mutex::new(news),
             changed: Condvar::new(),
         }
     }
@@ -85,7 +101,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    pub(super) fn news(&self) -> News {
+    pub(super) fn news(&self) -> Vec<News> {
         self.news.lock().clone()
     }
 
@@ -94,7 +110,7 @@ impl Shared {
     pub(super) fn ask<T, E>(
         &self,
         deadline: Option<Instant>,
-        ask: impl Fn(&News) -> Result<T, E>,
+        ask: impl Fn(&[News]) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut news = self.news.lock();
         loop {
@@ -113,16 +129,18 @@ impl Shared {
         }
     }
 
-    fn told(&self, progress: &Progress) {
-        let mut news = self.news.lock();
+    fn told(&self, place: usize, progress: &Progress) {
+        let mut all = self.news.lock();
+        let news = &mut all[place];
         news.progress = Some(progress.clone());
         news.trouble = None;
         self.changed.notify_all();
     }
 
     /// Waits after an error. True: it is to stop.
-    fn pause(&self, error: String, pause: Duration) -> bool {
-        let mut news = self.news.lock();
+    fn pause(&self, place: usize, error: String, pause: Duration) -> bool {
+        let mut all = self.news.lock();
+        let news = &mut all[place];
         news.restarts = news.restarts.saturating_add(1);
         news.trouble = Some(Trouble {
             error,
@@ -133,53 +151,40 @@ impl Shared {
         let deadline = Instant::now() + pause;
         loop {
             let is_over = self.stop.load(Ordering::SeqCst);
-            if is_over || self.changed.wait_until(&mut news, deadline).timed_out() {
+            if is_over || self.changed.wait_until(&mut all, deadline).timed_out() {
                 return is_over;
             }
         }
     }
 }
 
-/// Ships until told to stop.
-pub(super) fn run(shared: &Shared, kafka: &Settings, mut delivery: Delivery) {
-    let options = match &mut delivery {
-        Delivery::AtLeastOnce(options) => options,
-        Delivery::ExactlyOnce(options) => &mut options.ship,
-    };
+/// Ships to the cluster at this place until told to stop.
+pub(super) fn run(shared: &Shared, place: usize, kafka: &Settings, mut delivery: Delivery) {
+    let options = delivery.ship_mut();
     options.until = Until::Stopped;
     options.timeout = None;
+    let (store, stop) = (&shared.store, &shared.stop);
     let mut pause = PAUSE_MIN;
     loop {
         let began = Instant::now();
-        let shipped = panic::catch_unwind(AssertUnwindSafe(|| ship(shared, kafka, &delivery)));
-        if shared.stop.load(Ordering::SeqCst) {
+        let progress = &mut |progress: &Progress| shared.told(place, progress);
+        let ship = AssertUnwindSafe(|| delivery.drain(store, kafka, stop, progress));
+        let shipped = panic::catch_unwind(ship);
+        if stop.load(Ordering::SeqCst) {
             return;
         }
         let error = match shipped {
-            Ok(Ok(())) => "it ended although it was not told to".to_owned(),
+            Ok(Ok(_)) => "it ended although it was not told to".to_owned(),
             Ok(Err(error)) => told(&error),
             Err(panic) => format!("it panicked: {}", said(&*panic)),
         };
         if began.elapsed() >= STABLE {
             pause = PAUSE_MIN;
         }
-        if shared.pause(error, pause) {
+        if shared.pause(place, error, pause) {
             return;
         }
         pause = (pause * 2).min(PAUSE_MAX);
-    }
-}
-
-fn ship(shared: &Shared, kafka: &Settings, delivery: &Delivery) -> Result<(), ship::Error> {
-    let (store, stop) = (&shared.store, &shared.stop);
-    let progress = &mut |progress: &Progress| shared.told(progress);
-    match delivery {
-        Delivery::AtLeastOnce(options) => {
-            ship::drain(store, kafka, options, stop, progress).map(drop)
-        }
-        Delivery::ExactlyOnce(options) => {
-            exactly_once::drain(store, kafka, options, stop, progress).map(drop)
-        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::Producer;
 use super::shipping::{News, Shared};
-use crate::ship::{Counters, Held, LinkState, Progress};
-use crate::store::{DeadLetterCounts, DeadLetters};
+use crate::ship::{Counters, Held, LinkState, Progress, lanes_of_none};
+use crate::store::{DeadLetterCounts, DeadLetters, MAIN_CLUSTER};
 use crate::wal::Totals;
 
 /// Where everything stands, as of a moment ago.
@@ -20,15 +20,25 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
     /// What became of every record, in all lanes and over restarts.
     pub totals: Totals,
-    /// What the shipper said last, a few times a second: the link, what is held, what was counted;
+    /// The clusters that records are shipped to.
+    pub clusters: Vec<ClusterStatus>,
+    /// Why nothing moves, or not everything, a sentence for each cause; none if all is well.
+    pub why: Option<String>,
+    /// Whether it takes nothing more because it was closed.
+    pub is_closed: bool,
+}
+
+/// Where shipping to a cluster stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Its name.
+    pub name: String,
+    /// What its shipper said last, a few times a second: the link, what is held, what was counted;
     /// none before it first did.
     pub progress: Option<Progress>,
     /// The error that shipping pauses after, if it does.
     pub trouble: Option<Trouble>,
-    /// Why nothing moves, or not everything, in one sentence; none if all is well.
-    pub why: Option<String>,
-    /// Whether it takes nothing more because it was closed.
-    pub is_closed: bool,
 }
 
 /// Where a lane stands.
@@ -37,6 +47,8 @@ pub struct Status {
 pub struct LaneStatus {
     /// Its name.
     pub name: String,
+    /// The cluster that its records go to.
+    pub cluster: String,
     /// What became of every record of its log; *moved* ones are in parking logs.
     pub totals: Totals,
     /// Why there is no space for it, if there is none.
@@ -69,7 +81,7 @@ pub struct Stats {
     pub dead_letters: DeadLetterCounts,
     /// How often shipping began again after an error since then.
     pub restarts: u32,
-    /// What the shipper counted since it last began.
+    /// What the shippers counted since each last began.
     pub shipping: Counters,
 }
 
@@ -113,18 +125,32 @@ pub enum Unhealthy {
     },
     /// Shipping ended with an error and begins again after a pause.
     Shipping {
+        /// To which cluster.
+        cluster: String,
         /// The error, with its causes.
         error: String,
     },
     /// There is no link. Records are taken and kept.
     Offline {
+        /// To which cluster.
+        cluster: String,
         /// Since when and why.
         why: String,
     },
     /// Some partitions take nothing. Everything else is shipped.
     Held {
+        /// Of which cluster.
+        cluster: String,
         /// Which ones, each with its reason.
         held: Vec<Held>,
+    },
+    /// A lane holds records for a cluster that this producer was not given. Give it, and they are
+    /// shipped.
+    NoCluster {
+        /// The lane.
+        lane: String,
+        /// The cluster that its name says.
+        cluster: String,
     },
 }
 
@@ -134,20 +160,34 @@ impl Unhealthy {
     pub fn takes_records(&self) -> bool {
         match self {
             Self::Closed | Self::Failed { .. } | Self::NoSpace { .. } => false,
-            Self::Shipping { .. } | Self::Offline { .. } | Self::Held { .. } => true,
+            Self::Shipping { .. }
+            | Self::Offline { .. }
+            | Self::Held { .. }
+            | Self::NoCluster { .. } => true,
         }
     }
 }
 
 impl fmt::Display for Unhealthy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Shipping { cluster, .. }
+        | Self::Offline { cluster, .. }
+        | Self::Held { cluster, .. } = self
+            && cluster != MAIN_CLUSTER
+        {
+            write!(f, "cluster {cluster}: ")?;
+        }
         match self {
             Self::Closed => f.write_str("the producer is closed"),
             Self::Failed { lane, reason } => write!(f, "the log of lane {lane} failed: {reason}"),
             Self::NoSpace { lane, reason } => write!(f, "no space for lane {lane}: {reason}"),
-            Self::Shipping { error } => write!(f, "shipping pauses after an error: {error}"),
-            Self::Offline { why } => write!(f, "the link is {why}"),
-            Self::Held { held } => {
+            Self::Shipping { error, .. } => write!(f, "shipping pauses after an error: {error}"),
+            Self::Offline { why, .. } => write!(f, "the link is {why}"),
+            Self::NoCluster { lane, cluster } => write!(
+                f,
+                "lane {lane} waits for the cluster `{cluster}`, which nobody gave"
+            ),
+            Self::Held { held, .. } => {
                 let mut told = held.iter();
                 if let Some(first) = told.next() {
                     first.fmt(f)?;
@@ -166,16 +206,24 @@ impl Producer {
     pub fn status(&self) -> Status {
         let shared = self.shared();
         let news = shared.news();
-        let unhealthy = shared.health(&news).err();
+        let mut why: Vec<String> = shared
+            .wrong(&news)
+            .iter()
+            .map(Unhealthy::to_string)
+            .collect();
+        if why.is_empty() {
+            // What is not unhealthy may still be said, of dead letters for one.
+            let said = |news: &News| news.progress.as_ref()?.why.clone();
+            why = news.iter().filter_map(said).collect();
+        }
+        if !shared.takes_records() {
+            why.insert(0, Unhealthy::Closed.to_string());
+        }
         Status {
             lanes: shared.lanes(),
             totals: shared.store.totals(),
-            why: unhealthy.map(|why| why.to_string()).or_else(|| {
-                // What is not unhealthy may still be said, of dead letters for one.
-                news.progress.as_ref()?.why.clone()
-            }),
-            progress: news.progress,
-            trouble: news.trouble,
+            why: (!why.is_empty()).then(|| why.join("; ")),
+            clusters: news.into_iter().map(ClusterStatus::from).collect(),
             is_closed: !shared.takes_records(),
         }
     }
@@ -198,6 +246,10 @@ impl Producer {
         let shared = self.shared();
         let news = shared.news();
         let refused = shared.store.lanes().iter().map(|lane| lane.refused());
+        let mut shipping = Counters::default();
+        for told in news.iter().filter_map(|news| news.progress.as_ref()) {
+            shipping.add(&told.counters);
+        }
         Stats {
             totals: shared.store.totals(),
             refused: refused.sum(),
@@ -206,17 +258,18 @@ impl Producer {
                 .dead_letters_opened()
                 .map(DeadLetters::counts)
                 .unwrap_or_default(),
-            restarts: news.restarts,
-            shipping: news.progress.map(|told| told.counters).unwrap_or_default(),
+            restarts: news.iter().map(|news| news.restarts).sum(),
+            shipping,
         }
     }
 }
 
 impl Shared {
     /// What is left at the end.
-    pub(super) fn closed(&self, news: &News) -> Closed {
+    pub(super) fn closed(&self, news: &[News]) -> Closed {
         let totals = self.store.totals();
-        let wrong = self.wrong(news).err().filter(|_| totals.queued > 0);
+        let wrong = self.wrong(news).into_iter().next();
+        let wrong = wrong.filter(|_| totals.queued > 0);
         Closed {
             totals,
             why: wrong.map(|why| why.to_string()),
@@ -228,6 +281,7 @@ impl Shared {
         lanes
             .map(|lane| LaneStatus {
                 name: lane.name().into(),
+                cluster: lane.cluster().into(),
                 totals: lane.totals(),
                 shortage: lane.shortage(),
                 failure: lane.failure(),
@@ -235,31 +289,63 @@ impl Shared {
             .collect()
     }
 
-    fn health(&self, news: &News) -> Result<(), Unhealthy> {
+    fn health(&self, news: &[News]) -> Result<(), Unhealthy> {
         if !self.takes_records() {
             return Err(Unhealthy::Closed);
         }
-        self.wrong(news)
+        self.wrong(news).into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// What is wrong beside being closed.
-    fn wrong(&self, news: &News) -> Result<(), Unhealthy> {
+    /// What is wrong beside being closed, the worst first.
+    fn wrong(&self, news: &[News]) -> Vec<Unhealthy> {
+        let mut wrong = Vec::new();
         for lane in self.store.lanes() {
             let name = lane.name().to_owned();
             if let Some(reason) = lane.failure() {
-                return Err(Unhealthy::Failed { lane: name, reason });
-            }
-            if let Some(reason) = lane.shortage() {
-                return Err(Unhealthy::NoSpace { lane: name, reason });
+                wrong.push(Unhealthy::Failed { lane: name, reason });
+            } else if let Some(reason) = lane.shortage() {
+                wrong.push(Unhealthy::NoSpace { lane: name, reason });
             }
         }
-        if let Some(trouble) = &news.trouble {
+        wrong.extend(news.iter().filter_map(News::wrong));
+        for lane in lanes_of_none(&self.store, &self.clusters) {
+            wrong.push(Unhealthy::NoCluster {
+                lane: lane.name().into(),
+                cluster: lane.cluster().into(),
+            });
+        }
+        wrong.sort_by_key(|wrong| match wrong {
+            Unhealthy::Closed | Unhealthy::Failed { .. } => 0,
+            Unhealthy::NoSpace { .. } => 1,
+            Unhealthy::Shipping { .. } => 2,
+            Unhealthy::Offline { .. } => 3,
+            Unhealthy::Held { .. } => 4,
+            Unhealthy::NoCluster { .. } => 5,
+        });
+        wrong
+    }
+}
+
+impl From<News> for ClusterStatus {
+    fn from(news: News) -> Self {
+        Self {
+            name: news.cluster,
+            progress: news.progress,
+            trouble: news.trouble,
+        }
+    }
+}
+
+impl News {
+    fn wrong(&self) -> Option<Unhealthy> {
+        let cluster = self.cluster.clone();
+        if let Some(trouble) = &self.trouble {
             let error = trouble.error.clone();
-            return Err(Unhealthy::Shipping { error });
+            return Some(Unhealthy::Shipping { cluster, error });
         }
-        let Some(progress) = &news.progress else {
+        let Some(progress) = &self.progress else {
             let why = "not tried yet".to_owned();
-            return Err(Unhealthy::Offline { why });
+            return Some(Unhealthy::Offline { cluster, why });
         };
         let is_online = match progress.link_state {
             LinkState::Up => true,
@@ -271,12 +357,9 @@ impl Shared {
         };
         if !is_online {
             let why = progress.link.clone();
-            return Err(Unhealthy::Offline { why });
+            return Some(Unhealthy::Offline { cluster, why });
         }
-        if !progress.held.is_empty() {
-            let held = progress.held.clone();
-            return Err(Unhealthy::Held { held });
-        }
-        Ok(())
+        let held = progress.held.clone();
+        (!held.is_empty()).then_some(Unhealthy::Held { cluster, held })
     }
 }

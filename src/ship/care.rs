@@ -263,8 +263,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             return Ok(());
         };
         let attempted = self.health[index].attempted.as_ref();
-        let doubts_it =
-            |a: &Attempted| a.is(source, entry.seq) && a.count >= self.options.retry.max_attempts;
+        let doubts_it = |a: &Attempted| a.is(source, entry.seq) && a.count >= a.most;
         let mut is_oldest = true;
         if attempted.is_some_and(doubts_it) {
             let next = self.sources[source].left_behind(index, 1)?;
@@ -407,11 +406,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
         logs.sort_by_key(|log| log.partition().is_none());
         let mut of_own = HashSet::new();
         for log in logs {
-            let is_its = |lane: &crate::store::Lane| lane.name() == log.lane();
-            let Some(place) = store.lanes().iter().position(is_its) else {
+            let is_its = |lane: &&crate::store::Lane| lane.name() == log.lane();
+            let Some(place) = self.lanes.iter().position(is_its) else {
                 continue;
             };
-            let lane = &store.lanes()[place];
+            let lane = self.lanes[place];
             let stream = Stream::of_parking(lane, log);
             let marks = stream.marks();
             let low = lane.marks().acked;

@@ -184,6 +184,8 @@ pub(super) struct Attempted {
     pub(super) seq: SeqNo,
     /// How often.
     pub(super) count: u32,
+    /// How often it may be.
+    pub(super) most: u32,
     /// With what, the last time.
     pub(super) failure: Failure,
 }
@@ -405,7 +407,7 @@ impl Health {
 
     /// One record was refused alone, for what says nothing about it: an attempt. Where it was beside
     /// one that was attempted before, it is the partition, and nobody is to blame.
-    pub(super) fn attempt(&mut self, source: usize, seq: SeqNo, failure: Failure) {
+    pub(super) fn attempt(&mut self, source: usize, seq: SeqNo, failure: Failure, most: u32) {
         let count = match self.attempted.take() {
             None => 0,
             Some(attempted) if attempted.is(source, seq) => attempted.count,
@@ -415,6 +417,7 @@ impl Health {
             source,
             seq,
             count: count.saturating_add(1),
+            most,
             failure,
         });
     }
@@ -543,7 +546,7 @@ mod tests {
     fn attempts_are_counted_for_one_record_of_one_log() {
         let mut health = Health::new(Instant::now());
         let mut attempt = |source, seq| {
-            health.attempt(source, SeqNo::new(seq), failure(ErrorClass::Transient));
+            health.attempt(source, SeqNo::new(seq), failure(ErrorClass::Transient), 10);
             health.attempted.as_ref().map_or(0, |a| a.count)
         };
         assert_eq!([attempt(0, 3), attempt(0, 3)], [1, 2]);

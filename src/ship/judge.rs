@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
 
-use super::retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement};
+use super::retry::{OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 use super::shipper::Shipper;
 use super::storm;
-use super::{Error, OnBadTimestamp, Sink};
+use super::{Error, OnBadTimestamp, Sink, overrides};
 use crate::kafka::{ErrorClass, Failure};
 use crate::message::{Message, MessageRef};
 use crate::store::{self, Cause, Content, Entry, Lane, Letter, Origin, Stage, Store};
@@ -147,9 +147,22 @@ impl<S: Sink> Shipper<'_, S> {
                 None => Ok(()),
             };
         }
-        self.health[index].attempt(source, refused.first, failure.clone());
-        self.hold(index, reason_of(failure), now);
+        let Some(entry) = self.sources[source].at(index, refused.first)? else {
+            self.hold(index, reason_of(failure), now);
+            return Ok(());
+        };
+        let policy = self.policy(source, &entry);
+        let most = policy.max_attempts;
+        self.health[index].attempt(source, refused.first, failure.clone(), most);
+        let random = super::tend::random();
+        self.health[index].hold(reason_of(failure), &policy, now, random);
         Ok(())
+    }
+
+    /// The retry policy of a record.
+    fn policy(&self, source: usize, entry: &Entry) -> RetryPolicy {
+        let lane = self.sources[source].stream.lane();
+        overrides::of_record(self.options, self.store, lane, entry)
     }
 
     /// Carries out what a record that was refused alone, for itself, has coming.
@@ -171,7 +184,7 @@ impl<S: Sink> Shipper<'_, S> {
             self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
             return Ok(());
         }
-        match self.options.retry.on_poison {
+        match self.policy(source, entry).on_poison {
             OnPoison::Halt => {
                 self.hold(index, HoldReason::Halted(failure.clone()), now);
                 Ok(())
@@ -190,7 +203,7 @@ impl<S: Sink> Shipper<'_, S> {
         let Some(entry) = oldest.filter(|entry| entry.seq == attempted.seq) else {
             return Ok(());
         };
-        match self.options.retry.on_exhausted.clone() {
+        match self.policy(source, &entry).on_exhausted {
             OnExhausted::DeadLetter => {
                 self.dead_letter(source, index, &entry, &failure, attempts, now)
             }
@@ -207,12 +220,10 @@ impl<S: Sink> Shipper<'_, S> {
                 let Ok(message) = &entry.message else {
                     return Ok(());
                 };
-                let answer = decide(&FailedRecord {
-                    seq: entry.origin,
-                    message,
-                    attempts,
-                    failure: &failure,
-                });
+                let lane = self.sources[source].stream.lane();
+                let failed =
+                    overrides::failed(self.store, lane, &entry, message, attempts, &failure);
+                let answer = decide(&failed);
                 self.recover(source, index, &entry, &failure, attempts, answer, now)
             }
         }
@@ -346,7 +357,9 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Holds a partition and says when it is tried again.
     pub(super) fn hold(&mut self, index: usize, why: HoldReason, now: Instant) {
-        self.health[index].hold(why, &self.options.retry, now, super::tend::random());
+        let topic = self.topics.named(index).map_or("", |(topic, ..)| &**topic);
+        let policy = overrides::of_topic(self.options, self.store, topic);
+        self.health[index].hold(why, &policy, now, super::tend::random());
     }
 
     /// A storm does not end with a process: at the first verdict on a topic those of earlier runs are

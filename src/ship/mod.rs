@@ -26,6 +26,7 @@
 mod bisect;
 mod budget;
 mod care;
+mod clusters;
 mod collect;
 pub mod dead_letter;
 mod error;
@@ -34,6 +35,7 @@ mod health;
 mod judge;
 mod letters;
 mod link;
+mod overrides;
 mod partition;
 mod place;
 mod progress;
@@ -55,12 +57,14 @@ use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use clusters::{Delivery, Ended, drain_all, lanes_of, lanes_of_none};
 pub use dead_letter::DeadLetterShipping;
 pub use error::Error;
 pub use health::HoldReason;
 pub use link::{
     Backoff, BadWindow, Block, DrainWindow, Ladder, LinkOptions, LinkState, Profile, RungState,
 };
+pub use overrides::{RetryOverride, RetryOverrides};
 pub use progress::{Counters, Drained, Held, Histogram, Lost, Progress};
 pub use retry::{FailedRecord, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 pub use sink::{KafkaSink, Sink};
@@ -68,7 +72,7 @@ pub use sink::{KafkaSink, Sink};
 use progress::Teller;
 
 use crate::kafka::Settings;
-use crate::store::Store;
+use crate::store::{Lane, MAIN_CLUSTER, Store};
 
 /// What is done about a record whose timestamp Kafka refuses: Kafka 4 takes none that is more than
 /// an hour ahead (`message.timestamp.after.max.ms`).
@@ -94,6 +98,8 @@ pub enum Until {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ShipOptions {
+    /// The cluster whose lanes are shipped: those whose name says so. All others are left alone.
+    pub cluster: String,
     /// When it is done.
     pub until: Until,
     /// Gives up after this long without an acknowledgement while something waits, counted anew when
@@ -112,6 +118,8 @@ pub struct ShipOptions {
     pub drain_window: DrainWindow,
     /// What is done about records that Kafka refuses.
     pub retry: RetryPolicy,
+    /// Whose records have another policy.
+    pub retry_overrides: RetryOverrides,
     /// What of the dead letters goes to Kafka.
     pub dead_letters: DeadLetterShipping,
     /// What is done about a record whose timestamp Kafka refuses.
@@ -128,6 +136,7 @@ pub struct ShipOptions {
 impl Default for ShipOptions {
     fn default() -> ShipOptions {
         ShipOptions {
+            cluster: MAIN_CLUSTER.into(),
             until: Until::Empty,
             // Longer than a broker's restart, shorter than a person's patience.
             timeout: Some(Duration::from_secs(60)),
@@ -138,6 +147,7 @@ impl Default for ShipOptions {
             drain_rate: None,
             drain_window: DrainWindow::default(),
             retry: RetryPolicy::default(),
+            retry_overrides: RetryOverrides::default(),
             dead_letters: DeadLetterShipping::default(),
             on_bad_timestamp: OnBadTimestamp::default(),
             // Longer than an election of a leader.
@@ -148,14 +158,16 @@ impl Default for ShipOptions {
     }
 }
 
-/// Ships a store's lanes to one Kafka cluster on this thread.
+/// Ships the lanes of one cluster ([`ShipOptions::cluster`]) to it, on this thread. [`drain_all`] ships to
+/// several.
 ///
 /// Resumes at the lanes' cursors and saves them at the end. `stop` ends it early: what is in flight
 /// is finished for [`ShipOptions::stop_grace`]. `progress` is called a few times a second.
 ///
 /// # Errors
 ///
-/// [`Error`] says whose turn it is. Nothing is lost: the next run goes on from there.
+/// [`Error`] says whose turn it is; [`Error::Option`] also where no lane belongs to the cluster. Nothing is
+/// lost: the next run goes on from there.
 pub fn drain(
     store: &Store,
     kafka: &Settings,
@@ -180,10 +192,23 @@ pub fn drain_into<S: Sink>(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Drained, Error> {
     options.link.check()?;
-    let mut teller = Teller::new(store);
+    let lanes = some_lanes_of(store, &options.cluster)?;
+    let mut teller = Teller::new(store, &options.cluster);
     let mut progress = |now: &Progress| {
         teller.tell(now);
         progress(now);
     };
-    shipper::Shipper::new(store, sink, options, stop, &mut progress).run()
+    shipper::Shipper::new(store, lanes, sink, options, stop, &mut progress).run()
+}
+
+/// The lanes of a cluster, of which there must be one.
+fn some_lanes_of<'a>(store: &'a Store, cluster: &str) -> Result<Vec<&'a Lane>, Error> {
+    let lanes = lanes_of(store, cluster);
+    if lanes.is_empty() {
+        return Err(Error::Option {
+            key: "cluster",
+            reason: format!("no lane of the store belongs to `{cluster}`"),
+        });
+    }
+    Ok(lanes)
 }

@@ -148,6 +148,25 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts what another shipper counted as well.
+    pub fn add(&mut self, other: &Counters) {
+        self.shipped += other.shipped;
+        self.shipped_bytes += other.shipped_bytes;
+        self.dead_lettered += other.dead_lettered;
+        self.expired += other.expired;
+        self.dropped += other.dropped;
+        self.parked += other.parked;
+        self.refused += other.refused;
+        self.replayed += other.replayed;
+        self.replays_refused += other.replays_refused;
+        self.copied += other.copied;
+        self.copies_refused += other.copies_refused;
+        self.rebuilds += other.rebuilds;
+        let both = self.delivery.buckets.iter_mut();
+        both.zip(other.delivery.buckets).for_each(|(a, b)| *a += b);
+        self.delivery.sum_millis += other.delivery.sum_millis;
+    }
+
     /// Everything that was acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.shipped + self.replayed + self.copied
@@ -226,20 +245,25 @@ impl<S: Sink> Shipper<'_, S> {
 /// Leaves word in the store why nothing moves, whenever that changed.
 pub(super) struct Teller<'a> {
     store: &'a Store,
+    cluster: &'a str,
     /// Not the words, in which time passes.
     told: Option<(bool, LinkState, usize)>,
 }
 
 impl<'a> Teller<'a> {
-    pub(super) fn new(store: &'a Store) -> Teller<'a> {
-        Teller { store, told: None }
+    pub(super) fn new(store: &'a Store, cluster: &'a str) -> Teller<'a> {
+        Teller {
+            store,
+            cluster,
+            told: None,
+        }
     }
 
     pub(super) fn tell(&mut self, now: &Progress) {
         let told = Some((now.why.is_some(), now.link_state, now.held.len()));
         if self.told != told {
             self.told = told;
-            self.store.tell(now.why.as_deref());
+            self.store.tell(self.cluster, now.why.as_deref());
         }
     }
 }

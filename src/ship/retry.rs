@@ -123,6 +123,10 @@ impl fmt::Debug for OnExhausted {
 pub struct FailedRecord<'a> {
     /// Its number in its lane.
     pub seq: SeqNo,
+    /// That lane.
+    pub lane: &'a str,
+    /// Its tenant, if it has one that the options know.
+    pub tenant: Option<&'a str>,
     /// What it holds.
     pub message: &'a Message,
     /// How often it was refused alone.

@@ -26,7 +26,7 @@ use super::streams::Turns;
 use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
 use crate::kafka::Report;
-use crate::store::{DeadLetters, Now, Store, Stream};
+use crate::store::{DeadLetters, Lane, Now, Store, Stream};
 use crate::wal::SeqNo;
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
@@ -64,6 +64,8 @@ enum Turn {
 
 pub(super) struct Shipper<'a, S: Sink> {
     pub(super) store: &'a Store,
+    /// Those of its cluster.
+    pub(super) lanes: Vec<&'a Lane>,
     /// The dead letters, if there were any before this run.
     pub(super) letters_before: Option<&'a DeadLetters>,
     /// The time of day, as of this turn.
@@ -138,14 +140,17 @@ pub(super) struct Shipper<'a, S: Sink> {
 impl<'a, S: Sink> Shipper<'a, S> {
     pub(super) fn new(
         store: &'a Store,
+        lanes: Vec<&'a Lane>,
         sink: &'a mut S,
         options: &'a ShipOptions,
         stop: &'a AtomicBool,
         progress: &'a mut dyn FnMut(&Progress),
     ) -> Shipper<'a, S> {
         let now = sink.now();
-        let lanes = store.lanes();
         let mut shipper = Shipper {
+            share: Share::new(lanes.iter().map(|lane| lane.weight())),
+            turns: vec![Turns::default(); lanes.len()],
+            lanes: lanes.clone(),
             letters_before: None,
             time: store.now(),
             store,
@@ -154,8 +159,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
             stop,
             progress,
             sources: Vec::new(),
-            share: Share::new(lanes.iter().map(crate::store::Lane::weight)),
-            turns: vec![Turns::default(); lanes.len()],
             came_up: false,
             topics: Topics::default(),
             health: Vec::new(),
@@ -192,7 +195,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             shown_shipped: 0,
             counters: Counters::default(),
         };
-        for (place, lane) in lanes.iter().enumerate() {
+        for (place, lane) in lanes.into_iter().enumerate() {
             shipper.add_source(Stream::of_lane(lane), place);
         }
         shipper
@@ -263,8 +266,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Waits for something new in the lanes.
     fn rest(&self) {
-        let lanes = self.store.lanes().len();
-        let wait = IDLE_WAIT / u32::try_from(lanes.max(1)).unwrap_or(1);
+        let lanes = u32::try_from(self.lanes.len()).unwrap_or(1);
+        let wait = IDLE_WAIT / lanes.max(1);
         let is_newest = |s: &&Source<'_>| s.stream.parked().is_none() && s.until().is_none();
         for source in self.sources.iter().filter(is_newest) {
             let position = source.position();
@@ -291,7 +294,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         }
         self.care(now)?;
         self.send_letters(now)?;
-        let mut ready: Vec<bool> = vec![true; self.store.lanes().len()];
+        let mut ready: Vec<bool> = vec![true; self.lanes.len()];
         let mut turn = Turn::Dry;
         let mut left = RECORDS_PER_TURN;
         while left > 0 {
@@ -387,7 +390,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Records without an outcome, in all logs.
     pub(super) fn queued(&self) -> u64 {
-        let lanes = self.store.lanes().len();
+        let lanes = self.lanes.len();
         let sources = self.sources.iter().enumerate();
         // A lane's other sources are of the same log.
         let logs = sources.filter(|(place, s)| *place < lanes || s.stream.parked().is_some());

@@ -117,7 +117,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             return;
         };
         let mut shared = Vec::new();
-        for place in self.store.lanes().len()..self.sources.len() {
+        for place in self.lanes.len()..self.sources.len() {
             let parked = &self.sources[place];
             let lane = parked.lane;
             let Some(log) = parked.stream.parked().filter(|log| log.topic() == name) else {
@@ -141,7 +141,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// Partitions whose parking log is empty take their records themselves again.
     pub(super) fn end_parking(&mut self) {
-        for place in self.store.lanes().len()..self.sources.len() {
+        for place in self.lanes.len()..self.sources.len() {
             let parked = &self.sources[place];
             let is_log = parked.stream.parked().is_some();
             if !is_log || !parked.flight.is_empty() || parked.stream.totals().queued > 0 {
@@ -189,7 +189,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
 
     /// The link came up: `live_first` lanes that are far behind begin a live stream.
     pub(super) fn begin_streams(&mut self) {
-        for (place, lane) in self.store.lanes().iter().enumerate() {
+        for place in 0..self.lanes.len() {
+            let lane = self.lanes[place];
             if lane.order() == Order::LiveFirst && self.begin_live(place) {
                 self.arrange(place);
             }

@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// What is said of a topic or tenant cannot be, or contradicts something. Nothing was opened or
+    /// written.
+    Routing {
+        /// Of what, such as `tenant acme`.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The log of a lane would not open; no other lane stays open then.
     Lane {
         /// The lane.
@@ -77,6 +85,7 @@ impl fmt::Display for Error {
             Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
             Self::Io { action, path, .. } => write!(f, "could not {action} {}", path.display()),
             Self::Options { lane, reason } => write!(f, "lane {lane}: {reason}"),
+            Self::Routing { what, reason } => write!(f, "{what}: {reason}"),
             Self::Lane { lane, source } => write!(f, "lane {lane}: {source}"),
             Self::DeadLettersFull { reason } => {
                 write!(f, "no room for another dead letter: {reason}")
@@ -95,6 +104,7 @@ impl error::Error for Error {
             Self::NotAStore { .. }
             | Self::NoStore { .. }
             | Self::Options { .. }
+            | Self::Routing { .. }
             | Self::DeadLettersFull { .. }
             | Self::NoSuchLetter { .. } => None,
             Self::Io { source, .. } => Some(source),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Error, LaneOptions, Now, Order,
+    Error, LaneName, LaneOptions, MAIN_CLUSTER, Now, Order,
     boots::Boots,
     clock::{self, Appended, Clock},
     dead_letter,
@@ -39,6 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Lane {
     name: String,
+    parts: LaneName,
     pub(super) wal: Wal,
     weight: u32,
     order: Order,
@@ -54,18 +55,20 @@ pub struct Lane {
 
 impl Lane {
     pub(super) fn open(
-        name: &str,
+        parts: LaneName,
         dir: &Path,
         clock: Arc<Clock>,
         mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<Self, Error> {
         dead_letter::leave_room(&mut options.wal);
-        let wal = Wal::open(dir, options.wal).map_err(Error::of_lane(name))?;
+        let name = parts.to_string();
+        let wal = Wal::open(dir, options.wal).map_err(Error::of_lane(&name))?;
         let intents = dir.with_added_extension("intent");
         let identity = intent::identity(&intents, wal.log_id())?;
         Ok(Self {
-            name: name.into(),
+            name,
+            parts,
             wal,
             weight: options.weight,
             order: options.order,
@@ -86,6 +89,18 @@ impl Lane {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What its name says: which lane of the options it is, or was, for which cluster and tenant.
+    #[must_use]
+    pub const fn parts(&self) -> &LaneName {
+        &self.parts
+    }
+
+    /// The cluster that its records go to, whatever the options say by now.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.parts.cluster
     }
 
     /// Its share of the link beside other lanes that have something to ship; at least 1.
@@ -375,6 +390,14 @@ impl LaneView {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The cluster that its records go to: its name says so. That of a parking log begins with its
+    /// lane's.
+    #[must_use]
+    pub fn cluster(&self) -> String {
+        let lane = self.name.split('/').next().and_then(LaneName::parse);
+        lane.map_or_else(|| MAIN_CLUSTER.into(), |name| name.cluster)
     }
 
     /// The identity of its log.

@@ -1,6 +1,6 @@
 //! The store: what lies in one data directory.
 //!
-//! Owns the directory's layout (`lanes/NAME/` is one log, `lanes/NAME.intent` what is about to be
+//! Owns the directory's layout (`lanes/NAME/` is one log, whose name says for which cluster, `lanes/NAME.intent` what is about to be
 //! committed from it, `dead-letters/` and `parked/LANE/TOPIC/PARTITION/` are other logs, `boots` is a file about
 //! time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
@@ -17,17 +17,19 @@ mod dead_letter;
 mod error;
 mod intent;
 mod lane;
+mod lane_name;
 mod names;
 mod options;
 mod outcome;
 mod parking;
 mod reader;
 mod route;
+mod router;
 mod stream;
 mod told;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -43,21 +45,26 @@ pub use dead_letter::{
 pub use error::Error;
 pub use intent::{Intent, IntentFile, Known, Nonce, SENT_LETTERS_MAX, SentLetters};
 pub use lane::{Lane, LaneView};
+pub use lane_name::{LANE_NAME_LEN_MAX, LaneName, MAIN_CLUSTER, is_lane_name};
 pub use options::{
-    DEFAULT_LANE, LANE_NAME_LEN_MAX, LaneOptions, Order, StoreOptions, WEIGHT_MAX, is_lane_name,
+    DEFAULT_LANE, LANES_MAX, LaneOptions, Order, StoreOptions, TENANT_HEADER, TenantOptions,
+    WEIGHT_MAX,
 };
-
 pub use outcome::{Emptied, Settlement};
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use reader::{Entry, LaneReader, Undecodable};
+pub use router::Routed;
 pub use stream::Stream;
 pub use told::Told;
 
-use crate::wal;
+use crate::{
+    message::{Message, MessageRef},
+    wal,
+};
 use boots::Boots;
 use clock::Clock;
 use parking::Parking;
-use route::Routes;
+use router::Router;
 
 /// The directory of the lanes.
 const LANES: &str = "lanes";
@@ -73,7 +80,7 @@ pub struct Store {
     lanes: Vec<Lane>,
     parking: Option<Parking>,
     dead_letters: dead_letter::Lazy,
-    routes: Routes,
+    router: Router,
     clock: Arc<Clock>,
 }
 
@@ -102,14 +109,13 @@ impl Store {
     pub fn open_with(dir: impl AsRef<Path>, options: &StoreOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
         options.check()?;
-        let routes = routes(options)?;
+        let router = Router::new(options)?;
         let lanes_dir = dir.join(LANES);
         if !lanes_dir.is_dir() && holds_something(dir)? {
             return Err(Error::NotAStore { path: dir.into() });
         }
-        for (name, _) in options.all() {
-            let lane = lanes_dir.join(name);
-            make_directory(&lane)?;
+        for name in router.names() {
+            make_directory(&lanes_dir.join(name.to_string()))?;
         }
         // The names must outlive a power loss before anything in them is acknowledged, also when
         // the process that made them was killed before it came to this line.
@@ -126,15 +132,16 @@ impl Store {
             lanes: Vec::new(),
             parking: None,
             dead_letters: dead_letter::Lazy::new(dir, options),
-            routes,
+            router,
             clock: Arc::new(Clock::open(dir, options.clock.clone())),
         };
-        for (name, lane) in options.all() {
-            store.open_lane(&lanes_dir, name, lane.clone(), true)?;
+        for name in store.router.names().to_vec() {
+            let lane = options.of(&name);
+            store.open_lane(&lanes_dir, name, lane, true)?;
         }
-        for name in lanes_on_disk(&lanes_dir)? {
-            if store.lane_named(&name).is_none() {
-                store.open_lane(&lanes_dir, &name, options.of_unnamed(), false)?;
+        for (text, name) in lanes_on_disk(&lanes_dir)? {
+            if store.lane_named(&text).is_none() {
+                store.open_lane(&lanes_dir, name, options.of_unnamed(), false)?;
             }
         }
         store.parking = Some(Parking::open(dir, &store.lanes)?);
@@ -185,12 +192,13 @@ impl Store {
     fn open_lane(
         &mut self,
         lanes_dir: &Path,
-        name: &str,
+        name: LaneName,
         options: LaneOptions,
         is_configured: bool,
     ) -> Result<(), Error> {
         let clock = Arc::clone(&self.clock);
-        let lane = Lane::open(name, &lanes_dir.join(name), clock, options, is_configured)?;
+        let dir = lanes_dir.join(name.to_string());
+        let lane = Lane::open(name, &dir, clock, options, is_configured)?;
         self.lanes.push(lane);
         Ok(())
     }
@@ -225,16 +233,38 @@ impl Store {
         self.lanes.iter().find(|lane| lane.name() == name)
     }
 
-    /// The lane that a topic's records go to: the one whose pattern fits it best, else `default`.
+    /// The lane that a topic's records go to that name no tenant: the one whose pattern fits it best,
+    /// else `default`.
     #[must_use]
     pub fn route(&self, topic: &str) -> &Lane {
-        &self.lanes[self.route_place(topic)]
+        &self.lanes[self.routed(&MessageRef::to(topic)).place]
     }
 
-    /// As [`route`](Self::route): the lane's place in [`lanes`](Self::lanes).
+    /// Where a record goes: its lane, by its topic and tenant, and its topic in Kafka. It is appended with
+    /// that one.
     #[must_use]
-    pub fn route_place(&self, topic: &str) -> usize {
-        self.routes.lane_of(topic).unwrap_or(0)
+    pub fn routed<'a>(&self, message: &MessageRef<'a>) -> Routed<'a> {
+        self.router.route(message, None)
+    }
+
+    /// As [`routed`](Self::routed) where the lane is chosen by the name that the options have for it. One
+    /// that they do not have is as none.
+    #[must_use]
+    pub fn routed_in<'a>(&self, lane: &str, message: &MessageRef<'a>) -> Routed<'a> {
+        self.router.route(message, Some(lane))
+    }
+
+    /// The tenant of a record that was appended, if it is one of the options, and the record's topic without
+    /// that tenant's prefix.
+    #[must_use]
+    pub fn told_of<'a>(&self, message: &'a Message) -> (Option<&str>, &'a str) {
+        self.router.told(&message.topic, message.headers())
+    }
+
+    /// The same of a record of which the topic alone is known.
+    #[must_use]
+    pub fn told_of_topic<'a>(&self, topic: &'a str) -> (Option<&str>, &'a str) {
+        self.router.told(topic, std::iter::empty())
     }
 
     /// Writes and syncs everything, and leaves the mark of a clean end. Dropping a store does the
@@ -274,18 +304,6 @@ impl Drop for Store {
     }
 }
 
-/// The routes to the lanes, by their place in [`StoreOptions::all`].
-fn routes(options: &StoreOptions) -> Result<Routes, Error> {
-    let claims = options.all().enumerate().flat_map(|(index, (_, lane))| {
-        let topics = lane.topics.iter();
-        topics.map(move |pattern| (pattern.as_str(), index))
-    });
-    Routes::new(claims).map_err(|(index, reason)| Error::Options {
-        lane: options.all().nth(index).map_or("", |(name, _)| name).into(),
-        reason,
-    })
-}
-
 /// A look into a data directory: takes no lock, writes nothing, and works while another process
 /// appends.
 #[derive(Debug)]
@@ -313,7 +331,7 @@ impl StoreView {
         }
         let boots = Arc::new(Boots::load(dir));
         let mut lanes = Vec::new();
-        for name in lanes_on_disk(&lanes_dir)? {
+        for name in lanes_on_disk(&lanes_dir)?.into_keys() {
             match LaneView::open(&name, &lanes_dir.join(&name), Arc::clone(&boots)) {
                 Ok(lane) => lanes.push(lane),
                 // It was only just made, or the process that made it died there: nothing is in it.
@@ -341,15 +359,15 @@ impl StoreView {
 }
 
 /// The lanes that have a directory. One of another name is none of ours.
-fn lanes_on_disk(lanes_dir: &Path) -> Result<BTreeSet<String>, Error> {
-    let mut names = BTreeSet::new();
+fn lanes_on_disk(lanes_dir: &Path) -> Result<BTreeMap<String, LaneName>, Error> {
+    let mut names = BTreeMap::new();
     for entry in fs::read_dir(lanes_dir).map_err(io_error("read the directory", lanes_dir))? {
         let entry = entry.map_err(io_error("read the directory", lanes_dir))?;
-        if let Ok(name) = entry.file_name().into_string()
-            && is_lane_name(&name)
+        let name = entry.file_name().into_string().ok();
+        if let Some(name) = name.and_then(|name| LaneName::parse(&name))
             && entry.path().is_dir()
         {
-            names.insert(name);
+            names.insert(name.to_string(), name);
         }
     }
     Ok(names)

@@ -1,19 +1,28 @@
 //! What a store is opened with: its lanes, and what each of them is for.
 //!
-//! Owns the shape of the options, their defaults, and what a lane may be called. It must not know
-//! files, nor which topic goes where: that is `route`.
+//! Owns the shape of the options and their defaults. It must not know files, nor which record goes
+//! where: that is `route` and `router`.
 //!
 //! Invariants: options that pass [`StoreOptions::check`] can be refused by the disk alone.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::{ClockOptions, DeadLetterOptions, Error};
+use super::{
+    ClockOptions, DeadLetterOptions, Error, LANE_NAME_LEN_MAX, LaneName, MAIN_CLUSTER,
+    is_lane_name, router::Router,
+};
 use crate::wal;
 
 /// The lane that every store has.
 pub const DEFAULT_LANE: &str = "default";
-/// Longest name of a lane, in bytes: it is a directory's, and it goes into transactional ids.
-pub const LANE_NAME_LEN_MAX: usize = 64;
+/// The header that names a record's tenant, unless [`StoreOptions::tenant_header`] says otherwise.
+pub const TENANT_HEADER: &str = "tenant";
+/// Most lanes that options may make, those of tenants and clusters among them: each is a log with files
+/// and threads of its own.
+pub const LANES_MAX: usize = 64;
 /// Largest weight. Beyond it the lightest lane would wait for gigabytes between two of its turns.
 pub const WEIGHT_MAX: u32 = 1000;
 
@@ -47,18 +56,23 @@ pub struct LaneOptions {
     pub expires_after: Option<Duration>,
     /// Which of its records may overtake which.
     pub order: Order,
+    /// The cluster that its records go to, unless their topic or tenant has another. What is in the
+    /// lane when this is changed goes where it was to go: see [`LaneName`](super::LaneName).
+    pub cluster: String,
 }
 
 impl LaneOptions {
-    /// A lane on a log with these options, of weight 1, whose records never expire.
+    /// A lane on a log with these options, of weight 1, whose records never expire and go to
+    /// [`MAIN_CLUSTER`].
     #[must_use]
-    pub const fn new(wal: wal::Options) -> Self {
+    pub fn new(wal: wal::Options) -> Self {
         Self {
             wal,
             topics: Vec::new(),
             weight: 1,
             expires_after: None,
             order: Order::Fifo,
+            cluster: MAIN_CLUSTER.into(),
         }
     }
 }
@@ -69,18 +83,62 @@ impl Default for LaneOptions {
     }
 }
 
-/// What a store is opened with.
+/// What is different for the records of one tenant: those whose header
+/// [`tenant_header`](StoreOptions::tenant_header) is its name, and, without that header, those whose
+/// topic begins with its prefix.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TenantOptions {
+    /// The cluster that they go to. Then they are kept in lanes of their own.
+    pub cluster: Option<String>,
+    /// Most bytes of the files of each lane of it. Then they are kept in lanes of their own, and one
+    /// that is full concerns nobody else.
+    pub quota_bytes: Option<u64>,
+    /// What their topics begin with in Kafka: it is put in front where it is missing. Lanes and topics
+    /// are named without it.
+    pub topic_prefix: String,
+}
+
+impl TenantOptions {
+    /// Whether it has lanes of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        self.cluster.is_some() || self.quota_bytes.is_some()
+    }
+}
+
+/// What a store is opened with.
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The lane of every topic that no other lane claims. A lane that is found in the directory but
     /// not named in [`lanes`](Self::lanes) is opened with these, too.
     pub default: LaneOptions,
     /// The other lanes, by name.
     pub lanes: BTreeMap<String, LaneOptions>,
+    /// The clusters of topics that do not go to that of their lane, by the topic's name.
+    pub topic_clusters: BTreeMap<String, String>,
+    /// What is different for whom.
+    pub tenants: BTreeMap<String, TenantOptions>,
+    /// The header that names a record's tenant. A name that is not among
+    /// [`tenants`](Self::tenants) is as none.
+    pub tenant_header: String,
     /// How it tells the time.
     pub clock: ClockOptions,
     /// How dead letters are kept.
     pub dead_letters: DeadLetterOptions,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            default: LaneOptions::default(),
+            lanes: BTreeMap::new(),
+            topic_clusters: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            tenant_header: TENANT_HEADER.into(),
+            clock: ClockOptions::default(),
+            dead_letters: DeadLetterOptions::default(),
+        }
+    }
 }
 
 impl StoreOptions {
@@ -115,7 +173,8 @@ impl StoreOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] names the lane and what is wrong with it; [`Error::Lane`] what its log says.
+    /// [`Error::Options`] names the lane and what is wrong with it, [`Error::Lane`] what its log says;
+    /// [`Error::Routing`] names the topic or tenant that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let refused = |lane: &str, reason: String| {
             let lane = lane.chars().take(LANE_NAME_LEN_MAX).collect();
@@ -133,6 +192,11 @@ impl StoreOptions {
                 return refused(name, "its options stand apart from the others'".into());
             }
         }
+        for (name, options) in self.all() {
+            if !is_lane_name(&options.cluster) {
+                return refused(name, format!("no cluster is called {:?}", options.cluster));
+            }
+        }
         self.dead_letters.check()?;
         for (name, options) in self.all() {
             if !(1..=WEIGHT_MAX).contains(&options.weight) {
@@ -141,7 +205,38 @@ impl StoreOptions {
             }
             options.wal.check().map_err(Error::of_lane(name))?;
         }
-        super::routes(self).map(drop)
+        let router = Router::new(self)?;
+        for name in router.names() {
+            let lane = self.of(name);
+            lane.wal
+                .check()
+                .map_err(Error::of_lane(&name.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// What a lane of this name is opened with: as the one that its first part names, with the quota of
+    /// its tenant.
+    pub(super) fn of(&self, name: &LaneName) -> LaneOptions {
+        let mut all = self.all();
+        let found = all.find(|(lane, _)| *lane == name.lane);
+        let mut options = found.map_or_else(|| self.of_unnamed(), |(_, lane)| lane.clone());
+        let tenant = name.tenant.as_ref().and_then(|name| self.tenants.get(name));
+        if let Some(quota) = tenant.and_then(|tenant| tenant.quota_bytes) {
+            options.wal.quota_bytes = Some(quota);
+        }
+        options
+    }
+
+    /// The clusters that are named here; [`MAIN_CLUSTER`] always.
+    #[must_use]
+    pub fn clusters(&self) -> BTreeSet<&str> {
+        let lanes = self.all().map(|(_, lane)| lane.cluster.as_str());
+        let topics = self.topic_clusters.values().map(String::as_str);
+        let tenants = self.tenants.values();
+        let tenants = tenants.filter_map(|tenant| tenant.cluster.as_deref());
+        let named = lanes.chain(topics).chain(tenants);
+        named.chain([MAIN_CLUSTER]).collect()
     }
 
     /// Every lane that is named here, `default` first, the others by name.
@@ -160,39 +255,9 @@ impl StoreOptions {
     }
 }
 
-/// Whether a lane may be called so: 1 to [`LANE_NAME_LEN_MAX`] of `a-z 0-9 - _`.
-#[must_use]
-pub fn is_lane_name(name: &str) -> bool {
-    (1..=LANE_NAME_LEN_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_what_a_directory_and_a_transactional_id_can_hold() {
-        for good in ["a", "high", "x-1_y", "0", &"a".repeat(64)] {
-            assert!(is_lane_name(good), "{good}");
-        }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "High",
-            "a b",
-            "ä",
-            "a.b",
-            "\0",
-            &"a".repeat(65),
-        ] {
-            assert!(!is_lane_name(bad), "{bad:?}");
-        }
-    }
 
     #[test]
     #[cfg_attr(miri, ignore = "it calls the system")]

@@ -1,4 +1,5 @@
-//! The file `shipping`: what the shipper told last, for whoever looks at the store from outside.
+//! The file `shipping`: what the shipper told last, for whoever looks at the store from outside. That of
+//! another cluster than the main one is `shipping@CLUSTER`.
 //!
 //! Owns its bytes and its way to the disk. Must not know what is told. Invariant: it is never needed.
 //! It is not synced, and whatever is wrong with it, there is none.
@@ -11,10 +12,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Store, StoreView};
+use super::{MAIN_CLUSTER, Store, StoreView};
 
 const FILE: &str = "shipping";
-const TEMPORARY: &str = "shipping.tmp";
 const FIRST_LINE: &str = "ferrylog shipping 1";
 /// A reason is a sentence; what is longer is cut.
 const WHY_LEN_MAX: usize = 4096;
@@ -59,15 +59,17 @@ impl Told {
 }
 
 impl Store {
-    /// Leaves word why nothing moves, for [`StoreView::told`]. That it cannot be written is no error.
-    pub fn tell(&self, why: Option<&str>) {
+    /// Leaves word why nothing moves to a cluster, for [`StoreView::told`]. That it cannot be written is
+    /// no error.
+    pub fn tell(&self, cluster: &str, why: Option<&str>) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let told = Told {
             pid: std::process::id(),
             at_millis: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
             why: why.map(|why| why.chars().take(WHY_LEN_MAX).collect()),
         };
-        let (temporary, file) = (self.dir.join(TEMPORARY), self.dir.join(FILE));
+        let file = self.dir.join(name(cluster));
+        let temporary = file.with_added_extension("tmp");
         let mut options = fs::OpenOptions::new();
         let opened = options.write(true).create(true).truncate(true).mode(0o600);
         let written = opened
@@ -82,10 +84,17 @@ impl Store {
 }
 
 impl StoreView {
-    /// What its shipper told last; `None`: none ever did.
+    /// What the shipper to a cluster told last; `None`: none ever did.
     #[must_use]
-    pub fn told(&self) -> Option<Told> {
-        Told::decode(&fs::read_to_string(self.dir.join(FILE)).ok()?)
+    pub fn told(&self, cluster: &str) -> Option<Told> {
+        Told::decode(&fs::read_to_string(self.dir.join(name(cluster))).ok()?)
+    }
+}
+
+fn name(cluster: &str) -> String {
+    match cluster {
+        MAIN_CLUSTER => FILE.to_owned(),
+        _ => format!("{FILE}@{cluster}"),
     }
 }
 

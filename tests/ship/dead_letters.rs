@@ -6,7 +6,8 @@ use ferrylog::{
     message::{Header, MessageRef},
     store::{
         Cause, Content, Copied, DeadLetterOptions, DeadLetters, Error, LETTERS_MAX, Letter,
-        OnLettersFull, Origin, REASON_LEN_MAX, Stage, State, Store, StoreView, StoredLetter,
+        MAIN_CLUSTER, OnLettersFull, Origin, REASON_LEN_MAX, Stage, State, Store, StoreView,
+        StoredLetter,
     },
     wal::{self, LogId, Options, SeqNo, fs::Fs, fs::RealFs},
 };
@@ -275,7 +276,7 @@ fn a_replay_is_a_change_of_state_that_outlives_a_reopen() {
     let disk = Arc::new(Faulty::new(1));
     let letters = on(&disk);
     let seqs = [0, 1, 2, 3].map(|n| letters.add(&letter(n, of_value(&[n as u8; 500]))).unwrap());
-    assert_eq!(letters.next_pending(None).unwrap(), None);
+    assert_eq!(letters.next_pending(MAIN_CLUSTER, None).unwrap(), None);
     assert_eq!(
         letters.mark_pending(&[seqs[2], seqs[0], seqs[2]]).unwrap(),
         2
@@ -286,11 +287,11 @@ fn a_replay_is_a_change_of_state_that_outlives_a_reopen() {
     let letters = reopened(letters, &disk);
     let mut after = None;
     for seq in &seqs[..3] {
-        let next = letters.next_pending(after).unwrap().unwrap();
+        let next = letters.next_pending(MAIN_CLUSTER, after).unwrap().unwrap();
         assert_eq!((next.seq, next.state), (*seq, State::Pending));
         after = Some(next.seq);
     }
-    assert_eq!(letters.next_pending(after).unwrap(), None);
+    assert_eq!(letters.next_pending(MAIN_CLUSTER, after).unwrap(), None);
     // Refused once more: it lies here as before, and makes no letter of its own.
     assert_eq!(letters.mark_kept(&seqs[1..2]).unwrap(), 1);
     assert_eq!(letters.mark_replayed(&[seqs[0], seqs[2]]).unwrap(), 2);
@@ -336,7 +337,10 @@ fn a_walk_over_uncopied_letters_meets_each_until_it_is_copied_or_refused() {
     );
     assert_eq!(letters.counts().kept, 100);
     let mut met = Vec::new();
-    while let Some(next) = letters.next_uncopied(met.last().copied()).unwrap() {
+    while let Some(next) = letters
+        .next_uncopied(MAIN_CLUSTER, met.last().copied())
+        .unwrap()
+    {
         assert_eq!(value_of(&next), contents[met.len()]);
         met.push(next.seq);
     }
@@ -348,7 +352,7 @@ fn a_walk_over_uncopied_letters_meets_each_until_it_is_copied_or_refused() {
         "the topic has it"
     );
     let letters = reopened(letters, &disk);
-    assert_eq!(letters.next_uncopied(None).unwrap(), None);
+    assert_eq!(letters.next_uncopied(MAIN_CLUSTER, None).unwrap(), None);
     let counts = letters.counts();
     assert_eq!(
         (counts.copied, counts.copy_refused, counts.kept),
@@ -672,7 +676,10 @@ fn a_letter_that_is_damaged_while_the_log_is_open_stops_no_walk() {
         }
     }
     let mut met = Vec::new();
-    while let Some(next) = letters.next_pending(met.last().copied()).unwrap() {
+    while let Some(next) = letters
+        .next_pending(MAIN_CLUSTER, met.last().copied())
+        .unwrap()
+    {
         assert_eq!(value_of(&next).len(), 10_000);
         met.push(next.seq);
     }

@@ -15,6 +15,7 @@ mod faulty;
 mod random;
 
 mod chaos;
+mod clusters;
 mod dead_letters;
 mod events;
 mod examples;

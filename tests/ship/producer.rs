@@ -389,7 +389,7 @@ fn a_shipper_that_ends_with_an_error_begins_again_and_the_sender_hears_nothing_o
         "{unhealthy}"
     );
     let status = producer.status();
-    let error = status.trouble.unwrap().error;
+    let error = status.clusters[0].trouble.clone().unwrap().error;
     assert!(status.why.unwrap().contains(&error));
     // It does not wait for the end of the pause.
     let started = Instant::now();

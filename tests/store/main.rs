@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot go on here panics")]
 
+mod clusters;
 mod lanes;
 mod time;

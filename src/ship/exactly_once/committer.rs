@@ -99,6 +99,13 @@ pub(super) struct Committer<'a> {
     pub(super) aborted: u64,
 }
 
+/// Whether a lane is the first of its cluster.
+fn is_first(store: &Store, lane: &Lane) -> bool {
+    let mut lanes = store.lanes().iter();
+    let first = lanes.find(|other| other.cluster() == lane.cluster());
+    first.is_some_and(|first| std::ptr::eq(first, lane))
+}
+
 /// How shipping with one producer ended.
 enum Ended {
     /// Everything is shipped that can be, or it was told to stop.
@@ -148,7 +155,7 @@ impl<'a> Committer<'a> {
             verdicts: HashMap::new(),
             replaced: HashMap::new(),
             memory: HashMap::new(),
-            letters: Letters::new(std::ptr::eq(lane, store.lane()), now),
+            letters: Letters::new(is_first(store, lane), now),
             topics: Topics::default(),
             budget: Budget::new(options.ship.max_in_flight_bytes),
             pace,

@@ -15,7 +15,7 @@ use super::transact::{Load, Transaction, Turn};
 use super::undo::ABORT_TIMEOUT;
 use crate::kafka::{ErrorClass, Failure};
 use crate::ship::health::HoldReason;
-use crate::ship::{FailedRecord, OnExhausted, Recovery, judge};
+use crate::ship::{OnExhausted, Recovery, RetryPolicy, judge, overrides};
 use crate::store::Entry;
 use crate::wal::{Class, SeqNo};
 
@@ -27,6 +27,8 @@ const POLL_WAIT: Duration = Duration::from_millis(1);
 pub(super) struct Attempted {
     pub(super) seq: SeqNo,
     pub(super) attempts: u32,
+    /// How often it may be.
+    most: u32,
     failure: Failure,
 }
 
@@ -38,23 +40,30 @@ fn is_refusal(failure: &Failure) -> bool {
 
 impl Committer<'_> {
     /// A record of the current log was refused for now: the count, where its log is a parking log.
-    pub(super) fn attempted(&mut self, seq: SeqNo, failure: &Failure) {
+    pub(super) fn attempted(&mut self, entry: &Entry, failure: &Failure) {
         if self.current == 0 {
             return;
         }
+        let (seq, most) = (entry.seq, self.policy(entry).max_attempts);
         let attempted = &mut self.sources[self.current].attempted;
         let before = attempted.take().filter(|before| before.seq == seq);
         *attempted = Some(Attempted {
             seq,
             attempts: before.map_or(0, |before| before.attempts) + 1,
+            most,
             failure: failure.clone(),
         });
+    }
+
+    /// The retry policy of a record.
+    pub(super) fn policy(&self, entry: &Entry) -> RetryPolicy {
+        overrides::of_record(&self.options.ship, self.store, self.lane, entry)
     }
 
     /// Whether the oldest record of a log was refused often enough.
     pub(super) fn is_to_be_proved(&self, place: usize) -> bool {
         let attempted = self.sources[place].attempted.as_ref();
-        attempted.is_some_and(|a| a.attempts >= self.options.ship.retry.max_attempts)
+        attempted.is_some_and(|a| a.attempts >= a.most)
     }
 
     /// Tries the record behind the one that was refused, and draws the conclusions. `None`: there is
@@ -124,7 +133,7 @@ impl Committer<'_> {
         let Attempted {
             attempts, failure, ..
         } = attempted;
-        match self.options.ship.retry.on_exhausted.clone() {
+        match self.policy(entry).on_exhausted {
             OnExhausted::DeadLetter => self.bury(entry, &failure, attempts)?,
             OnExhausted::Halt => self.hold(self.current, HoldReason::Halted(failure)),
             OnExhausted::Drop => self.give_up(entry)?,
@@ -132,13 +141,10 @@ impl Committer<'_> {
                 let Ok(message) = &entry.message else {
                     return Ok(());
                 };
-                let answer = decide(&FailedRecord {
-                    seq: entry.origin,
-                    message,
-                    attempts,
-                    failure: &failure,
-                });
-                match answer {
+                let (store, lane) = (self.store, self.lane);
+                match decide(&overrides::failed(
+                    store, lane, entry, message, attempts, &failure,
+                )) {
                     Recovery::DeadLetter => self.bury(entry, &failure, attempts)?,
                     Recovery::Drop => self.give_up(entry)?,
                     Recovery::Retry(after) => {

@@ -19,7 +19,7 @@ use super::letters;
 use super::{Committed, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::Settings;
 use crate::ship::link::{DrainRate, LinkState};
-use crate::ship::{Counters, Drained, Held};
+use crate::ship::{Drained, Held};
 use crate::store::{Lane, Store};
 
 /// How often the caller is told at most, unless something was lost.
@@ -76,11 +76,11 @@ pub(super) fn drain(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     let shared = Shared::new(options);
-    let lanes = store.lanes();
+    let lanes = &super::super::some_lanes_of(store, &options.ship.cluster)?[..];
     if let [only] = lanes {
         return Committer::new(store, only, kafka, options, &shared, stop, progress)?.run();
     }
-    let each: Vec<ExactlyOnceOptions> = share(store, options);
+    let each: Vec<ExactlyOnceOptions> = share(store, lanes, options);
     let done = thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let run = |place: usize, tell: mpsc::Sender<Told>| {
@@ -90,7 +90,7 @@ pub(super) fn drain(
                     // Nobody listens any more when this cannot be sent.
                     let _ = tell.send((place, Ok(Box::new(now.clone()))));
                 };
-                let lane = &lanes[place];
+                let lane = lanes[place];
                 let shipped = Committer::new(store, lane, kafka, options, shared, stop, &mut show)
                     .and_then(Committer::run);
                 if let Err(error) = &shipped {
@@ -122,12 +122,13 @@ pub(super) fn drain(
             reason: "there is none".to_owned(),
         })
     })?;
-    finish_letters(store, kafka, options, stop, progress, done)
+    finish_letters(store, lanes, kafka, options, stop, progress, done)
 }
 
 /// The lane that ships the dead letters may have ended before another one wrote its last.
 fn finish_letters(
     store: &Store,
+    lanes: &[&Lane],
     kafka: &Settings,
     options: &ExactlyOnceOptions,
     stop: &AtomicBool,
@@ -139,15 +140,15 @@ fn finish_letters(
         return Ok(done);
     }
     let shared = Shared::new(options);
-    let lane = store.lane();
-    let more = Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()?;
+    let more = Committer::new(store, lanes[0], kafka, options, &shared, stop, progress)?.run()?;
     let is_new = |before: &Held| {
         let same = |now: &Held| now.topic == before.topic && now.partition == before.partition;
         !more.drained.held.iter().any(same)
     };
     done.drained.held.retain(is_new);
     let mut all = done.and(more);
-    all.drained.is_empty = store.totals().queued == 0 && !letters::are_left(store, options);
+    let is_empty = lanes.iter().all(|lane| queued(store, lane) == 0);
+    all.drained.is_empty = is_empty && !letters::are_left(store, options);
     Ok(all)
 }
 
@@ -156,18 +157,16 @@ type Told = (usize, Result<Box<Progress>, String>);
 
 /// The options of each lane: of the flight budget, what its weight gives it among those that have
 /// anything to ship.
-fn share(store: &Store, options: &ExactlyOnceOptions) -> Vec<ExactlyOnceOptions> {
-    let weight = |lane: &Lane| {
-        let parked = store.parking_logs().filter(|log| log.lane() == lane.name());
-        let queued = lane.totals().queued + parked.map(|log| log.totals().queued).sum::<u64>();
-        let ships = options.ship.until == Until::Stopped || queued > 0;
+fn share(store: &Store, lanes: &[&Lane], options: &ExactlyOnceOptions) -> Vec<ExactlyOnceOptions> {
+    let weight = |lane: &&Lane| {
+        let ships = options.ship.until == Until::Stopped || queued(store, lane) > 0;
         if ships {
             u64::from(lane.weight().max(1))
         } else {
             0
         }
     };
-    let weights: Vec<u64> = store.lanes().iter().map(weight).collect();
+    let weights: Vec<u64> = lanes.iter().map(weight).collect();
     let all: u64 = weights.iter().sum();
     let whole = u128::from(options.ship.max_in_flight_bytes);
     let options = |weight: &u64| {
@@ -180,8 +179,14 @@ fn share(store: &Store, options: &ExactlyOnceOptions) -> Vec<ExactlyOnceOptions>
     weights.iter().map(options).collect()
 }
 
+/// Records of a lane without an outcome, those in its parking logs too.
+fn queued(store: &Store, lane: &Lane) -> u64 {
+    let parked = store.parking_logs().filter(|log| log.lane() == lane.name());
+    lane.totals().queued + parked.map(|log| log.totals().queued).sum::<u64>()
+}
+
 /// Tells the caller how far all of them are, until the last one ended.
-fn show(lanes: &[Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&Progress)) {
+fn show(lanes: &[&Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&Progress)) {
     let mut newest: Vec<Option<Box<Progress>>> = lanes.iter().map(|_| None).collect();
     let mut stopped: Vec<Option<String>> = vec![None; lanes.len()];
     let mut lost = Vec::new();
@@ -249,23 +254,7 @@ fn both(mut all: Progress, now: Progress) -> Progress {
     };
     all.held.extend(now.held);
     all.letter_refused = all.letter_refused.or(now.letter_refused);
-    all.counters = sum(all.counters, &now.counters);
-    all
-}
-
-fn sum(mut all: Counters, of: &Counters) -> Counters {
-    all.shipped += of.shipped;
-    all.shipped_bytes += of.shipped_bytes;
-    all.dead_lettered += of.dead_lettered;
-    all.expired += of.expired;
-    all.dropped += of.dropped;
-    all.parked += of.parked;
-    all.refused += of.refused;
-    all.replayed += of.replayed;
-    all.replays_refused += of.replays_refused;
-    all.copied += of.copied;
-    all.copies_refused += of.copies_refused;
-    all.rebuilds += of.rebuilds;
+    all.counters.add(&now.counters);
     all
 }
 
@@ -274,7 +263,8 @@ impl Committed {
     fn and(self, other: Committed) -> Committed {
         let mut held = self.drained.held;
         held.extend(other.drained.held);
-        let counters = sum(self.drained.counters, &other.drained.counters);
+        let mut counters = self.drained.counters;
+        counters.add(&other.drained.counters);
         Committed {
             drained: Drained {
                 shipped: counters.shipped,

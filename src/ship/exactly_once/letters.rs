@@ -2,7 +2,7 @@
 //! dead-letter topic.
 //!
 //! Owns which go next, and what becomes of them. Must not know how a letter looks in Kafka (that is
-//! [`dead_letter`]) nor why it died. The lane `default` ships them, between its own transactions.
+//! [`dead_letter`]) nor why it died. The first lane of their cluster ships them, between its own transactions.
 //!
 //! Invariants: an intent names each letter of its transaction; what became of a letter is durable
 //! before anything else is committed; a verdict falls only on one that was alone in its transaction,
@@ -116,7 +116,8 @@ impl Letters {
 impl Committer<'_> {
     /// Whether letters are to be sent.
     pub(super) fn letters_wait(&self) -> bool {
-        self.letters.is_ours && wait(self.store, self.options.ship.dead_letters.topic.is_some())
+        let are_copied = self.options.ship.dead_letters.topic.is_some();
+        self.letters.is_ours && wait(self.store, self.lane.cluster(), are_copied)
     }
 
     /// A transaction of letters, if there are any that may go.
@@ -143,8 +144,8 @@ impl Committer<'_> {
             let most = most.min(self.letters.most);
             while self.letters.batch.len() < most && bytes < BYTES_MAX {
                 let next = match are_copies {
-                    false => log.next_pending(after)?,
-                    true => log.next_uncopied(after)?,
+                    false => log.next_pending(self.lane.cluster(), after)?,
+                    true => log.next_uncopied(self.lane.cluster(), after)?,
                 };
                 let Some(letter) = next else { break };
                 after = Some(letter.seq);
@@ -439,15 +440,17 @@ impl Committer<'_> {
 }
 
 /// Whether letters are to be sent again, or copied.
-pub(super) fn wait(store: &store::Store, are_copied: bool) -> bool {
+fn wait(store: &store::Store, cluster: &str, are_copied: bool) -> bool {
     let log = store.dead_letters_if_any().ok().flatten();
-    log.is_some_and(|log| log.has_pending() || (are_copied && log.has_uncopied()))
+    log.is_some_and(|log| log.has_pending(cluster) || (are_copied && log.has_uncopied(cluster)))
 }
 
 /// Whether a lane that ends has to be run once more, for letters that others wrote meanwhile.
 pub(super) fn are_left(store: &store::Store, options: &super::ExactlyOnceOptions) -> bool {
     let are_copied = options.ship.dead_letters.topic.is_some();
-    options.ship.until == Until::Empty && are_copied && wait(store, are_copied)
+    options.ship.until == Until::Empty
+        && are_copied
+        && wait(store, &options.ship.cluster, are_copied)
 }
 
 /// Writes down what became of letters. Another log than that they were in is left alone.

@@ -131,7 +131,7 @@ pub struct Committed {
     pub alarm: Option<String>,
 }
 
-/// Ships a store's lanes to Kafka, each record once for readers of what is committed.
+/// Ships the lanes of one cluster to it, each record once for readers of what is committed.
 ///
 /// As [`drain_lane`] for each, all at once on threads of their own, within one flight budget, drain
 /// rate and quota of what is parked. `progress` is called on this thread.
@@ -148,7 +148,7 @@ pub fn drain(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     options.ship.link.check()?;
-    let mut teller = Teller::new(store);
+    let mut teller = Teller::new(store, &options.ship.cluster);
     let mut progress = |now: &Progress| {
         teller.tell(now);
         progress(now);

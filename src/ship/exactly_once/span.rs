@@ -18,7 +18,7 @@ use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::{Message, header};
 use crate::ship::health::HoldReason;
 use crate::ship::topics::Topic;
-use crate::ship::{budget, judge, partition};
+use crate::ship::{budget, judge, overrides, partition};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
 
@@ -207,8 +207,10 @@ impl<'a> Committer<'a> {
 
     /// Holds a log's partition.
     pub(super) fn hold(&mut self, source: usize, why: HoldReason) {
-        let retry = &self.options.ship.retry;
-        self.sources[source].hold(why, retry, Instant::now(), random());
+        let parked = self.sources[source].stream.parked();
+        let topic = parked.map_or("", |log| log.topic());
+        let retry = overrides::of_topic(&self.options.ship, self.store, topic);
+        self.sources[source].hold(why, &retry, Instant::now(), random());
     }
 
     /// Parks the first record of a partition that takes nothing.

@@ -38,10 +38,10 @@ impl Committer<'_> {
         }
         let why = if matches!(failure.class, ErrorClass::Held | ErrorClass::Transient) {
             if failure.class == ErrorClass::Transient {
-                self.attempted(carried.seq, &failure);
+                self.attempted(&entry, &failure);
             }
             reason_of(&failure)
-        } else if self.options.ship.retry.on_poison == OnPoison::Halt {
+        } else if self.policy(&entry).on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {
             let verdicts = match self.verdicts.get(&ordinal) {

@@ -77,8 +77,8 @@ impl<S: Sink> Shipper<'_, S> {
             let Some(ready) = walk.next.take() else {
                 let after = walk.after;
                 let found = match errand {
-                    Errand::Replay => log.next_pending(after),
-                    Errand::Copy => log.next_uncopied(after),
+                    Errand::Replay => log.next_pending(&self.options.cluster, after),
+                    Errand::Copy => log.next_uncopied(&self.options.cluster, after),
                 };
                 match found {
                     Ok(Some(letter)) => self.make_ready(log, errand, &letter),

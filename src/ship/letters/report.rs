@@ -52,19 +52,22 @@ impl<S: Sink> Shipper<'_, S> {
     /// Whether letters wait to be sent, or to be written down as sent.
     pub(in crate::ship) fn letters_wait(&self) -> bool {
         let copies = self.options.dead_letters.topic.is_some();
-        let waits = |log: &DeadLetters| log.has_pending() || (copies && log.has_uncopied());
+        let cluster = &self.options.cluster;
+        let waits =
+            |log: &DeadLetters| log.has_pending(cluster) || (copies && log.has_uncopied(cluster));
         !self.letters.ended.is_empty() || self.letters.log.is_some_and(waits)
     }
 
     /// The topic of a letter that waits, whose cluster is to be asked for it.
     pub(in crate::ship) fn letter_topic(&self) -> Option<Arc<str>> {
         let log = self.letters.log?;
-        let pending = log.next_pending(None).ok().flatten();
+        let cluster = &self.options.cluster;
+        let pending = log.next_pending(cluster, None).ok().flatten();
         if let Some(topic) = pending.as_ref().and_then(|letter| letter.body.topic()) {
             return Some(topic.into());
         }
         let topic = self.options.dead_letters.topic.as_ref()?;
-        let uncopied = log.next_uncopied(None).ok().flatten()?;
+        let uncopied = log.next_uncopied(cluster, None).ok().flatten()?;
         Some(topic.of(uncopied.body.topic()).ok()?.into())
     }
 

@@ -16,13 +16,18 @@ use super::{
     codec::Change,
     letter::{Copied, DeadLetterCounts, LETTERS_MAX, Origin, State},
 };
-use crate::wal::{Class, SeqNo};
+use crate::{
+    store::{LaneName, MAIN_CLUSTER},
+    wal::{Class, SeqNo},
+};
 
 /// What is known of one letter without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Slip {
     /// `None`: it could not be read.
     pub(crate) origin: Option<Origin>,
+    /// The number of the cluster that its lane belongs to: [`Index::cluster`].
+    pub(crate) cluster: usize,
     pub(crate) state: State,
     pub(crate) copied: Copied,
     /// Bytes of its record.
@@ -43,14 +48,29 @@ pub(crate) struct Index {
     slips: BTreeMap<SeqNo, Slip>,
     /// The newest letter of each origin: an edited one takes the place of the one before.
     origins: HashMap<Origin, SeqNo>,
-    pending: BTreeSet<SeqNo>,
-    uncopied: BTreeSet<SeqNo>,
+    clusters: Vec<String>,
+    /// By cluster.
+    pending: BTreeSet<(usize, SeqNo)>,
+    uncopied: BTreeSet<(usize, SeqNo)>,
     bytes: u64,
 }
 
 impl Index {
     pub(crate) fn len(&self) -> usize {
         self.slips.len()
+    }
+
+    /// The number of the cluster that a lane belongs to; what is no lane's name is of the main one.
+    pub(crate) fn cluster(&mut self, lane: &str) -> usize {
+        let name = LaneName::parse(lane).map_or_else(|| MAIN_CLUSTER.into(), |lane| lane.cluster);
+        self.known(&name).unwrap_or_else(|| {
+            self.clusters.push(name);
+            self.clusters.len() - 1
+        })
+    }
+
+    fn known(&self, cluster: &str) -> Option<usize> {
+        self.clusters.iter().position(|known| known == cluster)
     }
 
     /// The letter of an origin, whatever became of it.
@@ -165,8 +185,8 @@ impl Index {
                 continue;
             };
             self.bytes -= slip.len;
-            self.pending.remove(&seq);
-            self.uncopied.remove(&seq);
+            self.pending.remove(&(slip.cluster, seq));
+            self.uncopied.remove(&(slip.cluster, seq));
             if let Some(origin) = slip.origin
                 && self.origins.get(&origin) == Some(&seq)
             {
@@ -175,14 +195,15 @@ impl Index {
         }
     }
 
-    /// The first pending letter behind this one.
-    pub(crate) fn next_pending(&self, after: Option<SeqNo>) -> Option<SeqNo> {
-        self.pending.range(behind(after)..).next().copied()
+    /// The first pending letter of a cluster behind this one.
+    pub(crate) fn next_pending(&self, cluster: &str, after: Option<SeqNo>) -> Option<SeqNo> {
+        next(&self.pending, self.known(cluster)?, after)
     }
 
-    /// The first letter behind this one that the dead-letter topic has not and did not refuse.
-    pub(crate) fn next_uncopied(&self, after: Option<SeqNo>) -> Option<SeqNo> {
-        self.uncopied.range(behind(after)..).next().copied()
+    /// The first letter of a cluster behind this one that the dead-letter topic has not and did not
+    /// refuse.
+    pub(crate) fn next_uncopied(&self, cluster: &str, after: Option<SeqNo>) -> Option<SeqNo> {
+        next(&self.uncopied, self.known(cluster)?, after)
     }
 
     /// What can be counted here; the rest is the log's to tell.
@@ -218,16 +239,18 @@ impl Index {
         ];
         for (list, belongs) in lists {
             if belongs {
-                list.insert(seq);
+                list.insert((slip.cluster, seq));
             } else {
-                list.remove(&seq);
+                list.remove(&(slip.cluster, seq));
             }
         }
     }
 }
 
-fn behind(after: Option<SeqNo>) -> SeqNo {
-    after.map_or(SeqNo::ZERO, |seq| seq + 1)
+fn next(list: &BTreeSet<(usize, SeqNo)>, cluster: usize, after: Option<SeqNo>) -> Option<SeqNo> {
+    let from = (cluster, after.map_or(SeqNo::ZERO, |seq| seq + 1));
+    let mut found = list.range(from..(cluster + 1, SeqNo::ZERO));
+    found.next().map(|(_, seq)| *seq)
 }
 
 #[cfg(test)]
@@ -252,9 +275,17 @@ mod tests {
         }
     }
 
+    /// An index that knows the main cluster, whose number is 0.
+    fn fresh() -> Index {
+        let mut index = Index::default();
+        assert_eq!(index.cluster("default"), 0);
+        index
+    }
+
     fn slip(of: Option<u64>) -> Slip {
         Slip {
             origin: of.map(origin),
+            cluster: 0,
             state: if of.is_some() {
                 State::Kept
             } else {
@@ -267,7 +298,7 @@ mod tests {
     }
 
     fn with_one() -> Index {
-        let mut index = Index::default();
+        let mut index = fresh();
         index.insert(SeqNo::new(5), slip(Some(100)), None);
         index
     }
@@ -315,9 +346,9 @@ mod tests {
                 assert_eq!((slip.state, slip.copied), (state, copied), "{story:?}");
                 assert_eq!(classes, Vec::from_iter(class), "settled once: {story:?}");
                 let pending = (state == State::Pending).then_some(seq);
-                assert_eq!(index.next_pending(None), pending, "{story:?}");
+                assert_eq!(index.next_pending("main", None), pending, "{story:?}");
                 let uncopied = (state.is_open() && copied == Copied::No).then_some(seq);
-                assert_eq!(index.next_uncopied(None), uncopied, "{story:?}");
+                assert_eq!(index.next_uncopied("main", None), uncopied, "{story:?}");
                 // The same story once more: a record that is read twice harms nothing.
                 if class.is_some() {
                     assert!(story.iter().all(|&c| index.apply(seq, c).is_none()));
@@ -356,7 +387,11 @@ mod tests {
         index.insert(new, slip(Some(100)), Some(old));
         index.apply(old, Change::Dropped);
         assert_eq!(index.of_origin(&origin(100)), Some(new));
-        assert_eq!(index.next_uncopied(None), None, "one copy of each origin");
+        assert_eq!(
+            index.next_uncopied("main", None),
+            None,
+            "one copy of each origin"
+        );
         index.remove(SeqNo::ZERO..new);
         assert_eq!(
             index.of_origin(&origin(100)),
@@ -371,7 +406,7 @@ mod tests {
 
     #[test]
     fn walks_go_on_behind_the_number_they_are_given() {
-        let mut index = Index::default();
+        let mut index = fresh();
         for n in [3, 5, 9] {
             index.insert(SeqNo::new(n), slip(Some(n)), None);
             index.apply(SeqNo::new(n), Change::Pending);
@@ -384,7 +419,36 @@ mod tests {
             }
             met.into_iter().map(SeqNo::get).collect::<Vec<_>>()
         };
-        assert_eq!(walk(&|after| index.next_pending(after)), [3, 5, 9]);
-        assert_eq!(walk(&|after| index.next_uncopied(after)), [3, 9]);
+        assert_eq!(walk(&|after| index.next_pending("main", after)), [3, 5, 9]);
+        assert_eq!(walk(&|after| index.next_uncopied("main", after)), [3, 9]);
+    }
+
+    #[test]
+    fn a_letter_is_of_the_cluster_that_its_lanes_name_says() {
+        let mut index = fresh();
+        let audit = index.cluster("default@audit~acme");
+        assert_eq!((index.cluster("x"), index.cluster("?")), (0, 0));
+        assert_eq!(index.cluster("x@audit"), audit);
+        for (seq, cluster) in [(1, 0), (2, audit), (3, 0), (4, audit)] {
+            let slip = Slip {
+                cluster,
+                ..slip(Some(seq))
+            };
+            index.insert(SeqNo::new(seq), slip, None);
+            index.apply(SeqNo::new(seq), Change::Pending);
+        }
+        let walk = |cluster| {
+            let mut after = None;
+            let next = std::iter::from_fn(|| {
+                let pending = index.next_pending(cluster, after)?;
+                assert_eq!(index.next_uncopied(cluster, after), Some(pending));
+                after = Some(pending);
+                Some(pending.get())
+            });
+            next.collect::<Vec<u64>>()
+        };
+        assert_eq!(walk("main"), [1, 3]);
+        assert_eq!(walk("audit"), [2, 4]);
+        assert!(walk("other").is_empty());
     }
 }

@@ -161,7 +161,7 @@ impl<F: Fs> DeadLetters<F> {
             }
             unsynced += len;
             let seq = self.wal.append(&payload).map_err(full)?.seq();
-            self.note(seq, letter.origin, len, None);
+            self.note(seq, letter.origin, letter.lane, len, None);
             seqs.push(seq);
         }
         // One that stood already may wait for its sync still: its first append was told of no space.
@@ -302,7 +302,7 @@ impl<F: Fs> DeadLetters<F> {
         let new = self.wal.append_batch(&records).map_err(full)?.seq();
         // Both at once, also where the sync has to wait for space: the new one is not read before it
         // is durable, and the old one is not read again.
-        self.note(new, old.body.origin, len, Some(seq));
+        self.note(new, old.body.origin, &old.body.lane, len, Some(seq));
         self.index.lock().apply(seq, Change::Dropped);
         self.sync()?;
         self.settle(&[(seq, Class::Dropped), (new + 1, Class::Void)]);
@@ -347,15 +347,17 @@ impl<F: Fs> DeadLetters<F> {
         Ok(self.wal.shut()?)
     }
 
-    fn note(&self, seq: SeqNo, origin: Origin, len: u64, replaces: Option<SeqNo>) {
+    fn note(&self, seq: SeqNo, origin: Origin, lane: &str, len: u64, replaces: Option<SeqNo>) {
+        let mut index = self.index.lock();
         let slip = Slip {
             origin: Some(origin),
+            cluster: index.cluster(lane),
             state: State::Kept,
             copied: Copied::No,
             len,
             time_millis: self.fs.now_micros() / 1000,
         };
-        self.index.lock().insert(seq, slip, replaces);
+        index.insert(seq, slip, replaces);
     }
 
     fn sync(&self) -> Result<(), Error> {
@@ -371,8 +373,9 @@ impl<F: Fs> DeadLetters<F> {
 
 /// Takes one record of the log into the index. Returns the outcomes that follow from it.
 fn take_in(index: &mut Index, record: &Record) -> Vec<(SeqNo, Class)> {
-    let slip = |origin, state| Slip {
+    let slip = |origin, cluster, state| Slip {
         origin,
+        cluster,
         state,
         copied: Copied::No,
         len: record.payload.len() as u64,
@@ -380,7 +383,8 @@ fn take_in(index: &mut Index, record: &Record) -> Vec<(SeqNo, Class)> {
     };
     match codec::decode(&record.payload) {
         Ok(Entry::Letter(body)) => {
-            let slip = slip(Some(body.origin), State::Kept);
+            let cluster = index.cluster(&body.lane);
+            let slip = slip(Some(body.origin), cluster, State::Kept);
             index.insert(record.seq, slip, body.replaces);
             Vec::new()
         }
@@ -391,7 +395,8 @@ fn take_in(index: &mut Index, record: &Record) -> Vec<(SeqNo, Class)> {
             ends
         }
         Err(_) => {
-            index.insert(record.seq, slip(None, State::Unreadable), None);
+            let cluster = index.cluster("");
+            index.insert(record.seq, slip(None, cluster, State::Unreadable), None);
             Vec::new()
         }
     }

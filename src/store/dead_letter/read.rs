@@ -28,36 +28,46 @@ enum Walk {
 }
 
 impl<F: Fs> DeadLetters<F> {
-    /// Whether any letter is to be sent again.
+    /// Whether any letter is to be sent again to this cluster: that of the lane it comes from.
     #[must_use]
-    pub fn has_pending(&self) -> bool {
-        self.index.lock().next_pending(None).is_some()
+    pub fn has_pending(&self, cluster: &str) -> bool {
+        self.index.lock().next_pending(cluster, None).is_some()
     }
 
-    /// Whether any letter lies open that the dead-letter topic neither has nor refused.
+    /// Whether any letter of this cluster lies open that the dead-letter topic neither has nor refused.
     #[must_use]
-    pub fn has_uncopied(&self) -> bool {
-        self.index.lock().next_uncopied(None).is_some()
+    pub fn has_uncopied(&self, cluster: &str) -> bool {
+        self.index.lock().next_uncopied(cluster, None).is_some()
     }
 
-    /// The oldest letter behind `after` that is to be sent again.
+    /// The oldest letter behind `after` that is to be sent again to this cluster.
     ///
     /// # Errors
     ///
     /// [`Error::Log`] if it cannot be read; where its bytes are damaged, it is counted as lost and the
     /// one behind it is returned.
-    pub fn next_pending(&self, after: Option<SeqNo>) -> Result<Option<StoredLetter>, Error> {
-        self.next(Walk::Pending, after, Index::next_pending)
+    pub fn next_pending(
+        &self,
+        cluster: &str,
+        after: Option<SeqNo>,
+    ) -> Result<Option<StoredLetter>, Error> {
+        let find = |index: &Index, after| index.next_pending(cluster, after);
+        self.next(Walk::Pending, after, find)
     }
 
-    /// The oldest letter behind `after` that lies open and that the dead-letter topic neither has nor
-    /// refused.
+    /// The oldest letter of this cluster behind `after` that lies open and that the dead-letter topic
+    /// neither has nor refused.
     ///
     /// # Errors
     ///
     /// As [`next_pending`](Self::next_pending).
-    pub fn next_uncopied(&self, after: Option<SeqNo>) -> Result<Option<StoredLetter>, Error> {
-        self.next(Walk::Uncopied, after, Index::next_uncopied)
+    pub fn next_uncopied(
+        &self,
+        cluster: &str,
+        after: Option<SeqNo>,
+    ) -> Result<Option<StoredLetter>, Error> {
+        let find = |index: &Index, after| index.next_uncopied(cluster, after);
+        self.next(Walk::Uncopied, after, find)
     }
 
     fn next(
