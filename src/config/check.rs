@@ -7,11 +7,13 @@ use std::fmt::Display;
 
 use super::convert::add_route;
 use super::error::Problem;
-use super::keys::{Config, LANES, PROPERTIES, ROUTES};
+use super::keys::{Config, LANES, ROUTES};
 use super::load::Loaded;
+use super::path;
 use crate::event::Routes;
 use crate::kafka::{self, Settings};
 use crate::message;
+use crate::store::MAIN_CLUSTER;
 use crate::{ship, store, wal};
 
 /// Any address: what is checked with it is about something else.
@@ -24,6 +26,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
         problems: Vec::new(),
     };
     check.kafka();
+    check.clusters();
     check.exactly_once();
     check.link();
     check.retry();
@@ -73,12 +76,20 @@ impl Check<'_> {
         {
             self.refused("kafka.bootstrap_servers", error);
         }
-        for (name, value) in &config.properties {
+        let of_others = config.cluster_properties.iter();
+        let of_others = of_others.map(|(cluster, properties)| (Some(cluster.as_str()), properties));
+        let all = [(None, &config.properties)].into_iter().chain(of_others);
+        let each = all.flat_map(|(cluster, properties)| {
+            let section = path::properties(cluster);
+            properties
+                .iter()
+                .map(move |(name, value)| (format!("{section}.{name}"), name, value))
+        });
+        for (key, name, value) in each {
             let alone = Settings {
                 properties: vec![(name.clone(), value.reveal().to_owned())],
                 ..Settings::new(SOMEWHERE)
             };
-            let key = format!("{PROPERTIES}.{name}");
             match alone.check() {
                 Ok(()) => {}
                 Err(kafka::Error::Forbidden { reason, .. }) => {
@@ -92,6 +103,39 @@ impl Check<'_> {
             && let Err(error) = message::check_topic(topic)
         {
             self.refused("kafka.default_topic", error);
+        }
+    }
+
+    /// Every cluster is somewhere, and every one that is named is there.
+    fn clusters(&mut self) {
+        let config = self.config().clone();
+        for (name, cluster) in &config.clusters {
+            let section = format!("clusters.{name}");
+            let key = format!("{section}.bootstrap_servers");
+            if name == MAIN_CLUSTER {
+                self.add(&section, "is the cluster of [kafka]");
+            } else if let Some(servers) = &cluster.bootstrap_servers {
+                if let Err(error) = Settings::new(servers).check() {
+                    self.refused(&key, error);
+                }
+            } else {
+                self.add(&section, "needs bootstrap_servers");
+            }
+        }
+        let names = [MAIN_CLUSTER].into_iter();
+        let names: Vec<&str> = names
+            .chain(config.clusters.keys().map(String::as_str))
+            .collect();
+        for section in config.named() {
+            let key = format!("{section}.cluster");
+            let named = config.value(&key);
+            let Some(named) = named.as_ref().and_then(|value| value.as_str()) else {
+                continue;
+            };
+            if !names.contains(&named) {
+                let names = names.join(", ");
+                self.add(&key, format!("is no cluster; allowed there: {names}"));
+            }
         }
     }
 
@@ -189,6 +233,7 @@ impl Check<'_> {
                 lane,
                 source: wal::Error::Options { reason },
             } => (self.of_log(lane, reason), reason.clone()),
+            store::Error::Routing { what, reason } => (self.of_routing(what), reason.clone()),
             _ => ("dead_letter.quota".to_owned(), error.to_string()),
         };
         self.refused(&key, reason);
@@ -206,9 +251,22 @@ impl Check<'_> {
         }
     }
 
+    /// The key of a tenant that a complaint is about; of a topic, or all, their section.
+    fn of_routing(&self, what: &str) -> String {
+        let name = what.strip_prefix("tenant ");
+        match name.map(|name| name.trim_matches('"')) {
+            Some(name) => format!("tenants.{name}.topic_prefix"),
+            None => LANES.to_owned(),
+        }
+    }
+
     /// The key that a log's complaint is about: it begins with the name of the option.
     fn of_log(&self, lane: &str, reason: &str) -> String {
-        let quota = format!("{LANES}.{lane}.quota");
+        // That of a tenant's own is its tenant's.
+        let quota = match lane.split_once('~') {
+            Some((_, tenant)) => format!("tenants.{tenant}.quota"),
+            None => format!("{LANES}.{lane}.quota"),
+        };
         if reason.starts_with("segment_size") {
             "store.segment_size".into()
         } else if reason.starts_with("quota") {

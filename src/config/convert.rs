@@ -4,13 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig};
+use super::keys::{
+    Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, Preset, TenantConfig, TopicConfig,
+};
+use super::secret::Property;
 use super::value::{Delivery, Rate};
 use crate::event::{self, Routes};
 use crate::kafka::Settings;
 use crate::ship::exactly_once::ExactlyOnceOptions;
-use crate::ship::{self, Backoff, DeadLetterShipping, LinkOptions, RetryPolicy, ShipOptions};
-use crate::store::{DEFAULT_LANE, DeadLetterOptions, LaneOptions, MAIN_CLUSTER, StoreOptions};
+use crate::ship::{
+    self, Backoff, DeadLetterShipping, LinkOptions, RetryOverride, RetryOverrides, RetryPolicy,
+    ShipOptions,
+};
+use crate::store::{
+    DEFAULT_LANE, DeadLetterOptions, LaneOptions, MAIN_CLUSTER, StoreOptions, TenantOptions,
+};
 use crate::wal::Options;
 
 impl Config {
@@ -18,16 +26,32 @@ impl Config {
     #[must_use]
     pub fn store_options(&self) -> StoreOptions {
         let wal = self.wal_options();
-        let mut lanes = self.lanes.iter();
-        let others = lanes.clone().filter(|(name, _)| *name != DEFAULT_LANE);
+        let preset = match self.store.lanes {
+            Preset::None => StoreOptions::new(wal.clone()),
+            Preset::Priorities => StoreOptions::priorities(&wal),
+        };
+        let (mut default, mut lanes) = (preset.default, preset.lanes);
+        for (name, lane) in &self.lanes {
+            let own = match name.as_str() {
+                DEFAULT_LANE => &mut default,
+                name => lanes
+                    .entry(name.into())
+                    .or_insert_with(|| LaneOptions::new(wal.clone())),
+            };
+            lane.apply(own);
+        }
+        let topics = self.topics.iter();
+        let tenants = self.tenants.iter();
         StoreOptions {
-            lanes: others
-                .map(|(name, lane)| (name.clone(), lane.options(&wal)))
+            default,
+            lanes,
+            topic_clusters: topics
+                .filter_map(|(name, topic)| Some((name.clone(), topic.cluster.clone()?)))
                 .collect(),
-            default: match lanes.find(|(name, _)| *name == DEFAULT_LANE) {
-                Some((_, lane)) => lane.options(&wal),
-                None => LaneOptions::new(wal),
-            },
+            tenants: tenants
+                .map(|(name, tenant)| (name.clone(), tenant.options()))
+                .collect(),
+            tenant_header: self.store.tenant_header.clone(),
             dead_letters: DeadLetterOptions {
                 quota_bytes: self.dead_letter.quota.0,
                 retention: self.dead_letter.retention,
@@ -56,19 +80,19 @@ impl Config {
     #[must_use]
     pub fn settings(&self) -> Option<Settings> {
         let servers = self.kafka.bootstrap_servers.as_ref()?;
-        let properties = self.properties.iter();
-        Some(Settings {
-            properties: properties
-                .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
-                .collect(),
-            ..Settings::new(servers)
-        })
+        Some(with_properties(servers, Some(&self.properties)))
     }
 
     /// Where all clusters are, by name; `None` if no bootstrap servers are given for the main one.
     #[must_use]
     pub fn clusters(&self) -> Option<BTreeMap<String, Settings>> {
-        Some([(MAIN_CLUSTER.to_owned(), self.settings()?)].into())
+        let others = self.clusters.iter().filter_map(|(name, cluster)| {
+            let servers = cluster.bootstrap_servers.as_ref()?;
+            let properties = self.cluster_properties.get(name);
+            Some((name.clone(), with_properties(servers, properties)))
+        });
+        let main = (MAIN_CLUSTER.to_owned(), self.settings()?);
+        Some(others.chain([main]).collect())
     }
 
     /// How records are shipped.
@@ -99,6 +123,11 @@ impl Config {
             drain_rate,
             drain_window: self.shipping.drain_window.clone(),
             retry: self.retry_policy(),
+            retry_overrides: RetryOverrides {
+                lanes: overrides(&self.lanes, LaneConfig::retry),
+                topics: overrides(&self.topics, TopicConfig::retry),
+                tenants: overrides(&self.tenants, TenantConfig::retry),
+            },
             dead_letters: DeadLetterShipping {
                 topic: self.dead_letter.topic.clone(),
                 style: self.dead_letter.style,
@@ -161,21 +190,48 @@ pub(super) fn add_route(
     }
 }
 
+fn with_properties(servers: &str, properties: Option<&BTreeMap<String, Property>>) -> Settings {
+    let properties = properties.into_iter().flatten();
+    Settings {
+        properties: properties
+            .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
+            .collect(),
+        ..Settings::new(servers)
+    }
+}
+
+/// What those say otherwise that say anything.
+fn overrides<T>(
+    named: &BTreeMap<String, T>,
+    retry: fn(&T) -> RetryOverride,
+) -> BTreeMap<String, RetryOverride> {
+    let named = named.iter().map(|(name, of)| (name.clone(), retry(of)));
+    named.filter(|(_, retry)| !retry.is_empty()).collect()
+}
+
 impl LaneConfig {
-    /// What the lane is opened with, on a log that is kept like this where the lane says nothing.
-    fn options(&self, wal: &Options) -> LaneOptions {
-        LaneOptions {
-            topics: self.topics.clone(),
-            weight: self.weight,
-            expires_after: self.expires_after,
-            order: self.order,
-            cluster: MAIN_CLUSTER.into(),
-            wal: Options {
-                durability: self.durability.unwrap_or(wal.durability),
-                quota_bytes: self.quota.map_or(wal.quota_bytes, |quota| quota.0),
-                on_full: self.on_full.unwrap_or(wal.on_full),
-                ..wal.clone()
-            },
+    /// Makes a lane what is said here of it.
+    fn apply(&self, lane: &mut LaneOptions) {
+        lane.topics.clone_from(&self.topics);
+        lane.weight = self.weight.unwrap_or(lane.weight);
+        lane.expires_after = self.expires_after;
+        lane.order = self.order;
+        if let Some(cluster) = &self.cluster {
+            lane.cluster.clone_from(cluster);
+        }
+        let wal = &mut lane.wal;
+        wal.durability = self.durability.unwrap_or(wal.durability);
+        wal.quota_bytes = self.quota.map_or(wal.quota_bytes, |quota| quota.0);
+        wal.on_full = self.on_full.unwrap_or(wal.on_full);
+    }
+}
+
+impl TenantConfig {
+    fn options(&self) -> TenantOptions {
+        TenantOptions {
+            cluster: self.cluster.clone(),
+            quota_bytes: self.quota.map(|quota| quota.0),
+            topic_prefix: self.topic_prefix.clone().unwrap_or_default(),
         }
     }
 }

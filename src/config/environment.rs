@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::error::{Place, Problem};
 use super::given::{Given, unknown};
-use super::keys::{self, Known, PROPERTIES};
+use super::path::{self, Known};
 use super::value::{self, Raw, Value};
 
 const PREFIX: &str = "FERRYLOG__";
@@ -77,7 +77,7 @@ impl Environment {
             let place = Place::Environment {
                 variable: name.clone(),
             };
-            match (keys::look(&path), value) {
+            match (path::look(&path), value) {
                 (Known::Key, Some(value)) => given.push(Given {
                     key: path.join("."),
                     raw: Raw::Plain(value.clone()),
@@ -128,8 +128,8 @@ impl Environment {
 /// The names that a variable's name stands for. A property's dots are underscores in it.
 fn path_of(name: &str) -> Vec<String> {
     let mut path: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
-    if path.len() > 2 && path[..2].join(".") == PROPERTIES {
-        let property = path.split_off(2).join("_");
+    if let Some(len) = path::properties_len(&path).filter(|len| path.len() > *len) {
+        let property = path.split_off(len).join("_");
         let (stem, file) = match property.strip_suffix("_file") {
             Some(stem) => (stem, "_file"),
             None => (property.as_str(), ""),

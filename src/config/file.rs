@@ -13,11 +13,13 @@ use toml::de::{DeTable, DeValue};
 use super::environment::Environment;
 use super::error::{Place, Problem};
 use super::given::{Given, unknown};
-use super::keys::{self, Known};
+use super::keys;
+use super::path::{self, Known};
 use super::value::Raw;
+use crate::message::check_topic;
 use crate::store::is_lane_name;
 
-const LANE_NAME: &str = "cannot be a lane's name: use 1 to 64 of a-z, 0-9, '-' and '_'";
+const NAME: &str = "cannot be its name: use 1 to 64 of a-z, 0-9, '-' and '_'";
 
 /// A walk over the tables of a file.
 pub(super) struct Walk<'a> {
@@ -70,13 +72,13 @@ impl Walk<'_> {
         for (key, value) in table {
             path.push(key.get_ref().as_ref().to_owned());
             let place = self.place(key.span().start);
-            match keys::look(path) {
+            match path::look(path) {
                 known @ (Known::NotYet | Known::Unknown(_)) => {
                     self.problems.push(unknown(known, path, &place));
                 }
                 Known::Section => self.section(value, path, &place),
                 // A property's or an event type's name in parts: `security.protocol` without quotes.
-                Known::Key if value.get_ref().is_table() && keys::may_be_in_parts(path) => {
+                Known::Key if path::is_free(path) && value.get_ref().is_table() => {
                     self.section(value, path, &place);
                 }
                 Known::Key => self.value(value, path, &place),
@@ -86,23 +88,28 @@ impl Walk<'_> {
     }
 
     fn section(&mut self, value: &Spanned<DeValue<'_>>, path: &mut Vec<String>, place: &Place) {
-        let key = path.join(".");
+        let key = path::join(path);
         let Some(table) = value.get_ref().as_table() else {
             let reason = format!("is a section: write it as [{key}], once");
             self.problems.push(Problem::new(place, &key, reason));
             return;
         };
-        if let [lanes, name] = path.as_slice()
-            && lanes == keys::LANES
+        if let [kind, name] = path.as_slice()
+            && keys::NAMED.iter().any(|(named, _)| named == kind)
         {
-            if !is_lane_name(name) {
-                self.problems.push(Problem::new(place, &key, LANE_NAME));
+            let wrong = match kind.as_str() {
+                "topics" => check_topic(name).err().map(|error| error.to_string()),
+                _ if is_lane_name(name) => None,
+                _ => Some(NAME.to_owned()),
+            };
+            if let Some(wrong) = wrong {
+                self.problems.push(Problem::new(place, &key, wrong));
                 return;
             }
-            // A lane is one also if nothing is said about it.
+            // It is one also if nothing is said about it.
             self.given.push(Given {
                 key,
-                raw: Raw::Other("a table"),
+                raw: Raw::Section,
                 place: place.clone(),
                 is_substituted: false,
             });
@@ -111,7 +118,7 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, value: &Spanned<DeValue<'_>>, path: &[String], place: &Place) {
-        let key = path.join(".");
+        let key = path::join(path);
         let mut missing = Vec::new();
         let mut is_substituted = false;
         let raw = raw(value.get_ref(), &mut |text| {

@@ -3,7 +3,7 @@
 //! Pure. Owns what is said about a name that is no key. Must not know where keys are read from.
 
 use super::error::{Place, Problem};
-use super::keys::Known;
+use super::path::Known;
 use super::value::Raw;
 
 /// What somebody wrote.

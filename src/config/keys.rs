@@ -12,17 +12,28 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::path::{join, split, unquoted};
 use super::secret::Property;
 use super::value::{Delivery, Limit, Rate, Setting, Size};
 use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::{ExactlyOnceOptions, ProgressIn};
 use crate::ship::{
-    DrainWindow, LinkOptions, OnBadTimestamp, OnExhausted, OnPoison, Profile, RetryPolicy,
-    ShipOptions,
+    DrainWindow, LinkOptions, OnBadTimestamp, OnExhausted, OnPoison, Profile, RetryOverride,
+    RetryPolicy, ShipOptions,
 };
-use crate::store::{DeadLetterOptions, OnLettersFull, Order};
+use crate::store::{DeadLetterOptions, OnLettersFull, Order, TENANT_HEADER};
 use crate::wal::{Compression, Durability, OnCorruption, OnFull, Options};
+
+/// Lanes that are there without a section of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Preset {
+    /// None but `default`.
+    #[default]
+    None,
+    /// [`StoreOptions::priorities`](crate::store::StoreOptions::priorities).
+    Priorities,
+}
 
 /// A key within its section.
 #[derive(Debug)]
@@ -95,6 +106,47 @@ macro_rules! section {
     };
 }
 
+/// The same with the keys of a retry policy, which are not given where they are as in `[retry]`.
+macro_rules! section_with_retry {
+    ($(#[$head:meta])* $name:ident { $($keys:tt)* }) => {
+        section! {
+            $(#[$head])*
+            $name {
+                $($keys)*
+                /// Attempts after which a record is exhausted.
+                "retry.max_attempts" ~ "10" => max_attempts: Option<u32> = None;
+                /// Wait after the first failure in a row.
+                "retry.backoff.initial" ~ "\"200ms\"" => backoff_initial: Option<Duration> = None;
+                /// Each further wait is this many times as long.
+                "retry.backoff.multiplier" ~ "2.0" => backoff_multiplier: Option<f64> = None;
+                /// The longest wait.
+                "retry.backoff.max" ~ "\"30s\"" => backoff_max: Option<Duration> = None;
+                /// Whether a wait is drawn evenly from nothing to its length.
+                "retry.backoff.jitter" ~ "true" => backoff_jitter: Option<bool> = None;
+                /// What becomes of a record whose attempts are exhausted.
+                "retry.on_exhausted" ~ "\"dead_letter\"" => on_exhausted: Option<OnExhausted> = None;
+                /// What becomes of a record that is refused for what it is.
+                "retry.on_poison" ~ "\"dead_letter\"" => on_poison: Option<OnPoison> = None;
+            }
+        }
+
+        impl $name {
+            /// What it says otherwise than `[retry]`, if anything.
+            pub(super) fn retry(&self) -> RetryOverride {
+                RetryOverride {
+                    max_attempts: self.max_attempts,
+                    initial_backoff: self.backoff_initial,
+                    multiplier: self.backoff_multiplier,
+                    max_backoff: self.backoff_max,
+                    jitter: self.backoff_jitter,
+                    on_exhausted: self.on_exhausted.clone(),
+                    on_poison: self.on_poison,
+                }
+            }
+        }
+    };
+}
+
 section! {
     /// Where records are kept, and how safely.
     StoreConfig {
@@ -114,6 +166,10 @@ section! {
         "on_corruption" => on_corruption: OnCorruption = Options::default().on_corruption;
         /// How records are compressed on disk.
         "compression" => compression: Compression = Options::default().compression;
+        /// Lanes without a section of their own: none, or high, normal and low, which share the link 8 : 4 : 1.
+        "lanes" => lanes: Preset = Preset::default();
+        /// The header that names the tenant of a record.
+        "tenant_header" => tenant_header: String = TENANT_HEADER.into();
     }
 }
 
@@ -223,12 +279,43 @@ section! {
 }
 
 section! {
-    /// A lane: a log of its own. What is not given is as in `[store]`.
+    /// One more cluster, for the lanes, topics and tenants that name it. `[clusters.NAME.properties]` is as
+    /// `[kafka.properties]`; nothing of that holds for it.
+    ClusterConfig {
+        /// Brokers to start from.
+        "bootstrap_servers" ~ "\"audit.example:9092\"" => bootstrap_servers: Option<String> = None;
+    }
+}
+
+section_with_retry! {
+    /// A tenant: the records whose header store.tenant_header is its name, or whose topic begins with its
+    /// prefix.
+    TenantConfig {
+        /// The cluster that they go to; they are kept in lanes of their own then.
+        "cluster" ~ "\"main\"" => cluster: Option<String> = None;
+        /// Most bytes of each lane of its own, which it has then.
+        "quota" ~ "\"1 GiB\"" => quota: Option<Size> = None;
+        /// What their topics begin with in Kafka. It is put in front where it is missing; lanes and topics are
+        /// named here without it.
+        "topic_prefix" ~ "\"acme.\"" => topic_prefix: Option<String> = None;
+    }
+}
+
+section_with_retry! {
+    /// A topic that is otherwise than its lane.
+    TopicConfig {
+        /// The cluster that its records go to.
+        "cluster" ~ "\"main\"" => cluster: Option<String> = None;
+    }
+}
+
+section_with_retry! {
+    /// A lane: a log of its own. What is not given is as in `[store]` and `[retry]`.
     LaneConfig {
         /// The topics whose records go here; `*` stands for any characters.
         "topics" ~ "[\"alarms.*\"]" => topics: Vec<String> = Vec::new();
-        /// Its share of the link beside other lanes: 1 to 1000.
-        "weight" => weight: u32 = 1;
+        /// Its share of the link beside other lanes: 1 to 1000; 1 by default, or as store.lanes has it.
+        "weight" ~ "8" => weight: Option<u32> = None;
         /// What an acknowledgement means.
         "durability" ~ "\"disk\"" => durability: Option<Durability> = None;
         /// Most bytes of its files.
@@ -239,6 +326,8 @@ section! {
         "expires_after" ~ "\"24h\"" => expires_after: Option<Duration> = None;
         /// Whether the newest records go first after an outage, beside the backlog.
         "order" => order: Order = Order::default();
+        /// The cluster that its records go to: main, which is that of `[kafka]`, or one of `[clusters]`.
+        "cluster" ~ "\"main\"" => cluster: Option<String> = None;
     }
 }
 
@@ -265,20 +354,37 @@ pub struct Config {
     pub retry: RetryConfig,
     /// `[dead_letter]`
     pub dead_letter: DeadLetterConfig,
+    /// `[clusters.NAME]`
+    pub clusters: BTreeMap<String, ClusterConfig>,
+    /// `[clusters.NAME.properties]`: librdkafka properties by name, by cluster.
+    pub cluster_properties: BTreeMap<String, BTreeMap<String, Property>>,
+    /// `[tenants.NAME]`
+    pub tenants: BTreeMap<String, TenantConfig>,
+    /// `[topics.NAME]`
+    pub topics: BTreeMap<String, TopicConfig>,
     /// `[lanes.NAME]`. The one called `default` takes the topics that no other one claims.
     pub lanes: BTreeMap<String, LaneConfig>,
     /// `[routes]`: topics of events by patterns of their types; `default` is for the rest.
     pub routes: BTreeMap<String, String>,
 }
 
-/// Where the librdkafka properties are.
+/// Where the librdkafka properties are: those of the main cluster, and the last name of the others'.
 pub(super) const PROPERTIES: &str = "kafka.properties";
+pub(super) const OF_CLUSTER: &str = "properties";
 /// Where the lanes are.
 pub(super) const LANES: &str = "lanes";
 /// Where the routes of events are.
 pub(super) const ROUTES: &str = "routes";
 /// The route of event types that no other one fits.
 pub(super) const DEFAULT_ROUTE: &str = "default";
+
+/// The sections of which there may be many, each with a name.
+pub(super) const NAMED: [(&str, &[Key]); 4] = [
+    ("clusters", ClusterConfig::KEYS),
+    ("tenants", TenantConfig::KEYS),
+    ("topics", TopicConfig::KEYS),
+    (LANES, LaneConfig::KEYS),
+];
 
 /// The sections of which there is one.
 pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
@@ -291,11 +397,8 @@ pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
 ];
 
 /// Keys and sections of later versions.
-pub(super) const NOT_YET: [&str; 11] = [
-    "clusters",
-    "tenants",
+pub(super) const NOT_YET: [&str; 8] = [
     "registry",
-    "topics",
     "jobs",
     "http",
     "log",
@@ -314,11 +417,20 @@ impl Config {
             "shipping" => &self.shipping,
             "retry" => &self.retry,
             "dead_letter" => &self.dead_letter,
-            _ => self.lanes.get(name.strip_prefix("lanes.")?)?,
+            _ => {
+                let (kind, name) = name.split_once('.')?;
+                match kind {
+                    "clusters" => self.clusters.get(name)?,
+                    "tenants" => self.tenants.get(name)?,
+                    "topics" => self.topics.get(unquoted(name))?,
+                    LANES => self.lanes.get(name)?,
+                    _ => return None,
+                }
+            }
         })
     }
 
-    /// The section of this name; a lane is made where there is none.
+    /// The section of this name; one of a name of its own is made where there is none.
     fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
         Some(match name {
             "store" => &mut self.store,
@@ -328,28 +440,56 @@ impl Config {
             "retry" => &mut self.retry,
             "dead_letter" => &mut self.dead_letter,
             _ => {
-                let lane = name.strip_prefix("lanes.")?;
-                self.lanes.entry(lane.to_owned()).or_default()
+                let (kind, name) = name.split_once('.')?;
+                match kind {
+                    "clusters" => self.clusters.entry(name.into()).or_default(),
+                    "tenants" => self.tenants.entry(name.into()).or_default(),
+                    "topics" => self.topics.entry(unquoted(name).into()).or_default(),
+                    LANES => self.lanes.entry(name.into()).or_default(),
+                    _ => return None,
+                }
             }
         })
     }
 
-    /// The value of a known key, but for properties; that of a lane which is not there is its default.
+    /// The sections that have names of their own, as in keys.
+    pub(super) fn named(&self) -> Vec<String> {
+        let clusters = self.clusters.keys().map(|name| format!("clusters.{name}"));
+        let tenants = self.tenants.keys().map(|name| format!("tenants.{name}"));
+        let topics = self.topics.keys();
+        let topics = topics.map(|name| join(&["topics".into(), name.clone()]));
+        let lanes = self.lanes.keys().map(|name| format!("{LANES}.{name}"));
+        clusters.chain(tenants).chain(topics).chain(lanes).collect()
+    }
+
+    /// The properties of a cluster; `None`: of the main one.
+    pub(super) fn properties_of(
+        &mut self,
+        cluster: Option<&str>,
+    ) -> &mut BTreeMap<String, Property> {
+        match cluster {
+            None => &mut self.properties,
+            Some(name) => {
+                // It is one also if nothing else is said of it.
+                self.clusters.entry(name.into()).or_default();
+                self.cluster_properties.entry(name.into()).or_default()
+            }
+        }
+    }
+
+    /// The value of a known key, but for properties; that of a section which is not there is its default.
     pub(super) fn value(&self, key: &str) -> Option<Json> {
         let (section, name) = split(key)?;
         let shown = |section: &dyn Section| Some(section.setting(name)?.shown());
         match self.section(section) {
             Some(section) => shown(section),
-            None => shown(&LaneConfig::default()),
+            None => shown(Self::default().section_mut(section)?),
         }
     }
 
-    /// Makes a lane with the defaults, if this is the section of one.
-    pub(super) fn declare_lane(&mut self, key: &str) -> bool {
-        let lane = key
-            .strip_prefix("lanes.")
-            .filter(|name| !name.contains('.'));
-        lane.is_some_and(|_| self.section_mut(key).is_some())
+    /// Makes a section of a name of its own, with the defaults.
+    pub(super) fn declare(&mut self, key: &str) {
+        let _ = self.section_mut(key);
     }
 
     /// The setting of a known key, but for properties.
@@ -359,148 +499,29 @@ impl Config {
     }
 }
 
-/// The section of a key, and its name in there.
-fn split(key: &str) -> Option<(&str, &str)> {
-    let dots = if key.starts_with("lanes.") { 2 } else { 1 };
-    let (at, _) = key.match_indices('.').nth(dots - 1)?;
-    Some((&key[..at], &key[at + 1..]))
-}
-
-/// What a path of names leads to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    /// A value.
-    Key,
-    /// More names.
-    Section,
-    /// Something of a later version.
-    NotYet,
-    /// Nothing; what could stand in place of the last name, if the names before it are known.
-    Unknown(Vec<&'static str>),
-}
-
-/// Looks a path up.
-pub(super) fn look(path: &[String]) -> Known {
-    let all = patterns();
-    let later = |later: &&str| later.split('.').eq(path.iter().map(String::as_str));
-    if NOT_YET.iter().any(later) {
-        return Known::NotYet;
-    }
-    let begins = |pattern: &[&str], path: &[String]| {
-        let mut pairs = pattern.iter().zip(path);
-        pattern.len() >= path.len() && pairs.all(|(name, part)| *name == "*" || *name == part)
-    };
-    // The name of a property or an event type may be written in parts.
-    let path = match path {
-        [a, _, ..] if a == ROUTES => &path[..2],
-        [a, b, _, ..] if PROPERTIES.split('.').eq([a.as_str(), b]) => &path[..3],
-        _ => path,
-    };
-    let mut fitting = all
-        .iter()
-        .filter(|pattern| begins(pattern, path))
-        .peekable();
-    if fitting.peek().is_some() {
-        let is_key = fitting.any(|pattern| pattern.len() == path.len());
-        return if is_key { Known::Key } else { Known::Section };
-    }
-    let Some((_, before)) = path.split_last() else {
-        return Known::Section;
-    };
-    let siblings = all.iter().filter(|pattern| begins(pattern, before));
-    let mut names: Vec<&'static str> = siblings
-        .filter_map(|p| p.get(before.len()).copied())
-        .collect();
-    names.dedup();
-    Known::Unknown(names)
-}
-
-/// Whether the names above the last one are part of a name that is free.
-pub(super) fn may_be_in_parts(path: &[String]) -> bool {
-    let key = path.join(".");
-    [PROPERTIES, ROUTES].iter().any(|free| {
-        let below = key.strip_prefix(free);
-        below.is_some_and(|below| below.starts_with('.'))
-    })
-}
-
-/// Every key, as names; `*` stands for any.
-fn patterns() -> Vec<Vec<&'static str>> {
-    let mut all = Vec::new();
-    for (section, keys) in SECTIONS {
-        for key in keys {
-            let names = std::iter::once(section).chain(key.name.split('.'));
-            all.push(names.collect());
-        }
-        if section == "kafka" {
-            all.push(vec!["kafka", "properties", "*"]);
-        }
-    }
-    for key in LaneConfig::KEYS {
-        let names = [LANES, "*"].into_iter().chain(key.name.split('.'));
-        all.push(names.collect());
-    }
-    all.push(vec![ROUTES, "*"]);
-    all
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::path::{Known, look};
     use super::*;
-
-    fn look_up(path: &str) -> Known {
-        look(&path.split('.').map(Into::into).collect::<Vec<_>>())
-    }
 
     #[test]
     fn every_key_has_a_setting_and_no_two_have_one_name() {
         let mut config = Config::default();
         let mut seen = std::collections::BTreeSet::new();
-        let lane = [("lanes.a", LaneConfig::KEYS)];
-        for (section, keys) in SECTIONS.into_iter().chain(lane) {
+        let named = NAMED.map(|(kind, keys)| (format!("{kind}.a"), keys));
+        let single = SECTIONS.map(|(section, keys)| (section.to_owned(), keys));
+        for (section, keys) in single.into_iter().chain(named) {
             for key in keys {
                 let key = format!("{section}.{}", key.name);
                 assert!(config.setting_mut(&key).is_some(), "{key}");
-                assert_eq!(look_up(&key), Known::Key, "{key}");
+                assert_eq!(
+                    look(&key.split('.').map(Into::into).collect::<Vec<_>>()),
+                    Known::Key,
+                    "{key}"
+                );
                 assert!(seen.insert(key));
             }
         }
-        assert_eq!(config.lanes.len(), 1);
-    }
-
-    #[test]
-    fn a_path_is_a_key_a_section_something_of_later_or_unknown() {
-        for section in [
-            "store",
-            "retry.backoff",
-            "kafka.txn",
-            "kafka.properties",
-            "lanes",
-            "lanes.x",
-            "routes",
-        ] {
-            assert_eq!(look_up(section), Known::Section, "{section}");
-        }
-        for key in [
-            "kafka.properties.a",
-            "kafka.properties.security.protocol",
-            "lanes.x.weight",
-            "routes.default",
-            "routes.user.*",
-        ] {
-            assert_eq!(look_up(key), Known::Key, "{key}");
-        }
-        for later in NOT_YET {
-            assert_eq!(look_up(later), Known::NotYet, "{later}");
-        }
-        let Known::Unknown(names) = look_up("retry.backoff.first") else {
-            panic!()
-        };
-        assert_eq!(names, ["initial", "multiplier", "max", "jitter"]);
-        let Known::Unknown(names) = look_up("shop") else {
-            panic!()
-        };
-        assert_eq!(names.len(), SECTIONS.len() + 2);
-        assert_eq!(look_up("store.dir.x"), Known::Unknown(vec![]));
+        assert_eq!((config.lanes.len(), config.topics.len()), (1, 1));
     }
 }

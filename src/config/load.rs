@@ -17,7 +17,8 @@ use serde_json::Value as Json;
 use super::environment::Environment;
 use super::error::{Error, Place, Problem};
 use super::given::Given;
-use super::keys::{Config, LANES, PROPERTIES, ROUTES, SECTIONS};
+use super::keys::{Config, ROUTES, SECTIONS};
+use super::path;
 use super::secret::Property;
 use super::value::Raw;
 use super::{check, file};
@@ -95,13 +96,9 @@ impl Loaded {
             let place = self.place(&key).clone();
             rows.push(Row { key, value, place });
         };
-        let lanes = self
-            .config
-            .lanes
-            .keys()
-            .map(|lane| format!("{LANES}.{lane}"));
+        let named = self.config.named();
         let single = SECTIONS.iter().map(|(section, _)| (*section).to_owned());
-        for name in single.chain(lanes) {
+        for name in single.chain(named) {
             let Some(section) = self.config.section(&name) else {
                 continue;
             };
@@ -109,13 +106,19 @@ impl Loaded {
                 let value = section.setting(key.name).map(|setting| setting.shown());
                 push(format!("{name}.{}", key.name), value.unwrap_or_default());
             }
-            if name == "kafka" {
-                for (property, value) in &self.config.properties {
+            let cluster = name.strip_prefix("clusters.");
+            let properties = match cluster {
+                None => (name == "kafka").then_some(&self.config.properties),
+                Some(cluster) => self.config.cluster_properties.get(cluster),
+            };
+            if let Some(properties) = properties {
+                for (property, value) in properties {
                     let value = match value {
                         Property::Plain(text) => text.clone(),
                         Property::Secret(secret) => secret.to_string(),
                     };
-                    push(format!("{PROPERTIES}.{property}"), value.into());
+                    let section = path::properties(cluster);
+                    push(format!("{section}.{property}"), value.into());
                 }
             }
         }
@@ -227,12 +230,12 @@ fn read_file(
     read: &dyn Fn(&Path) -> io::Result<String>,
     problems: &mut Vec<Problem>,
 ) {
-    let property = below(PROPERTIES, &given.key);
-    let stem = property.and_then(|property| property.strip_suffix("_file"));
-    let Some(stem) = stem.filter(|stem| kafka::is_secret(stem)) else {
+    let property = path::property(&given.key);
+    let stem = property.and_then(|(cluster, name)| Some((cluster, name.strip_suffix("_file")?)));
+    let Some((cluster, stem)) = stem.filter(|(_, stem)| kafka::is_secret(stem)) else {
         return;
     };
-    let key = format!("{PROPERTIES}.{stem}");
+    let key = format!("{}.{stem}", path::properties(cluster));
     let Some(path) = given.raw.text().map(PathBuf::from) else {
         problems.push(Problem::new(&given.place, &given.key, "is no path"));
         return;
@@ -271,10 +274,11 @@ fn set(config: &mut Config, given: &Given) -> Result<(), Problem> {
         };
         Problem::new(place, key, format!("cannot be {written}: use {allowed}"))
     };
-    if let Some(name) = below(PROPERTIES, key) {
+    if let Some((cluster, name)) = path::property(key) {
         let value = Property::read(name, raw)
             .ok_or_else(|| refused("a text, a number, true or false", false))?;
-        config.properties.insert(name.to_owned(), value);
+        let properties = config.properties_of(cluster);
+        properties.insert(name.to_owned(), value);
         return Ok(());
     }
     if let Some(pattern) = below(ROUTES, key) {
@@ -282,7 +286,8 @@ fn set(config: &mut Config, given: &Given) -> Result<(), Problem> {
         config.routes.insert(pattern.into(), topic.into());
         return Ok(());
     }
-    if config.declare_lane(key) {
+    if let Raw::Section = raw {
+        config.declare(key);
         return Ok(());
     }
     let Some(setting) = config.setting_mut(key) else {

@@ -27,6 +27,7 @@ mod file;
 mod given;
 mod keys;
 mod load;
+mod path;
 mod print;
 mod schema;
 mod secret;
@@ -35,8 +36,8 @@ mod value;
 pub use environment::Environment;
 pub use error::{Error, Place, Problem};
 pub use keys::{
-    Config, DeadLetterConfig, KafkaConfig, LaneConfig, LinkConfig, RetryConfig, ShippingConfig,
-    StoreConfig,
+    ClusterConfig, Config, DeadLetterConfig, KafkaConfig, LaneConfig, LinkConfig, Preset,
+    RetryConfig, ShippingConfig, StoreConfig, TenantConfig, TopicConfig,
 };
 pub use load::{Argument, Loaded, Row, load, settle};
 pub use print::{example, toml};

@@ -8,8 +8,9 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use super::error::Place;
-use super::keys::{Config, Key, LaneConfig, PROPERTIES, ROUTES, SECTIONS, Section};
+use super::keys::{Config, Key, NAMED, ROUTES, SECTIONS, Section};
 use super::load::{Row, below};
+use super::path;
 
 const HEAD: &str = "\
 # The configuration of ferrylog. Every key has a default, which stands here; a file with nothing but
@@ -29,9 +30,30 @@ const OF_PROPERTIES: &str = "
 #\"sasl.password_file\" = \"/run/secrets/kafka\"
 ";
 
-const OF_LANES: &str = "
-# Lanes: logs of their own, for topics by name or pattern. What is not given is as in [store].
+/// Headings of the sections that have names of their own.
+const OF_NAMED: [&str; 4] = [
+    "
+# More clusters. Lanes, topics and tenants name them; `main` is that of [kafka].
+#[clusters.audit]
+",
+    "
+# Tenants: the records whose header store.tenant_header is the name, or whose topic begins with the prefix.
+# Of a retry policy each key that is given counts: a tenant's before a topic's before a lane's before [retry].
+#[tenants.acme]
+",
+    "
+# Topics that are otherwise than their lane.
+#[topics.ledger]
+",
+    "
+# Lanes: logs of their own, for topics by name or pattern. What is not given is as in [store] and [retry].
 #[lanes.alarms]
+",
+];
+
+const OF_CLUSTER: &str = "\
+# As [kafka.properties].
+#[clusters.audit.properties]
 ";
 
 const OF_ROUTES: &str = "
@@ -58,10 +80,21 @@ pub fn example() -> String {
             out.push_str(OF_PROPERTIES);
         }
     }
-    out.push_str(OF_LANES);
-    for key in LaneConfig::KEYS {
-        // The section is not there, so none of its keys may be.
-        push_key(&mut out, key, &LaneConfig::default(), "#");
+    for ((kind, keys), heading) in NAMED.into_iter().zip(OF_NAMED) {
+        out.push_str(heading);
+        let mut config = Config::default();
+        let name = format!("{kind}.x");
+        config.declare(&name);
+        let Some(section) = config.section(&name) else {
+            continue;
+        };
+        for key in keys {
+            // The section is not there, so none of its keys may be.
+            push_key(&mut out, key, section, "#");
+        }
+        if kind == "clusters" {
+            out.push_str(OF_CLUSTER);
+        }
     }
     out.push_str(OF_ROUTES);
     out
@@ -91,10 +124,9 @@ pub fn toml(rows: &[Row]) -> String {
     let lines: Vec<(String, &Place)> = rows
         .iter()
         .map(|row| {
-            let free = [PROPERTIES, ROUTES]
-                .into_iter()
-                .find_map(|section| Some((section, below(section, &row.key)?)));
-            let key = match free {
+            let routed = below(ROUTES, &row.key).map(|name| (ROUTES.to_owned(), name));
+            let free = path::property(&row.key).map(|(of, name)| (path::properties(of), name));
+            let key = match free.or(routed) {
                 Some((section, name)) => format!("{section}.{}", literal(&name.into())),
                 None => row.key.clone(),
             };

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{Config, Key, LaneConfig, SECTIONS, Section};
+use super::keys::{Config, Key, NAMED, SECTIONS, Section};
 use super::value::{Kind, UNLIMITED};
 
 /// The schema.
@@ -23,16 +23,31 @@ pub fn schema() -> Json {
         "type": "object",
         "additionalProperties": {"type": ["string", "number", "boolean"]},
     });
-    sections["kafka"]["properties"]["properties"] = properties;
-    let lane = of_section(LaneConfig::KEYS, &LaneConfig::default());
-    sections.insert(
-        "lanes".into(),
-        json!({
-            "type": "object",
-            "propertyNames": {"pattern": "^[a-z0-9_-]{1,64}$"},
-            "additionalProperties": lane,
-        }),
-    );
+    sections["kafka"]["properties"]["properties"] = properties.clone();
+    for (kind, keys) in NAMED {
+        let mut config = Config::default();
+        let name = format!("{kind}.x");
+        config.declare(&name);
+        let Some(section) = config.section(&name) else {
+            continue;
+        };
+        let mut schema = of_section(keys, section);
+        if kind == "clusters" {
+            schema["properties"]["properties"] = properties.clone();
+        }
+        let pattern = match kind {
+            "topics" => "^[a-zA-Z0-9._-]{1,249}$",
+            _ => "^[a-z0-9_-]{1,64}$",
+        };
+        sections.insert(
+            kind.into(),
+            json!({
+                "type": "object",
+                "propertyNames": {"pattern": pattern},
+                "additionalProperties": schema,
+            }),
+        );
+    }
     let description = "Topics of events by patterns of their types; default is for the rest.";
     sections.insert(
         "routes".into(),

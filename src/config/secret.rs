@@ -83,7 +83,7 @@ impl Property {
             Raw::Integer(number) => number.to_string(),
             Raw::Float(number) => number.to_string(),
             Raw::Bool(is) => is.to_string(),
-            Raw::List(_) | Raw::Other(_) => return None,
+            Raw::List(_) | Raw::Section | Raw::Other(_) => return None,
         };
         Some(Self::new(name, text))
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::keys::Preset;
 use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::ProgressIn;
@@ -53,6 +54,8 @@ pub(super) enum Raw {
     Float(f64),
     Bool(bool),
     List(Vec<Raw>),
+    /// A section of a name of its own, of which nothing else need be said.
+    Section,
     /// Something that no key takes, by its name.
     Other(&'static str),
 }
@@ -83,6 +86,7 @@ impl fmt::Display for Raw {
             Self::Float(number) => write!(f, "{number:?}"),
             Self::Bool(is) => write!(f, "{is}"),
             Self::List(_) => f.write_str("a list"),
+            Self::Section => f.write_str("a section"),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -338,12 +342,8 @@ impl Value for Vec<String> {
             Raw::List(parts) => parts.iter().map(String::read).collect(),
             Raw::Plain(text) => {
                 let parts = text.split(',').map(str::trim);
-                Some(
-                    parts
-                        .filter(|part| !part.is_empty())
-                        .map(Into::into)
-                        .collect(),
-                )
+                let parts = parts.filter(|part| !part.is_empty());
+                Some(parts.map(Into::into).collect())
             }
             _ => None,
         }
@@ -417,6 +417,7 @@ words!(Compression {
     "lz4" = Self::Lz4,
     "zstd" = Self::Zstd { level: 3 },
 });
+words!(Preset { "none" = Self::None, "priorities" = Self::Priorities });
 words!(Delivery { "idempotent" = Self::Idempotent, "exactly_once" = Self::ExactlyOnce });
 words!(ProgressIn { "topic" = Self::Topic, "offsets" = Self::Offsets });
 words!(Require { "any" = Self::Any, "all" = Self::All });

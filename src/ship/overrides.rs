@@ -35,6 +35,24 @@ pub struct RetryOverride {
 }
 
 impl RetryOverride {
+    /// Whether nothing is otherwise.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            max_attempts: None,
+            initial_backoff: None,
+            multiplier: None,
+            max_backoff: None,
+            jitter: None,
+            on_exhausted: None,
+            on_poison: None,
+        } = self
+        else {
+            return false;
+        };
+        true
+    }
+
     fn apply(&self, policy: &mut RetryPolicy) {
         let with = self.clone();
         policy.max_attempts = with.max_attempts.unwrap_or(policy.max_attempts);

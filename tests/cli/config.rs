@@ -244,6 +244,87 @@ fn draining_goes_by_the_configuration() {
     assert_eq!(ran(command).expect_json(0)[0]["shipped"], 1);
 }
 
+/// One of two clusters is away, then nobody says where it is, then it is there.
+#[test]
+fn draining_goes_to_each_cluster_by_itself_and_names_the_one_that_is_away() {
+    let [main, audit] = [(); 2].map(|()| {
+        let kafka = MockKafka::start(1).unwrap();
+        kafka.create_topic("t", 1).unwrap();
+        kafka.create_topic("ledger", 1).unwrap();
+        kafka
+    });
+    let of_main = format!(
+        "kafka.bootstrap_servers = \"{}\"\n",
+        main.bootstrap_servers()
+    );
+    let with_audit = |servers: &str| {
+        let of_audit = format!("clusters.audit.bootstrap_servers = \"{servers}\"\n");
+        format!("{of_main}{of_audit}topics.ledger.cluster = \"audit\"\n")
+    };
+    let (_dir, data, file) = written(&with_audit("127.0.0.1:1"));
+    for topic in ["t", "ledger"] {
+        let send = ["send", "--topic", topic, "--config", &file];
+        run_on(&data, send, b"a\nb\n").expect(0);
+    }
+    assert_eq!(lanes(&data), ["default", "default@audit"]);
+    let drain = || {
+        let command = ["drain", "--json", "--timeout", "1", "--config", &file];
+        run(&data, command)
+    };
+    let ran = drain();
+    let told: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&told["shipped"], &told["empty"]),
+        (&json!(2), &json!(false))
+    );
+    assert_eq!(told["clusters"][0]["name"], "main", "{told}");
+    let message = ran.expect_failure(3, "unreachable");
+    assert!(message.starts_with("cluster audit: "), "{message}");
+    assert!(
+        message.ends_with("2 records wait in the store"),
+        "{message}"
+    );
+    let status = || {
+        run(&data, ["status", "--json", "--config", &file])
+            .expect_json(0)
+            .remove(0)
+    };
+    let of_audit = |status: &Value| {
+        let clusters = status["clusters"].as_array().unwrap();
+        clusters
+            .iter()
+            .find(|of| of["name"] == "audit")
+            .unwrap()
+            .clone()
+    };
+    let told = of_audit(&status());
+    assert_eq!(
+        (&told["configured"], &told["queued"]),
+        (&json!(true), &json!(2))
+    );
+    assert!(told["shipping"]["why"].is_string(), "{told}");
+
+    fs::write(&file, &of_main).unwrap();
+    let message = drain().expect_failure(1, "no_cluster");
+    let expected =
+        "lane default@audit holds 2 records for the cluster `audit`, which is not configured";
+    assert_eq!(message, expected);
+    assert_eq!(of_audit(&status())["configured"], false);
+    let text = run(&data, ["status", "--config", &file]).expect(0);
+    assert!(
+        text.contains("say where it is in [clusters.audit]"),
+        "{text}"
+    );
+
+    fs::write(&file, with_audit(&audit.bootstrap_servers())).unwrap();
+    let told = drain().expect_json(0).remove(0);
+    assert_eq!(
+        (&told["shipped"], &told["empty"]),
+        (&json!(2), &json!(true))
+    );
+    assert_eq!(told["records"]["queued"], 0);
+}
+
 #[test]
 fn draining_to_nowhere_is_told() {
     let (_dir, data) = new_store();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::keys::{LaneConfig, SECTIONS};
+use super::keys::{NAMED, SECTIONS};
 use super::value::Kind;
 use super::*;
 use crate::wal::{Durability, OnFull};
@@ -81,9 +81,9 @@ fn the_example_is_accepted_with_all_that_it_shows() {
     let loaded = settle(file, &Environment::default(), &[], &read).unwrap();
     assert!(loaded.rows().iter().all(|row| !row.value.is_null()));
     let expected: usize = SECTIONS.iter().map(|(_, keys)| keys.len()).sum();
-    // Four properties, the lane itself, and two routes.
-    let free = 4 + 1 + LaneConfig::KEYS.len() + 2;
-    assert_eq!(loaded.given(), expected + free);
+    let named: usize = NAMED.iter().map(|(_, keys)| 1 + keys.len()).sum();
+    // Four properties, and two routes.
+    assert_eq!(loaded.given(), expected + 4 + named + 2);
     let properties = loaded.config.settings().unwrap().properties;
     assert!(properties.contains(&("sasl.password".into(), "secret".into())));
 }
@@ -116,7 +116,17 @@ fn the_schema_names_the_keys_of_the_table() {
         assert!(found.remove(&row.key), "{}", row.key);
     }
     let rest: Vec<_> = found.iter().map(String::as_str).collect();
-    assert_eq!(rest, ["kafka.properties", "lanes", "routes"]);
+    assert_eq!(
+        rest,
+        [
+            "clusters",
+            "kafka.properties",
+            "lanes",
+            "routes",
+            "tenants",
+            "topics"
+        ]
+    );
 }
 
 #[test]
@@ -160,7 +170,7 @@ fn every_key_can_be_set_by_a_variable() {
         Json::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let of_lanes = loaded("[lanes.a]\ntopics = [\"x\"]").rows();
+    let of_lanes = loaded(EVERY_SECTION).rows();
     for row in of_lanes.iter().filter(|row| !row.value.is_null()) {
         let given = [(variable(&row.key), plain(&row.value))];
         let given: Vec<_> = given
@@ -329,6 +339,79 @@ fn events_go_where_the_routes_say() {
     assert_eq!(routes.topic_of("door.opened"), None, "the default topic's");
 }
 
+/// One of each section that has a name of its own.
+const EVERY_SECTION: &str = "[kafka]\nbootstrap_servers = \"a:1\"\n\
+    [clusters.b]\nbootstrap_servers = \"b:1\"\n[tenants.c]\nquota = \"1 GiB\"\n[topics.d]\n\
+    retry.max_attempts = 3\n[lanes.a]\ntopics = [\"x\"]\n";
+
+#[test]
+fn clusters_tenants_and_topics_become_options() {
+    let text = "[store]\nlanes = \"priorities\"\ntenant_header = \"who\"\n[kafka]\nbootstrap_servers = \"a:1\"\n\
+         [clusters.audit]\nbootstrap_servers = \"b:1\"\n[clusters.audit.properties]\n\
+         security.protocol = \"ssl\"\n\"sasl.password_file\" = \"/run/secret\"\n\
+         [tenants.acme]\ncluster = \"main\"\nquota = \"1 GiB\"\ntopic_prefix = \"acme.\"\n\
+         retry = { max_attempts = 3, backoff = { max = \"1s\" } }\n\
+         [topics.\"a.b\"]\ncluster = \"audit\"\nretry.on_poison = \"halt\"\n\
+         [lanes.high]\ntopics = [\"alarms.*\"]\ncluster = \"audit\"\nretry.backoff.jitter = false\n\
+         [lanes.low]\nweight = 2\n";
+    let read = |_: &Path| Ok("hunter2\n".to_owned());
+    let file = Some((Path::new(FILE), text));
+    let loaded = settle(file, &Environment::default(), &[], &read).unwrap();
+    let config = &loaded.config;
+    let clusters = config.clusters().unwrap();
+    assert_eq!(clusters["main"].bootstrap_servers, "a:1");
+    let audit = &clusters["audit"];
+    let password = ("sasl.password".to_owned(), "hunter2".to_owned());
+    assert!(audit.bootstrap_servers == "b:1" && audit.properties.contains(&password));
+    assert!(clusters["main"].properties.is_empty());
+
+    let store = config.store_options();
+    assert_eq!(store.tenant_header, "who");
+    assert_eq!(store.topic_clusters["a.b"], "audit");
+    let acme = &store.tenants["acme"];
+    assert_eq!(
+        (
+            acme.cluster.as_deref(),
+            acme.quota_bytes,
+            acme.topic_prefix.as_str()
+        ),
+        (Some("main"), Some(1 << 30), "acme.")
+    );
+    let lanes: Vec<_> = store
+        .lanes
+        .iter()
+        .map(|(n, l)| (n.as_str(), l.weight, l.cluster.as_str()))
+        .collect();
+    assert_eq!(
+        lanes,
+        [
+            ("high", 8, "audit"),
+            ("low", 2, "main"),
+            ("normal", 4, "main")
+        ]
+    );
+    assert_eq!(
+        (store.default.weight, &store.lanes["high"].topics[..]),
+        (4, &["alarms.*".to_owned()][..])
+    );
+
+    let retry = config.ship_options().retry_overrides;
+    assert_eq!(retry.tenants["acme"].max_attempts, Some(3));
+    assert_eq!(
+        retry.tenants["acme"].max_backoff,
+        Some(std::time::Duration::from_secs(1))
+    );
+    assert!(retry.topics["a.b"].on_poison.is_some() && retry.topics["a.b"].max_attempts.is_none());
+    assert_eq!(retry.lanes["high"].jitter, Some(false));
+    assert_eq!(retry.lanes.len(), 1, "nothing is said of the others");
+
+    let shown = toml(&loaded.rows());
+    assert!(
+        !shown.contains("hunter2") && shown.contains("topics.\"a.b\".cluster"),
+        "{shown}"
+    );
+}
+
 /// Every key changed to something else changes what the rooms below are given.
 #[test]
 fn no_key_is_without_effect() {
@@ -338,20 +421,20 @@ fn no_key_is_without_effect() {
             config.settings(),
             &config.kafka.default_topic,
             &config.store.dir,
+            config.clusters(),
         );
         format!("{ship:?} {store:?} {rest:?} {}", config.is_exactly_once())
     };
-    let before = loaded("[lanes.a]");
+    let before = loaded(EVERY_SECTION);
     let other = |key: &str, value: &Json| match (key, value) {
         ("link.backoff.multiplier" | "retry.backoff.multiplier", _) => "3.5".into(),
         ("kafka.default_topic" | "kafka.bootstrap_servers", _) => "\"other\"".into(),
         ("link.ping_url" | "link.ping_body" | "store.dir", _) => "\"http://other/\"".into(),
         ("dead_letter.topic", _) => "\"other\"".into(),
         ("shipping.drain_window", _) => "\"01:00-02:00\"".into(),
-        ("lanes.a.on_full", _) => "\"reject\"".into(),
-        ("lanes.a.durability", _) => "\"os\"".into(),
         ("lanes.a.topics" | "link.targets", _) => "[\"other\"]".into(),
-        ("lanes.a.quota" | "store.quota", _) => "\"2 GiB\"".into(),
+        ("lanes.a.quota" | "store.quota" | "tenants.c.quota", _) => "\"2 GiB\"".into(),
+        ("clusters.b.bootstrap_servers" | "store.tenant_header", _) => "\"other\"".into(),
         (_, Json::Bool(is)) => (!is).to_string(),
         (_, Json::Number(_)) => "77".into(),
         (key, Json::String(text)) if text.contains("iB") || text == "unlimited" => {
@@ -362,7 +445,14 @@ fn no_key_is_without_effect() {
             };
             format!("\"{size}\"")
         }
-        (_, Json::Null) => "\"7s\"".into(),
+        (key, Json::Null) => match before.config.clone().setting_mut(key).unwrap().kind() {
+            Kind::Count => "7".into(),
+            Kind::Factor => "3.5".into(),
+            Kind::Bool => "true".into(),
+            Kind::Text(_) => "\"other\"".into(),
+            Kind::Words(words) => format!("\"{}\"", words[1]),
+            _ => "\"7s\"".into(),
+        },
         (_, Json::String(text)) if text.starts_with(|c: char| c.is_ascii_digit()) => {
             "\"7s\"".into()
         }

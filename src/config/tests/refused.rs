@@ -205,6 +205,54 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ),
     ("[lanes.\"A.b\"]\nweight = 1", "lanes.A.b", "a-z"),
     (
+        "[tenants.acme]\ncluster = \"adit\"\n[clusters.audit]\nbootstrap_servers = \"a:1\"",
+        "tenants.acme.cluster",
+        "main, audit",
+    ),
+    (
+        "lanes.a.cluster = \"x\"",
+        "lanes.a.cluster",
+        "is no cluster; allowed there: main",
+    ),
+    (
+        "topics.\"a.b\".cluster = \"x\"",
+        "topics.\"a.b\".cluster",
+        "is no cluster",
+    ),
+    ("[clusters.x]", "clusters.x", "needs bootstrap_servers"),
+    (
+        "clusters.main.bootstrap_servers = \"a:1\"",
+        "clusters.main",
+        "is the cluster of [kafka]",
+    ),
+    (
+        "clusters.x.bootstrap_servers = \"a:0\"",
+        "clusters.x.bootstrap_servers",
+        "host:port",
+    ),
+    (
+        "[clusters.x]\nbootstrap_servers = \"a:1\"\nproperties.acks = 1",
+        "clusters.x.properties.acks",
+        "in-sync",
+    ),
+    ("[tenants.A]", "tenants.A", "a-z"),
+    ("[topics.\"a b\"]", "topics.a b", "only a-z"),
+    (
+        "tenants.a.quota = \"1 MiB\"",
+        "tenants.a.quota",
+        "three segments",
+    ),
+    (
+        "tenants.a.topic_prefix = \"a b\"",
+        "tenants.a.topic_prefix",
+        "no topic can begin",
+    ),
+    (
+        "tenants.a.topic_prefix = \"x.\"\ntenants.b.topic_prefix = \"x.\"",
+        "tenants.b.topic_prefix",
+        "the same prefix",
+    ),
+    (
         "kafka.bootstrap_servers = \"a:0\"",
         "kafka.bootstrap_servers",
         "host:port",
