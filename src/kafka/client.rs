@@ -46,6 +46,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // A misspelt topic is an error to be seen, not a new topic.
     ("allow.auto.create.topics", "false"),
     ("log.connection.close", "false"),
+    // How often connections break is counted from it; see `breaks`.
+    ("debug", "broker"),
     ("enable.metrics.push", "false"),
     ("client.id", "ferrylog"),
 ];
@@ -130,6 +132,7 @@ impl Settings {
     pub(super) fn producer_config(&self) -> Result<ClientConfig, Error> {
         self.refuse_forbidden()?;
         let mut config = self.base_config();
+        config.set_log_level(RDKafkaLogLevel::Debug);
         for (name, value) in DEFAULTS {
             config.set(*name, *value);
         }

@@ -7,6 +7,7 @@
 //! debug line.
 
 mod admin;
+mod breaks;
 mod classify;
 mod client;
 mod consumer;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use admin::create_topic;
+pub use breaks::Breaks;
 pub use classify::{ErrorClass, Persistence};
 pub use client::{Settings, is_secret};
 pub use consumer::{Consumed, Consumer};

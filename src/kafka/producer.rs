@@ -18,6 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
+use super::breaks::{BreakCount, Breaks};
 use super::classify::{ErrorClass, Persistence, classify};
 use super::client::{Settings, configuration_error};
 use super::{Error, code_of, number_and_name};
@@ -270,6 +271,11 @@ impl Producer {
         self.inner.context().trouble.lock().take()
     }
 
+    /// How often its connections broke since this was last asked.
+    pub fn breaks(&mut self) -> Breaks {
+        self.inner.context().breaks.take()
+    }
+
     /// The client below, for what is done with whole transactions.
     pub(super) fn client(&self) -> &impl rdkafka::producer::Producer<Inbox> {
         &self.inner
@@ -357,11 +363,14 @@ fn persistence(message: &BorrowedMessage<'_>) -> Persistence {
 pub(super) struct Inbox {
     reports: Mutex<Vec<(usize, Outcome)>>,
     trouble: Mutex<Option<Trouble>>,
+    breaks: BreakCount,
 }
 
 impl ClientContext for Inbox {
-    /// Errors come as events too; there is nothing in the lines that a caller could act on.
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    /// Errors come as events too, but for connections that break.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.breaks.logged(facility, line);
+    }
 
     /// Called twice for each event, so it only remembers the gravest: a connection that is turned
     /// away is reported as such first, and then as one that is lost.

@@ -59,10 +59,14 @@ impl<'a, S: Sink> Shipper<'a, S> {
             .collect();
         let leaderless = self.leaderless(&silent, now);
         for index in silent {
+            let health = &self.health[index];
             if leaderless.contains(&index) {
                 self.hold(index, HoldReason::NoLeader, now);
-            } else if self.health[index].is_passed_over(self.acknowledged) {
-                self.hold(index, HoldReason::Silent, now);
+            } else if health.is_passed_over(self.acknowledged) {
+                match health.is_suspected(true) {
+                    true => self.search_suspect(index),
+                    false => self.hold(index, HoldReason::Silent, now),
+                }
             }
         }
         self.take_back(now);
@@ -239,6 +243,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                     || !is_ours
                     || !self.topics.is_current(index)
                     || self.letters.is_on_its_way(index)
+                    || self.is_behind_suspects(index)
                 {
                     continue;
                 }

@@ -23,6 +23,16 @@ const PASSED_OVER: Duration = Duration::from_secs(1);
 /// limit that was changed by mistake must not empty the log.
 pub(super) const STORM: u32 = 100;
 
+/// Losses of the connection with records of a partition on their way, and nothing of it acknowledged
+/// between, after which one of them is suspected. librdkafka takes some ten seconds for so many.
+pub(super) const SUSPICION: u32 = 5;
+
+/// The same, where other partitions got their acknowledgements meanwhile.
+const SUSPICION_PASSED_OVER: u32 = 2;
+
+/// The same, for a piece that a suspicion began the search with, and for a record that was found so.
+pub(super) const SUSPICION_CONFIRMED: u32 = 1;
+
 /// Records that must be taken as one piece before a search is over.
 const PROBATION: usize = 1024;
 
@@ -53,7 +63,7 @@ pub enum HoldReason {
     Halted(Failure),
     /// A record has to go to the dead letters, and they take nothing.
     NoDeadLetters(String),
-    /// The connection was lost each time while this record was on its way.
+    /// The connection was lost each time while this record was on its way, alone.
     Suspect,
     /// A recovery callback asked for time.
     Recovering,
@@ -141,8 +151,10 @@ pub(super) struct Search {
     refused: Option<Failure>,
     /// Whether some of that piece is in doubt.
     is_in_doubt: bool,
+    /// Whether it is a search for what breaks the connection.
+    is_suspicion: bool,
     /// Whether that piece broke the connection.
-    is_suspected: bool,
+    is_blamed: bool,
     /// The newest record that was taken.
     taken: Option<SeqNo>,
 }
@@ -166,6 +178,8 @@ pub(super) struct Health {
     pub(super) outstanding: usize,
     /// On which way; all of them go on one.
     is_tried: bool,
+    /// How often the connection was lost since these were handed over or one was acknowledged.
+    losses: u32,
     /// When it was last heard of, or began to owe an answer.
     last_sign: Instant,
     /// Failed trials since anything was acknowledged.
@@ -202,6 +216,7 @@ impl Health {
             phase: Phase::Flowing,
             outstanding: 0,
             is_tried: false,
+            losses: 0,
             last_sign: now,
             failures: 0,
             next_trial: now,
@@ -229,6 +244,7 @@ impl Health {
     pub(super) fn handed_over(&mut self, to: State, now: Instant) {
         if self.outstanding == 0 {
             self.last_sign = now;
+            self.losses = 0;
         }
         self.outstanding += 1;
         self.is_tried = to == State::Tried;
@@ -245,6 +261,7 @@ impl Health {
         self.last_sign = now;
         self.failures = 0;
         self.verdicts = 0;
+        self.losses = 0;
         match &mut self.phase {
             Phase::Flowing => false,
             Phase::Searched(search) => {
@@ -266,9 +283,18 @@ impl Health {
             handed: 0,
             refused: None,
             is_in_doubt: false,
-            is_suspected: false,
+            is_suspicion: false,
+            is_blamed: false,
             taken: None,
         });
+    }
+
+    /// Searches for what breaks the connection among so many records that are on their way.
+    pub(super) fn search_suspect(&mut self, source: usize, last: SeqNo) {
+        self.search(source, self.outstanding, last);
+        if let Phase::Searched(search) = &mut self.phase {
+            search.is_suspicion = true;
+        }
     }
 
     /// A piece of so many records is under way.
@@ -297,9 +323,9 @@ impl Health {
             return None;
         }
         let handed = std::mem::take(&mut search.handed);
-        let is_suspected = std::mem::take(&mut search.is_suspected);
+        let is_blamed = std::mem::take(&mut search.is_blamed);
         if std::mem::take(&mut search.is_in_doubt) {
-            if is_suspected {
+            if is_blamed {
                 search.bisect.refused(handed);
             }
             return Some(Piece::Next);
@@ -322,10 +348,42 @@ impl Health {
         self.outstanding = self.outstanding.saturating_sub(1);
     }
 
-    /// The piece under way broke the connection again and again: it counts as refused.
-    pub(super) fn piece_suspected(&mut self) {
-        if let Phase::Searched(search) = &mut self.phase {
-            search.is_suspected = true;
+    /// The connection was lost so often while what it owes an answer for was on its way.
+    pub(super) fn connection_lost(&mut self, times: u32) {
+        if self.outstanding > 0 {
+            self.losses = self.losses.saturating_add(times);
+        }
+    }
+
+    /// Whether the connection was lost often enough to suspect what was on its way.
+    pub(super) fn is_suspected(&self, is_passed_over: bool) -> bool {
+        let enough = match (self.is_suspicious(), is_passed_over) {
+            (true, _) => SUSPICION_CONFIRMED,
+            (false, true) => SUSPICION_PASSED_OVER,
+            (false, false) => SUSPICION,
+        };
+        self.outstanding > 0 && self.losses >= enough
+    }
+
+    /// Whether it is searched or held for what breaks the connection.
+    pub(super) fn is_suspicious(&self) -> bool {
+        match &self.phase {
+            Phase::Flowing => false,
+            Phase::Held { why, .. } => *why == HoldReason::Suspect,
+            Phase::Searched(search) => search.is_suspicion,
+        }
+    }
+
+    /// What is under way is to blame for lost connections: a piece counts as refused. True if it is
+    /// one record.
+    pub(super) fn blame(&mut self) -> bool {
+        self.losses = 0;
+        match &mut self.phase {
+            Phase::Searched(search) if self.outstanding > 1 => {
+                (search.is_blamed, search.is_suspicion) = (true, true);
+                false
+            }
+            Phase::Flowing | Phase::Held { .. } | Phase::Searched(_) => true,
         }
     }
 
@@ -344,10 +402,11 @@ impl Health {
         }
     }
 
-    /// How many answers it owes where it is held for that.
+    /// How many answers it owes where it is held for that, or because of what it was given.
     pub(super) fn stuck(&self) -> usize {
         match self.held() {
             Some((HoldReason::Silent | HoldReason::NoLeader, _)) => self.outstanding,
+            None if self.is_suspicious() => self.outstanding,
             _ => 0,
         }
     }
@@ -525,6 +584,51 @@ mod tests {
         health.piece_handed_over(PROBATION);
         health.acknowledged(SeqNo::new(4), now);
         assert_eq!(health.piece_ended(), Some(Piece::Over));
+    }
+
+    /// Every way to be under way, and every number of losses around those that count.
+    #[test]
+    fn losses_of_the_connection_blame_what_was_on_its_way_when_there_are_enough() {
+        let now = Instant::now();
+        let flowing = Health::new(now);
+        let mut refused = Health::new(now);
+        refused.search(0, 8, SeqNo::new(7));
+        let mut suspicious = Health::new(now);
+        suspicious.search_suspect(0, SeqNo::new(7));
+        let held = |why| {
+            let mut health = Health::new(now);
+            health.hold(why, &policy(), now, 0);
+            health
+        };
+        let (silent, suspect) = (held(HoldReason::Silent), held(HoldReason::Suspect));
+        for (health, enough) in [
+            (flowing, SUSPICION),
+            (refused, SUSPICION),
+            (silent, SUSPICION),
+            (suspicious, SUSPICION_CONFIRMED),
+            (suspect, SUSPICION_CONFIRMED),
+        ] {
+            for outstanding in 0..3 {
+                for losses in 0..=SUSPICION {
+                    let mut health = health.clone();
+                    (0..outstanding).for_each(|_| health.handed_over(State::Tried, now));
+                    health.connection_lost(losses);
+                    let is_any = outstanding > 0;
+                    assert_eq!(health.is_suspected(false), is_any && losses >= enough);
+                    let enough = enough.min(SUSPICION_PASSED_OVER);
+                    assert_eq!(health.is_suspected(true), is_any && losses >= enough);
+                    let is_search = matches!(health.phase, Phase::Searched(_));
+                    assert_eq!(health.blame(), !is_search || outstanding < 2);
+                    assert!(!health.is_suspected(true), "each loss counts once");
+                }
+            }
+        }
+        // Something arrived: it was not that.
+        let mut health = Health::new(now);
+        (0..2).for_each(|_| health.handed_over(State::InFlight, now));
+        health.connection_lost(SUSPICION);
+        health.acknowledged(SeqNo::ZERO, now);
+        assert!(!health.is_suspected(true));
     }
 
     #[test]

@@ -209,10 +209,12 @@ impl Flight {
         self.window.front().map(|(flown, _)| *flown)
     }
 
-    /// The oldest record that was handed over and not reported.
-    pub(super) fn oldest_under_way(&self) -> Option<Flown> {
-        let found = self.window.iter().find(|(_, state)| is_under_way(*state));
-        found.map(|(flown, _)| *flown)
+    /// The records of a partition that were handed over, but not carefully, and not reported.
+    pub(super) fn under_way(&self, index: usize) -> impl Iterator<Item = Flown> {
+        let is_it = move |&&(flown, state): &&(Flown, State)| {
+            flown.index() == index && state == State::InFlight
+        };
+        self.window.iter().filter(is_it).map(|(flown, _)| *flown)
     }
 
     /// The records that wait, from this number on, oldest first.

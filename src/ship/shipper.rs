@@ -104,8 +104,6 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) is_unproven: bool,
     /// What came back in the poll that is being taken in.
     pub(super) refusals: Vec<Refused>,
-    /// The oldest record on its way at the last loss of the connection, and how often it was.
-    pub(super) suspicion: Option<(usize, SeqNo, u32)>,
     /// Partitions with a record to give up, because another one was taken.
     pub(super) doomed: Vec<usize>,
     /// What goes in the place of records.
@@ -174,7 +172,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
             was_refused: false,
             is_unproven: false,
             refusals: Vec::new(),
-            suspicion: None,
             doomed: Vec::new(),
             replaced: HashMap::new(),
             parked: Vec::new(),

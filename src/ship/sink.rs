@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::LinkOptions;
 use crate::kafka::{
-    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Prober, Producer, Report,
-    SendError, Settings, Trouble,
+    self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Prober, Producer,
+    Report, SendError, Settings, Trouble,
 };
 
 /// Where records go.
@@ -51,6 +51,12 @@ pub trait Sink {
 
     /// Gives back, as in doubt, what was sent carefully and not reported.
     fn rebuild_careful(&mut self) {}
+
+    /// How often established connections broke since this was last asked: those of what is sent
+    /// carefully, or those of the rest.
+    fn breaks(&mut self, _is_careful: bool) -> Breaks {
+        Breaks::default()
+    }
 
     /// What went wrong with the connection since this was last asked.
     fn trouble(&mut self) -> Option<Trouble>;
@@ -208,6 +214,14 @@ impl Sink for KafkaSink {
 
     fn rebuild_careful(&mut self) {
         self.gives_back = self.careful.is_some();
+    }
+
+    fn breaks(&mut self, is_careful: bool) -> Breaks {
+        match (is_careful, &mut self.careful) {
+            (false, _) => self.producer.breaks(),
+            (true, Some((careful, _))) => careful.breaks(),
+            (true, None) => Breaks::default(),
+        }
     }
 
     fn trouble(&mut self) -> Option<Trouble> {

@@ -1,63 +1,85 @@
 //! A record that may be what breaks the connection.
 //!
-//! Owns the count of losses with the same oldest record on its way. Must not know why a connection
-//! is lost. Invariant: no record dies of a suspicion; it is held when it stood alone.
+//! Owns the way from a lost connection to the search for such a record, and to its hold. Must not
+//! know why a connection is lost. Invariants: a loss counts against what was on its way on that
+//! connection's producer, and only until something of the partition is acknowledged; of what is
+//! suspected one piece is on its way at a time; a record is held when the connection was lost with it
+//! alone, and never dies of that.
 
 use std::time::Instant;
 
 use super::Sink;
-use super::health::{HoldReason, Phase};
+use super::health::{Health, HoldReason};
 use super::shipper::Shipper;
 use super::source::Source;
-use crate::wal::SeqNo;
-
-/// Losses of the connection with the same oldest record on its way, after which it is suspected.
-const SUSPICION: u32 = 20;
-
-/// How far behind a suspected record the search for it goes.
-const WINDOW_OF_SUSPICION: u64 = 1024;
 
 impl<S: Sink> Shipper<'_, S> {
-    /// A connection was lost although the cluster is there. The same oldest record on its way each
-    /// time may be what breaks it: then it is searched for like a refused one, and held when it
-    /// stood alone. It never dies of that.
-    pub(super) fn suspect(&mut self, now: Instant) {
-        let under_way = |(place, source): (usize, &Source<'_>)| {
-            source.flight.oldest_under_way().map(|flown| (place, flown))
-        };
-        let oldest = self.sources.iter().enumerate().filter_map(under_way);
-        let Some((source, flown)) = oldest.min_by_key(|(_, flown)| flown.at_millis) else {
-            self.suspicion = None;
-            return;
-        };
-        let same = |known: &(usize, SeqNo, u32)| (known.0, known.1) == (source, flown.seq);
-        let losses = self
-            .suspicion
-            .filter(same)
-            .map_or(1, |(.., losses)| losses + 1);
-        self.suspicion = Some((source, flown.seq, losses));
-        if losses < SUSPICION {
-            return;
+    /// Looks whether connections broke, and at what that says about records on their way.
+    pub(super) fn watch_breaks(&mut self, now: Instant) {
+        let lost = self.sink.breaks(false).losses;
+        if lost > 0 {
+            self.connection_lost(lost, false);
+            // All of them: nothing of the others that are on the same connection arrives either.
+            for index in 0..self.health.len() {
+                let health = &self.health[index];
+                if !health.is_tried() && health.is_suspected(false) {
+                    self.search_suspect(index);
+                }
+            }
         }
-        self.suspicion = None;
+        let lost = self.sink.breaks(true).losses;
+        if lost > 0 {
+            self.connection_lost(lost, true);
+            self.suspect_tried(now);
+        }
+    }
+
+    fn connection_lost(&mut self, times: u32, is_tried: bool) {
+        let those = self.health.iter_mut().filter(|h| h.is_tried() == is_tried);
+        those.for_each(|health| health.connection_lost(times));
+    }
+
+    /// One of the records of a partition that are on their way is suspected: it is searched for like a
+    /// refused one.
+    pub(super) fn search_suspect(&mut self, index: usize) {
+        let last = |(place, source): (usize, &Source<'_>)| {
+            let last = source.flight.under_way(index).last();
+            last.map(|last| (place, last.seq))
+        };
+        let Some((source, last)) = self.sources.iter().enumerate().find_map(last) else {
+            return;
+        };
+        self.health[index].search_suspect(source, last);
         self.needs_care = true;
-        let index = flown.index();
-        let outstanding = self.health[index].outstanding;
-        match &self.health[index].phase {
-            Phase::Flowing => {
-                self.was_refused = true;
-                self.health[index].search(source, outstanding, flown.seq + WINDOW_OF_SUSPICION);
-                self.spent
-                    .get_or_insert_with(|| "a record is suspected to break the connection".into());
+        // It says nothing about the link.
+        self.was_refused = true;
+        self.spent
+            .get_or_insert_with(|| "a record is suspected to break the connection".into());
+    }
+
+    /// Whether records of a partition have to wait because others that are suspected are on their way:
+    /// a connection that is lost is to tell which ones it were.
+    pub(super) fn is_behind_suspects(&self, index: usize) -> bool {
+        let is_under_way = |h: &Health| h.is_suspicious() && h.outstanding > 0;
+        self.health[index].is_suspicious() && self.health.iter().any(is_under_way)
+    }
+
+    /// Draws the conclusions for what was sent carefully.
+    fn suspect_tried(&mut self, now: Instant) {
+        let mut is_any = false;
+        for index in 0..self.health.len() {
+            let health = &mut self.health[index];
+            if !health.is_tried() || !health.is_suspected(false) {
+                continue;
             }
-            Phase::Searched(_) if outstanding > 1 => {
-                self.health[index].piece_suspected();
-                self.sink.rebuild_careful();
-            }
-            Phase::Searched(_) | Phase::Held { .. } => {
+            is_any = true;
+            self.needs_care = true;
+            if health.blame() {
                 self.hold(index, HoldReason::Suspect, now);
-                self.sink.rebuild_careful();
             }
+        }
+        if is_any {
+            self.sink.rebuild_careful();
         }
     }
 }

@@ -30,9 +30,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long a spent producer may still report what it knows.
 const REBUILD_GRACE: Duration = Duration::from_secs(5);
 
-/// librdkafka's code for a connection that was lost.
-const CONNECTION_LOST: i32 = -195;
-
 /// What the cluster said about a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -55,14 +52,10 @@ impl<S: Sink> Shipper<'_, S> {
             match trouble.class {
                 ErrorClass::Fatal => self.spent = Some(trouble.reason),
                 ErrorClass::Blocked => self.blocked(trouble.code, &trouble.reason, now),
-                _ => {
-                    if trouble.code == CONNECTION_LOST && self.link.is_up() {
-                        self.suspect(now);
-                    }
-                    self.doubt.get_or_insert(trouble.reason);
-                }
+                _ => _ = self.doubt.get_or_insert(trouble.reason),
             }
         }
+        self.watch_breaks(now);
         if let Some(why) = self.spent.take() {
             return self.rebuild(&why);
         }

@@ -209,6 +209,30 @@ fn a_cut_before_an_answer_lets_the_whole_request_through_and_loses_the_answer() 
     assert_eq!(line.all_that_arrives(), [other, lost].concat());
 }
 
+/// However the stream is cut into pieces.
+#[test]
+fn a_connection_over_which_something_forbidden_is_sent_is_reset_before_it_arrives() {
+    for piece in [1, 5, 1000] {
+        let line = Line::new();
+        line.relay.forbid(b"forbidden");
+        for _ in 0..2 {
+            let mut client = line.connect();
+            client.send(b"forbid nothing");
+            assert_eq!(client.receive(14), b"forbid nothing");
+            let mut pieces = b"it is forbidden".chunks(piece);
+            let refused = pieces.find_map(|piece| client.0.write_all(piece).err());
+            match refused {
+                Some(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+                None => client.expect_reset(),
+            }
+            let arrived = line.all_that_arrives();
+            let whole = b"forbid nothingit is forbidden";
+            assert!(whole.starts_with(&arrived) && arrived.len() < whole.len());
+        }
+        assert_eq!(line.relay.forbade(), 2);
+    }
+}
+
 #[test]
 fn a_half_open_connection_is_reset_when_it_should_carry_again() {
     let line = Line::new();

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ferrylog::kafka::{
-    self, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Report, SendError, Trouble,
+    self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Report, SendError,
+    Trouble,
 };
 use ferrylog::ship::{LinkOptions, Sink};
 
@@ -112,6 +113,8 @@ pub(crate) struct Scripted {
     pub(crate) away_polls: u32,
     is_spent: bool,
     trouble: Option<Trouble>,
+    /// Connections that broke: of the main producer, of the careful one.
+    breaks: [Breaks; 2],
 }
 
 impl Scripted {
@@ -146,6 +149,7 @@ impl Scripted {
             away_polls: 0,
             is_spent: false,
             trouble: None,
+            breaks: Default::default(),
         }
     }
 
@@ -259,8 +263,8 @@ impl Scripted {
         let Some(place) = self.careful.keys().find(ready).cloned() else {
             return;
         };
-        if self.breaks(self.careful[&place].iter().map(|(_, record)| record)) {
-            self.lose_connection();
+        if self.kills(self.careful[&place].iter().map(|(_, record)| record)) {
+            self.breaks[1].losses += 1;
             return;
         }
         let batch = self.careful.remove(&place).unwrap();
@@ -277,17 +281,8 @@ impl Scripted {
     }
 
     /// Whether sending a batch loses the connection.
-    fn breaks<'a>(&self, mut batch: impl Iterator<Item = &'a Written>) -> bool {
+    fn kills<'a>(&self, mut batch: impl Iterator<Item = &'a Written>) -> bool {
         !self.killers.is_empty() && batch.any(|record| self.killers.contains(&record.seq()))
-    }
-
-    fn lose_connection(&mut self) {
-        self.trouble = Some(Trouble {
-            class: ErrorClass::Network,
-            code: -195,
-            timed_out: false,
-            reason: "connection reset".to_owned(),
-        });
     }
 
     /// What a batch is refused with, if it is.
@@ -359,8 +354,8 @@ impl Scripted {
         if !(self.poison.is_empty() && self.flaky.is_empty()) && self.refuses(partition) {
             return;
         }
-        if self.breaks(self.queued[&partition].iter().take(30).map(|(_, r)| r)) {
-            self.lose_connection();
+        if self.kills(self.queued[&partition].iter().take(30).map(|(_, r)| r)) {
+            self.breaks[0].losses += 1;
             return;
         }
         let queue = self.queued.get_mut(&partition).unwrap();
@@ -460,6 +455,10 @@ impl Sink for Scripted {
         count.ok_or_else(|| kafka::Error::UnknownTopic {
             topic: topic.to_owned(),
         })
+    }
+
+    fn breaks(&mut self, is_careful: bool) -> Breaks {
+        std::mem::take(&mut self.breaks[usize::from(is_careful)])
     }
 
     fn trouble(&mut self) -> Option<Trouble> {

@@ -66,7 +66,7 @@ enum Place {
     BeforeAnswer,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Faults {
     refuse: bool,
     swallow_up: bool,
@@ -74,6 +74,8 @@ struct Faults {
     delay: Duration,
     bytes_per_second: Option<u32>,
     trap: Option<Trap>,
+    /// What no connection may carry to the broker.
+    forbidden: Option<&'static [u8]>,
 }
 
 /// One direction of the whole line.
@@ -90,6 +92,7 @@ struct Shared {
     faults: Mutex<Faults>,
     connections: Mutex<Vec<Weak<Connection>>>,
     connected: AtomicU64,
+    forbade: AtomicU64,
     up: Lane,
     down: Lane,
     is_closed: AtomicBool,
@@ -114,6 +117,7 @@ impl Relay {
             faults: Mutex::default(),
             connections: Mutex::default(),
             connected: AtomicU64::new(0),
+            forbade: AtomicU64::new(0),
             up: lane(),
             down: lane(),
             is_closed: AtomicBool::new(false),
@@ -169,6 +173,17 @@ impl Relay {
             others,
             place,
         });
+    }
+
+    /// Resets each connection over which these bytes are sent to the broker, before they get there: as
+    /// something on the way does that looks into what it carries.
+    pub(crate) fn forbid(&self, bytes: &'static [u8]) {
+        self.faults().forbidden = Some(bytes);
+    }
+
+    /// How often that was done.
+    pub(crate) fn forbade(&self) -> u64 {
+        self.shared.forbade.load(Ordering::Relaxed)
     }
 
     /// Whether the cut that was asked for is still to come.
@@ -234,7 +249,7 @@ impl Drop for Relay {
 fn accept(shared: &Arc<Shared>, port: u16, listener: TcpListener) {
     let mut listener = Some(listener);
     while !shared.is_closed.load(Ordering::Relaxed) {
-        let faults = *shared.faults.lock().unwrap();
+        let faults = shared.faults.lock().unwrap().clone();
         if faults.refuse {
             listener = None;
             thread::sleep(LOOK_INTERVAL);
@@ -331,6 +346,8 @@ impl Connection {
         };
         let mut frames = Frames::new(head_len);
         let mut buffer = vec![0; PIECE];
+        // What was sent last, as far as it may be the beginning of what is forbidden.
+        let mut before = Vec::new();
         // Bytes until the cut, once it is decided.
         let mut left: Option<usize> = None;
         loop {
@@ -350,6 +367,9 @@ impl Connection {
                     left = bytes.map(|bytes| (end + bytes).saturating_sub(head_len));
                 }
             });
+            if way == Way::Up && shared.forbids(&mut before, &buffer[..read]) {
+                left = Some(0);
+            }
             let carried = left.map_or(read, |left| left.min(read));
             if let Some(rate) = limit {
                 shared.lane(way).wait(carried, rate);
@@ -445,6 +465,20 @@ impl Shared {
             Way::Up => &self.up,
             Way::Down => &self.down,
         }
+    }
+
+    /// Whether what is forbidden ends in these bytes.
+    fn forbids(&self, before: &mut Vec<u8>, bytes: &[u8]) -> bool {
+        let Some(forbidden) = self.faults.lock().unwrap().forbidden else {
+            return false;
+        };
+        before.extend_from_slice(bytes);
+        let is_there = before.windows(forbidden.len()).any(|w| w == forbidden);
+        let kept = before.len().saturating_sub(forbidden.len() - 1);
+        before.drain(..kept);
+        self.forbade
+            .fetch_add(u64::from(is_there), Ordering::Relaxed);
+        is_there
     }
 
     fn swallows(&self, way: Way) -> bool {

@@ -93,7 +93,7 @@ impl Committer<'_> {
             source.attempted = Some(attempted);
             return Ok(None);
         };
-        self.producer.producer().trouble();
+        self.forget_trouble();
         if let Err(error) = self.producer.begin() {
             return Ok(Some(self.spent(&error)));
         }

@@ -401,6 +401,17 @@ impl Committer<'_> {
         Ok(())
     }
 
+    /// Letters cannot go together, and nobody knows for which one: half as many; alone, its partition
+    /// is held.
+    pub(super) fn letters_withheld(&mut self, carried: &[Carried], why: HoldReason) {
+        if let [only] = carried {
+            let index = usize::try_from(only.partition).unwrap_or(usize::MAX);
+            self.hold_line(index, why, Instant::now());
+        } else {
+            self.letters.most = (carried.len() / 2).max(1);
+        }
+    }
+
     /// A letter is not to be sent as it is: it lies where it was, and a person decides.
     fn give_letter_up(
         &mut self,

@@ -35,6 +35,7 @@ mod record;
 mod resolve;
 mod source;
 mod span;
+mod suspect;
 mod transact;
 mod undo;
 mod verdict;

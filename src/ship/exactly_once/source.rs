@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::exhausted::Attempted;
 use super::lanes::Shared;
+use super::transact::Carried;
 use crate::ship::bisect::Bisect;
 use crate::ship::health::HoldReason;
 use crate::ship::{Held, RetryPolicy};
@@ -24,8 +25,10 @@ pub(super) struct Source<'a> {
     pub(super) settled_below: SeqNo,
     /// Read, and not handed over.
     pub(super) pending: Option<Entry>,
-    /// The search for a refused record, a transaction a piece.
+    /// The search for a refused record, or for one that breaks the connection; a transaction a piece.
     pub(super) bisect: Option<Bisect>,
+    /// Whether it is the latter.
+    is_suspicion: bool,
     pub(super) hold: Option<Hold>,
     /// The refusals of its oldest record, if it is refused for now.
     pub(super) attempted: Option<Attempted>,
@@ -96,6 +99,7 @@ impl<'a> Source<'a> {
             settled_below: marks.next,
             pending: None,
             bisect: None,
+            is_suspicion: false,
             hold: None,
             attempted: None,
             is_active: stream.totals().queued > 0,
@@ -156,6 +160,33 @@ impl<'a> Source<'a> {
             next_try: now + wait,
             failures: 0,
         });
+    }
+
+    /// Goes on with the search for a bad record among several, or begins it.
+    pub(super) fn search(&mut self, carried: &[Carried], is_suspicion: bool) {
+        let Some(newest) = carried.last() else {
+            return;
+        };
+        match &mut self.bisect {
+            Some(bisect) => _ = bisect.refused(carried.len()),
+            None => self.bisect = Some(Bisect::new(carried.len(), newest.seq)),
+        }
+        self.is_suspicion = is_suspicion;
+    }
+
+    /// Whether what is searched for breaks the connection.
+    pub(super) fn is_suspicion(&self) -> bool {
+        self.bisect.is_some() && self.is_suspicion
+    }
+
+    /// A transaction was committed: the search goes on behind it, or is over.
+    pub(super) fn taken(&mut self, carried: &[Carried]) {
+        if let (Some(bisect), Some(newest)) = (&mut self.bisect, carried.last()) {
+            bisect.taken(carried.len());
+            if bisect.is_over(newest.seq) {
+                self.bisect = None;
+            }
+        }
     }
 
     /// Whether records of it may be tried.

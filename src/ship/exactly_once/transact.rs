@@ -85,6 +85,8 @@ pub(super) struct Transaction {
     pub(super) is_progress_failed: bool,
     /// What went wrong with the transport.
     pub(super) taint: Option<String>,
+    /// How often the connection was lost since something was acknowledged.
+    pub(super) losses: u32,
     quiet_polls: u32,
 }
 
@@ -121,7 +123,7 @@ impl Committer<'_> {
         load: Load,
     ) -> Result<Turn, Error> {
         // What went wrong before is over: no transaction was open.
-        self.producer.producer().trouble();
+        self.forget_trouble();
         if let Err(error) = self.producer.begin() {
             return Ok(self.spent(&error));
         }
@@ -277,7 +279,10 @@ impl Committer<'_> {
     /// Waits until everything is reported, something failed, or the time is over.
     pub(super) fn wait_for_reports(&mut self, open: &mut Transaction) {
         self.producer.hurry();
-        while self.producer.producer().in_flight() > 0 && open.failure.is_none() {
+        while self.producer.producer().in_flight() > 0
+            && open.failure.is_none()
+            && !self.is_suspected(open)
+        {
             let doublings = (open.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX);
             self.collect(open, POLL_WAIT * (1 << doublings));
             if Instant::now() >= open.deadline {
@@ -318,6 +323,7 @@ impl Committer<'_> {
             if let Some(carried) = open.carried.get_mut(index) {
                 let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
                 let cost = mem::take(&mut carried.cost);
+                open.losses = 0;
                 self.budget.acknowledge(partition, u64::from(cost));
             }
         }
@@ -332,6 +338,18 @@ impl Committer<'_> {
             }
             open.taint.get_or_insert(trouble.reason);
         }
+        let lost = self.producer.producer().breaks().losses;
+        if lost > 0 {
+            open.losses = open.losses.saturating_add(lost);
+            open.taint
+                .get_or_insert_with(|| "the connection was lost".to_owned());
+        }
+    }
+
+    /// What went wrong before the transaction says nothing about it.
+    pub(super) fn forget_trouble(&mut self) {
+        self.producer.producer().trouble();
+        self.producer.producer().breaks();
     }
 
     /// The commit, and what follows from it.
@@ -372,12 +390,7 @@ impl Committer<'_> {
         let source = &mut self.sources[self.current];
         source.stream.settle(span, Class::Shipped);
         (source.hold, source.attempted) = (None, None);
-        if let (Some(bisect), Some(newest)) = (&mut source.bisect, open.carried.last()) {
-            bisect.taken(open.carried.len());
-            if bisect.is_over(newest.seq) {
-                source.bisect = None;
-            }
-        }
+        source.taken(&open.carried);
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
         self.taken(&open.carried);
         self.counters.shipped += records;
@@ -409,6 +422,7 @@ impl Transaction {
             failure: None,
             is_progress_failed: false,
             taint: None,
+            losses: 0,
             quiet_polls: 0,
         }
     }
@@ -451,21 +465,7 @@ mod tests {
 
     /// Whether the progress is blamed, after failures of it (`true`) and of records, in this order.
     fn blames_the_progress(failures: &[(bool, ErrorClass)]) -> bool {
-        let now = Instant::now();
-        let mut open = Transaction {
-            begin: SeqNo::new(0),
-            started: now,
-            deadline: now,
-            carried: Vec::new(),
-            bytes: 0,
-            passed: 0,
-            load: Load::Span,
-            progress: None,
-            failure: None,
-            is_progress_failed: false,
-            taint: None,
-            quiet_polls: 0,
-        };
+        let mut open = Transaction::new(SeqNo::ZERO, 0, Load::Span, Duration::ZERO);
         for &(is_progress, class) in failures {
             let failure = Failure {
                 class,

@@ -12,7 +12,6 @@ use super::committer::Committer;
 use super::error::Halt;
 use super::transact::{Carried, Load, Transaction, Turn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
-use crate::ship::bisect::{Bisect, Refusal};
 
 /// How long an abort may take before the producer is replaced instead.
 pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +21,9 @@ impl Committer<'_> {
     pub(super) fn undo(&mut self, mut open: Transaction) -> Result<Turn, Error> {
         self.aborted += 1;
         let Some(failure) = open.failure.take() else {
+            if self.is_suspected(&open) {
+                return self.suspected(open);
+            }
             return Ok(self.late(open));
         };
         // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
@@ -97,23 +99,13 @@ impl Committer<'_> {
 
     /// Goes on with the search for the refused record; where it was alone, its partition is held.
     fn refused(&mut self, carried: &[Carried], error: TransactionError) -> Result<(), Error> {
-        let Some(newest) = carried.last() else {
-            return Ok(());
-        };
-        let sent = carried.len();
-        self.counters.refused += u64::try_from(sent).unwrap_or(0);
-        let source = &mut self.sources[self.current];
-        let verdict = match &mut source.bisect {
-            _ if sent == 1 => Refusal::Verdict,
-            Some(bisect) => bisect.refused(sent),
-            None => {
-                source.bisect = Some(Bisect::new(sent, newest.seq));
-                Refusal::Halved
+        self.counters.refused += u64::try_from(carried.len()).unwrap_or(0);
+        match carried {
+            [only] => self.refused_alone(*only, error.failure),
+            _ => {
+                self.sources[self.current].search(carried, false);
+                Ok(())
             }
-        };
-        match verdict {
-            Refusal::Halved => Ok(()),
-            Refusal::Verdict => self.refused_alone(*newest, error.failure),
         }
     }
 }

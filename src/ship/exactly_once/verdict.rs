@@ -62,10 +62,20 @@ impl Committer<'_> {
                 }
             }
         };
+        self.hold_alone(carried, why)
+    }
+
+    /// Holds the partition of a record in front of it, and parks what is of it.
+    pub(super) fn hold_alone(&mut self, carried: Carried, why: HoldReason) -> Result<(), Error> {
         if self.current > 0 {
             self.hold(self.current, why);
             return Ok(());
         }
+        let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+        let Some((topic, _, partition)) = self.topics.named(index) else {
+            return Ok(());
+        };
+        let topic = Arc::clone(topic);
         match self.parking_source(&topic, partition)? {
             Some(log) => self.hold(log, why),
             None => return Err(stuck(&topic, partition, why)),
