@@ -134,6 +134,7 @@ impl Config {
                 ..DeadLetterShipping::default()
             },
             on_bad_timestamp: self.shipping.on_bad_timestamp,
+            on_too_slow: self.shipping.on_too_slow,
             park_after: self.shipping.park_after,
             parked_quota: self.shipping.parked_quota.0,
             ..ShipOptions::default()

@@ -19,8 +19,8 @@ use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::{ExactlyOnceOptions, ProgressIn};
 use crate::ship::{
-    DrainWindow, LinkOptions, OnBadTimestamp, OnExhausted, OnPoison, Profile, RetryOverride,
-    RetryPolicy, ShipOptions,
+    DrainWindow, LinkOptions, OnBadTimestamp, OnExhausted, OnPoison, OnTooSlow, Profile,
+    RetryOverride, RetryPolicy, ShipOptions,
 };
 use crate::store::{DeadLetterOptions, OnLettersFull, Order, TENANT_HEADER};
 use crate::wal::{Compression, Durability, OnCorruption, OnFull, Options};
@@ -239,6 +239,8 @@ section! {
         "parked_quota" => parked_quota: Size = Size(ShipOptions::default().parked_quota);
         /// What is done about a record whose timestamp Kafka refuses.
         "on_bad_timestamp" => on_bad_timestamp: OnBadTimestamp = ShipOptions::default().on_bad_timestamp;
+        /// What is done about a record that cannot cross the link in 300 s.
+        "on_too_slow" => on_too_slow: OnTooSlow = ShipOptions::default().on_too_slow;
     }
 }
 
@@ -397,7 +399,7 @@ pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
 ];
 
 /// Keys and sections of later versions.
-pub(super) const NOT_YET: [&str; 8] = [
+pub(super) const NOT_YET: [&str; 7] = [
     "registry",
     "jobs",
     "http",
@@ -405,7 +407,6 @@ pub(super) const NOT_YET: [&str; 8] = [
     "store.linger",
     "store.encryption_key_file",
     "kafka.gateway",
-    "shipping.on_too_slow",
 ];
 
 impl Config {

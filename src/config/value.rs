@@ -17,7 +17,7 @@ use super::keys::Preset;
 use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::ProgressIn;
-use crate::ship::{DrainWindow, OnBadTimestamp, OnExhausted, OnPoison, Profile};
+use crate::ship::{DrainWindow, OnBadTimestamp, OnExhausted, OnPoison, OnTooSlow, Profile};
 use crate::store::{OnLettersFull, Order};
 use crate::wal::{Compression, Durability, OnCorruption, OnFull};
 
@@ -422,6 +422,7 @@ words!(Delivery { "idempotent" = Self::Idempotent, "exactly_once" = Self::Exactl
 words!(ProgressIn { "topic" = Self::Topic, "offsets" = Self::Offsets });
 words!(Require { "any" = Self::Any, "all" = Self::All });
 words!(Profile { "normal" = Self::Normal, "metered" = Self::Metered });
+words!(OnTooSlow { "hold" = Self::Hold, "dead_letter" = Self::DeadLetter });
 words!(OnBadTimestamp { "restamp" = Self::Restamp, "dead_letter" = Self::DeadLetter });
 words!(OnExhausted {
     "dead_letter" = Self::DeadLetter,
@@ -660,6 +661,7 @@ mod tests {
         words::<Require>();
         words::<Profile>();
         words::<OnBadTimestamp>();
+        words::<OnTooSlow>();
         words::<OnExhausted>();
         words::<OnPoison>();
         words::<DeadLetterStyle>();

@@ -53,7 +53,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// The longest that librdkafka waits for the answer to a request.
-const SOCKET_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+pub const SOCKET_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
 /// Properties that would break a promise, with the reason.
 const FORBIDDEN: &[(&[&str], &str)] = &[
@@ -143,8 +143,15 @@ impl Settings {
     }
 
     /// The configuration of a producer that goes on after a refusal.
-    pub(super) fn careful_producer_config(&self) -> Result<ClientConfig, Error> {
+    pub(super) fn careful_producer_config(
+        &self,
+        patience: Option<Duration>,
+    ) -> Result<ClientConfig, Error> {
         let mut config = self.producer_config()?;
+        if let Some(patience) = patience {
+            let millis = patience.min(SOCKET_TIMEOUT_MAX).as_millis();
+            config.set("socket.timeout.ms", millis.max(1000).to_string());
+        }
         config
             .set("enable.gapless.guarantee", "false")
             .set("linger.ms", "0");

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use admin::create_topic;
 pub use breaks::Breaks;
 pub use classify::{ErrorClass, Persistence};
-pub use client::{Settings, is_secret};
+pub use client::{SOCKET_TIMEOUT_MAX, Settings, is_secret};
 pub use consumer::{Consumed, Consumer};
 pub use mock::MockKafka;
 pub(crate) use probe::bad_server;

@@ -143,11 +143,14 @@ impl Producer {
     /// queue may overtake it. So of one partition no more than one batch is handed over to it at
     /// a time, which [`Producer::pause`] makes sure is one.
     ///
+    /// A request may take as long as `patience` says, at most [`SOCKET_TIMEOUT_MAX`](super::SOCKET_TIMEOUT_MAX),
+    /// instead of the usual time.
+    ///
     /// # Errors
     ///
     /// As [`Producer::new`].
-    pub fn careful(settings: &Settings) -> Result<Producer, Error> {
-        Producer::with(settings.careful_producer_config()?)
+    pub fn careful(settings: &Settings, patience: Option<Duration>) -> Result<Producer, Error> {
+        Producer::with(settings.careful_producer_config(patience)?)
     }
 
     pub(super) fn with(config: ClientConfig) -> Result<Producer, Error> {

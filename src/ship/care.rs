@@ -247,7 +247,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 {
                     continue;
                 }
-                match health.phase {
+                if health.is_slow() {
+                    self.sink.be_patient(self.options.too_slow_after);
+                }
+                match self.health[index].phase {
                     Phase::Flowing => {}
                     Phase::Held { .. } => self.try_one(source, index, now)?,
                     Phase::Searched(_) => self.try_piece(source, index, may, now)?,
@@ -457,7 +460,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let is_settled = |(index, _): (usize, SeqNo)| {
             let health = &self.health[index];
             let held = health.held().filter(|(why, _)| why.is_definite());
-            held.is_some() && health.failures >= 2
+            held.is_some() && health.is_tried_enough()
         };
         // What is queued and not behind is not read yet.
         let mut behind = self.sources.iter().flat_map(Source::all_behind).peekable();

@@ -8,9 +8,10 @@
 use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
+pub(super) use super::hold::{HoldReason, reason_of};
 use super::retry::RetryPolicy;
 use super::settle::State;
-use crate::kafka::{ErrorClass, Failure};
+use crate::kafka::Failure;
 use crate::wal::SeqNo;
 
 /// A partition is held when nothing of it was acknowledged for this long while others get theirs.
@@ -36,99 +37,6 @@ pub(super) const SUSPICION_CONFIRMED: u32 = 1;
 /// Records that must be taken as one piece before a search is over.
 const PROBATION: usize = 1024;
 
-/// Why a partition is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HoldReason {
-    /// The cluster does not have the topic.
-    UnknownTopic,
-    /// Records name a partition that the topic does not have.
-    NoPartition {
-        /// The partition.
-        named: i32,
-        /// How many the topic has.
-        count: u32,
-    },
-    /// The cluster says no until a person changes something.
-    Refused(Failure),
-    /// The cluster says not now.
-    NotNow(Failure),
-    /// Nothing was acknowledged for a while, though other partitions get their acknowledgements.
-    Silent,
-    /// The cluster has no leader for it: its broker is gone.
-    NoLeader,
-    /// Every record is refused for itself: many in a row.
-    EverythingRefused(Failure),
-    /// A record is refused for itself, and the policy is to stop in front of it.
-    Halted(Failure),
-    /// A record has to go to the dead letters, and they take nothing.
-    NoDeadLetters(String),
-    /// The connection was lost each time while this record was on its way, alone.
-    Suspect,
-    /// A recovery callback asked for time.
-    Recovering,
-}
-
-impl HoldReason {
-    /// Whether only a person or a change on the cluster can end it, as far as is known.
-    pub fn is_definite(&self) -> bool {
-        !matches!(
-            self,
-            HoldReason::Silent
-                | HoldReason::NoLeader
-                | HoldReason::NotNow(_)
-                | HoldReason::Recovering
-        )
-    }
-
-    /// A word for programs and metrics; stable.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            HoldReason::UnknownTopic => "unknown_topic",
-            HoldReason::NoPartition { .. } => "no_partition",
-            HoldReason::Refused(_) => "refused",
-            HoldReason::NotNow(_) => "not_now",
-            HoldReason::Silent => "silent",
-            HoldReason::NoLeader => "no_leader",
-            HoldReason::EverythingRefused(_) => "everything_refused",
-            HoldReason::Halted(_) => "halted",
-            HoldReason::NoDeadLetters(_) => "no_dead_letters",
-            HoldReason::Suspect => "suspect",
-            HoldReason::Recovering => "recovering",
-        }
-    }
-}
-
-impl std::fmt::Display for HoldReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            HoldReason::UnknownTopic => f.write_str("it does not exist on the cluster; create it"),
-            HoldReason::NoPartition { named, count } => write!(
-                f,
-                "records are for partition {named}, and the topic has {count}; add partitions to it"
-            ),
-            HoldReason::Refused(failure) => write!(f, "refused: {failure}"),
-            HoldReason::NotNow(failure) => write!(f, "takes nothing now: {failure}"),
-            HoldReason::NoLeader => f.write_str("the cluster has no leader for it"),
-            HoldReason::Silent => f.write_str("nothing is acknowledged, while others are"),
-            HoldReason::EverythingRefused(failure) => write!(f, "everything refused: {failure}"),
-            HoldReason::Halted(failure) => {
-                write!(f, "stopped in front of a refused record: {failure}")
-            }
-            HoldReason::NoDeadLetters(why) => {
-                write!(
-                    f,
-                    "a refused record finds no place in the dead letters: {why}"
-                )
-            }
-            HoldReason::Suspect => {
-                f.write_str("suspect: the connection is lost each time this record is sent")
-            }
-            HoldReason::Recovering => f.write_str("the recovery callback asked for time"),
-        }
-    }
-}
-
 /// What a partition does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -138,6 +46,17 @@ pub(super) enum Phase {
     Held { why: HoldReason, since: Instant },
     /// A batch was refused: who is to blame is searched for.
     Searched(Search),
+}
+
+/// What a search is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sought {
+    /// A record that is refused.
+    Refused,
+    /// One that breaks the connection.
+    Breaker,
+    /// One that takes longer to cross the link than a request may.
+    Slow,
 }
 
 /// A search among the records of one source.
@@ -151,10 +70,12 @@ pub(super) struct Search {
     refused: Option<Failure>,
     /// Whether some of that piece is in doubt.
     is_in_doubt: bool,
-    /// Whether it is a search for what breaks the connection.
-    is_suspicion: bool,
-    /// Whether that piece broke the connection.
+    /// What is searched for.
+    sought: Sought,
+    /// Whether that piece broke the connection, or did not cross the link in time.
     is_blamed: bool,
+    /// It is one record, which is too slow, and is not to be held for that.
+    too_slow: Option<Failure>,
     /// The newest record that was taken.
     taken: Option<SeqNo>,
 }
@@ -166,6 +87,8 @@ pub(super) enum Piece {
     Next,
     /// It was one record, refused for itself.
     Verdict(Failure),
+    /// It was one record, which did not cross the link in time.
+    TooSlow(Failure),
     /// Everything that came back is behind.
     Over,
 }
@@ -283,8 +206,9 @@ impl Health {
             handed: 0,
             refused: None,
             is_in_doubt: false,
-            is_suspicion: false,
+            sought: Sought::Refused,
             is_blamed: false,
+            too_slow: None,
             taken: None,
         });
     }
@@ -293,7 +217,15 @@ impl Health {
     pub(super) fn search_suspect(&mut self, source: usize, last: SeqNo) {
         self.search(source, self.outstanding, last);
         if let Phase::Searched(search) = &mut self.phase {
-            search.is_suspicion = true;
+            search.sought = Sought::Breaker;
+        }
+    }
+
+    /// Searches for what is slow among all that is on its way, with all the time that there is.
+    pub(super) fn search_slow(&mut self, source: usize, last: SeqNo) {
+        self.search(source, self.outstanding, last);
+        if let Phase::Searched(search) = &mut self.phase {
+            search.sought = Sought::Slow;
         }
     }
 
@@ -328,7 +260,7 @@ impl Health {
             if is_blamed {
                 search.bisect.refused(handed);
             }
-            return Some(Piece::Next);
+            return Some(search.too_slow.take().map_or(Piece::Next, Piece::TooSlow));
         }
         let Some(failure) = search.refused.take() else {
             search.bisect.taken(handed);
@@ -370,20 +302,39 @@ impl Health {
         match &self.phase {
             Phase::Flowing => false,
             Phase::Held { why, .. } => *why == HoldReason::Suspect,
-            Phase::Searched(search) => search.is_suspicion,
+            Phase::Searched(search) => search.sought == Sought::Breaker,
         }
     }
 
-    /// What is under way is to blame for lost connections: a piece counts as refused. True if it is
-    /// one record.
+    /// Whether what it is given gets all the time that there is.
+    pub(super) fn is_slow(&self) -> bool {
+        match &self.phase {
+            Phase::Flowing => false,
+            Phase::Held { why, .. } => matches!(why, HoldReason::TooSlow { .. }),
+            Phase::Searched(search) => search.sought == Sought::Slow,
+        }
+    }
+
+    /// What is under way is to blame, for lost connections or the time it takes: a piece counts as
+    /// refused. True if it is one record.
     pub(super) fn blame(&mut self) -> bool {
         self.losses = 0;
         match &mut self.phase {
             Phase::Searched(search) if self.outstanding > 1 => {
-                (search.is_blamed, search.is_suspicion) = (true, true);
+                search.is_blamed = true;
+                if search.sought == Sought::Refused {
+                    search.sought = Sought::Breaker;
+                }
                 false
             }
             Phase::Flowing | Phase::Held { .. } | Phase::Searched(_) => true,
+        }
+    }
+
+    /// The record that is under way is too slow: told once it came back.
+    pub(super) fn piece_too_slow(&mut self, failure: Failure) {
+        if let Phase::Searched(search) = &mut self.phase {
+            (search.is_blamed, search.too_slow) = (true, Some(failure));
         }
     }
 
@@ -392,6 +343,11 @@ impl Health {
         if let Phase::Searched(search) = &mut self.phase {
             search.is_in_doubt = true;
         }
+    }
+
+    /// Whether it is held for what trying again and again would tell no better.
+    pub(super) fn is_tried_enough(&self) -> bool {
+        self.failures >= 2 || self.is_slow()
     }
 
     /// Since when and why it is held.
@@ -406,7 +362,7 @@ impl Health {
     pub(super) fn stuck(&self) -> usize {
         match self.held() {
             Some((HoldReason::Silent | HoldReason::NoLeader, _)) => self.outstanding,
-            None if self.is_suspicious() => self.outstanding,
+            None if self.is_suspicious() || self.is_slow() => self.outstanding,
             _ => 0,
         }
     }
@@ -482,18 +438,10 @@ impl Health {
     }
 }
 
-/// What a refusal of a class asks for, where it is about more than the record.
-pub(super) fn reason_of(failure: &Failure) -> HoldReason {
-    match failure.class {
-        ErrorClass::Held => HoldReason::Refused(failure.clone()),
-        _ => HoldReason::NotNow(failure.clone()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::Persistence;
+    use crate::kafka::{ErrorClass, Persistence};
 
     fn failure(class: ErrorClass) -> Failure {
         Failure {

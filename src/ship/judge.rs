@@ -95,6 +95,17 @@ impl<S: Sink> Shipper<'_, S> {
                     self.health[index].release();
                     self.needs_care = true;
                 }
+                Some(Piece::TooSlow(failure)) => {
+                    let Phase::Searched(search) = &self.health[index].phase else {
+                        continue;
+                    };
+                    let source = search.source;
+                    self.needs_care = true;
+                    // No broker refused it: no attempt is counted, it is the operator's choice.
+                    if let Some(entry) = self.sources[source].left_behind(index, 0)? {
+                        self.dead_letter(source, index, &entry, &failure, 0, now)?;
+                    }
+                }
                 Some(Piece::Verdict(failure)) => {
                     let Phase::Searched(search) = &self.health[index].phase else {
                         continue;

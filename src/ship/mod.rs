@@ -32,6 +32,7 @@ pub mod dead_letter;
 mod error;
 pub mod exactly_once;
 mod health;
+mod hold;
 mod judge;
 mod letters;
 mod link;
@@ -46,6 +47,7 @@ mod settle;
 pub mod share;
 mod shipper;
 mod sink;
+mod slow;
 mod source;
 mod storm;
 mod streams;
@@ -60,7 +62,7 @@ use std::time::Duration;
 pub use clusters::{Delivery, Ended, drain_all, lanes_of, lanes_of_none};
 pub use dead_letter::DeadLetterShipping;
 pub use error::Error;
-pub use health::HoldReason;
+pub use hold::HoldReason;
 pub use link::{
     Backoff, BadWindow, Block, DrainWindow, Ladder, LinkOptions, LinkState, Profile, RungState,
 };
@@ -71,7 +73,7 @@ pub use sink::{KafkaSink, Sink};
 
 use progress::Teller;
 
-use crate::kafka::Settings;
+use crate::kafka::{SOCKET_TIMEOUT_MAX, Settings};
 use crate::store::{Lane, MAIN_CLUSTER, Store};
 
 /// What is done about a record whose timestamp Kafka refuses: Kafka 4 takes none that is more than
@@ -82,6 +84,16 @@ pub enum OnBadTimestamp {
     #[default]
     Restamp,
     /// It goes to the dead letters.
+    DeadLetter,
+}
+
+/// What is done about a record that does not cross the link in [`ShipOptions::too_slow_after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnTooSlow {
+    /// Its partition is held in front of it; it is tried once an hour.
+    #[default]
+    Hold,
+    /// It goes to the dead letters, and its partition goes on.
     DeadLetter,
 }
 
@@ -124,6 +136,11 @@ pub struct ShipOptions {
     pub dead_letters: DeadLetterShipping,
     /// What is done about a record whose timestamp Kafka refuses.
     pub on_bad_timestamp: OnBadTimestamp,
+    /// What is done about a record that is too big for the link.
+    pub on_too_slow: OnTooSlow,
+    /// How long a record may take to cross the link, alone; at most 300 s, librdkafka's longest wait for
+    /// an answer. What needs longer than `socket.timeout.ms` is given this time.
+    pub too_slow_after: Duration,
     /// How long a partition is held before its records are moved to a parking log, so that its
     /// lane goes on without it.
     pub park_after: Duration,
@@ -150,6 +167,8 @@ impl Default for ShipOptions {
             retry_overrides: RetryOverrides::default(),
             dead_letters: DeadLetterShipping::default(),
             on_bad_timestamp: OnBadTimestamp::default(),
+            on_too_slow: OnTooSlow::default(),
+            too_slow_after: SOCKET_TIMEOUT_MAX,
             // Longer than an election of a leader.
             park_after: Duration::from_secs(30),
             parked_quota: 4 * 1024 * 1024 * 1024,

@@ -209,11 +209,9 @@ impl Flight {
         self.window.front().map(|(flown, _)| *flown)
     }
 
-    /// The records of a partition that were handed over, but not carefully, and not reported.
-    pub(super) fn under_way(&self, index: usize) -> impl Iterator<Item = Flown> {
-        let is_it = move |&&(flown, state): &&(Flown, State)| {
-            flown.index() == index && state == State::InFlight
-        };
+    /// The records of a partition in this state, oldest first.
+    pub(super) fn under_way(&self, index: usize, state: State) -> impl Iterator<Item = Flown> {
+        let is_it = move |&&(flown, its): &&(Flown, State)| flown.index() == index && its == state;
         self.window.iter().filter(is_it).map(|(flown, _)| *flown)
     }
 

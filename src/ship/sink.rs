@@ -58,6 +58,9 @@ pub trait Sink {
         Breaks::default()
     }
 
+    /// What is sent carefully from now on may take this long to cross the link, until nothing more is.
+    fn be_patient(&mut self, _longest: Duration) {}
+
     /// What went wrong with the connection since this was last asked.
     fn trouble(&mut self) -> Option<Trouble>;
 
@@ -99,6 +102,8 @@ pub struct KafkaSink {
     careful: Option<(Producer, Instant)>,
     /// What went wrong with it, untold.
     careful_trouble: Option<Trouble>,
+    /// How long its requests may take, if that is longer than usual.
+    patience: Option<Duration>,
     /// Whether it is to be replaced with the next poll.
     gives_back: bool,
     prober: Prober,
@@ -117,6 +122,7 @@ impl KafkaSink {
             producer,
             careful: None,
             careful_trouble: None,
+            patience: None,
             gives_back: false,
             prober: Prober::default(),
         })
@@ -130,7 +136,7 @@ impl KafkaSink {
         let (producer, used) = match self.careful.take() {
             Some(careful) => self.careful.insert(careful),
             // Its configuration is the other one's, which was accepted.
-            None => match Producer::careful(&self.settings) {
+            None => match Producer::careful(&self.settings, self.patience) {
                 Ok(producer) => self.careful.insert((producer, now)),
                 Err(_) => return Err(SendError::QueueFull),
             },
@@ -165,6 +171,9 @@ impl KafkaSink {
         let is_idle = producer.in_flight() == 0 && used.elapsed() > CAREFUL_IDLE;
         if is_spent || is_idle {
             self.careful = None;
+        }
+        if is_idle {
+            self.patience = None;
         }
     }
 }
@@ -221,6 +230,16 @@ impl Sink for KafkaSink {
             (false, _) => self.producer.breaks(),
             (true, Some((careful, _))) => careful.breaks(),
             (true, None) => Breaks::default(),
+        }
+    }
+
+    fn be_patient(&mut self, longest: Duration) {
+        if self.patience.replace(longest) == Some(longest) {
+            return;
+        }
+        match &self.careful {
+            Some((careful, _)) if careful.in_flight() > 0 => self.gives_back = true,
+            _ => self.careful = None,
         }
     }
 

@@ -10,15 +10,20 @@ use std::time::Instant;
 
 use super::Sink;
 use super::health::{Health, HoldReason};
+use super::settle::State;
 use super::shipper::Shipper;
 use super::source::Source;
+use crate::wal::SeqNo;
 
 impl<S: Sink> Shipper<'_, S> {
     /// Looks whether connections broke, and at what that says about records on their way.
     pub(super) fn watch_breaks(&mut self, now: Instant) {
-        let lost = self.sink.breaks(false).losses;
-        if lost > 0 {
-            self.connection_lost(lost, false);
+        let breaks = self.sink.breaks(false);
+        if breaks.timeouts > 0 {
+            self.request_timed_out();
+        }
+        if breaks.losses > 0 {
+            self.connection_lost(breaks.losses, false);
             // All of them: nothing of the others that are on the same connection arrives either.
             for index in 0..self.health.len() {
                 let health = &self.health[index];
@@ -27,9 +32,12 @@ impl<S: Sink> Shipper<'_, S> {
                 }
             }
         }
-        let lost = self.sink.breaks(true).losses;
-        if lost > 0 {
-            self.connection_lost(lost, true);
+        let breaks = self.sink.breaks(true);
+        if breaks.timeouts > 0 {
+            self.patience_ended(now);
+        }
+        if breaks.losses > 0 {
+            self.connection_lost(breaks.losses, true);
             self.suspect_tried(now);
         }
     }
@@ -42,11 +50,7 @@ impl<S: Sink> Shipper<'_, S> {
     /// One of the records of a partition that are on their way is suspected: it is searched for like a
     /// refused one.
     pub(super) fn search_suspect(&mut self, index: usize) {
-        let last = |(place, source): (usize, &Source<'_>)| {
-            let last = source.flight.under_way(index).last();
-            last.map(|last| (place, last.seq))
-        };
-        let Some((source, last)) = self.sources.iter().enumerate().find_map(last) else {
+        let Some((source, last)) = self.last_under_way(index) else {
             return;
         };
         self.health[index].search_suspect(source, last);
@@ -55,6 +59,15 @@ impl<S: Sink> Shipper<'_, S> {
         self.was_refused = true;
         self.spent
             .get_or_insert_with(|| "a record is suspected to break the connection".into());
+    }
+
+    /// The newest record of a partition that is on its way, but not carefully, and its source.
+    pub(super) fn last_under_way(&self, index: usize) -> Option<(usize, SeqNo)> {
+        let last = |(place, source): (usize, &Source<'_>)| {
+            let last = source.flight.under_way(index, State::InFlight).last();
+            last.map(|last| (place, last.seq))
+        };
+        self.sources.iter().enumerate().find_map(last)
     }
 
     /// Whether records of a partition have to wait because others that are suspected are on their way:

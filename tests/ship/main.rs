@@ -30,6 +30,7 @@ mod read;
 mod refusals;
 mod scripted;
 mod sink;
+mod slow;
 mod support;
 mod trials;
 mod world;

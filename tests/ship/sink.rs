@@ -103,6 +103,11 @@ pub(crate) struct Scripted {
     pub(crate) flaky: HashSet<u64>,
     /// Records on which the connection is lost.
     pub(crate) killers: HashSet<u64>,
+    /// Records that cross the link only in the longest time there is, and those that do not even so.
+    pub(crate) slow: HashSet<u64>,
+    pub(crate) too_slow: HashSet<u64>,
+    /// Whether what is sent carefully has the longest time there is.
+    is_patient: bool,
     /// Topics that do not exist.
     pub(crate) missing: HashSet<String>,
     /// The partition whose broker is gone, while that is so: what it is given lies there.
@@ -142,6 +147,9 @@ impl Scripted {
             copy_len_max: usize::MAX,
             flaky: HashSet::new(),
             killers: HashSet::new(),
+            slow: HashSet::new(),
+            too_slow: HashSet::new(),
+            is_patient: false,
             missing: HashSet::new(),
             leaderless: None,
             by_topic: BTreeMap::new(),
@@ -267,6 +275,14 @@ impl Scripted {
             self.breaks[1].losses += 1;
             return;
         }
+        let is_in = |those: &HashSet<u64>| {
+            let mut batch = self.careful[&place].iter();
+            !those.is_empty() && batch.any(|(_, record)| those.contains(&record.seq()))
+        };
+        if is_in(&self.too_slow) || (is_in(&self.slow) && !self.is_patient) {
+            self.breaks[1].timeouts += 1;
+            return;
+        }
         let batch = self.careful.remove(&place).unwrap();
         let partition = place.1;
         let verdict = self.verdict(batch.iter().map(|(_, record)| record));
@@ -356,6 +372,18 @@ impl Scripted {
         }
         if self.kills(self.queued[&partition].iter().take(30).map(|(_, r)| r)) {
             self.breaks[0].losses += 1;
+            return;
+        }
+        let first = &self.queued[&partition][0].1;
+        let is_first = |n: &u64| first.seq() == *n;
+        if self.slow.iter().any(is_first) || self.too_slow.iter().any(is_first) {
+            self.breaks[0].timeouts += 1;
+            self.trouble = Some(Trouble {
+                class: ErrorClass::Network,
+                code: -185,
+                timed_out: true,
+                reason: "1 request(s) timed out".to_owned(),
+            });
             return;
         }
         let queue = self.queued.get_mut(&partition).unwrap();
@@ -459,6 +487,10 @@ impl Sink for Scripted {
 
     fn breaks(&mut self, is_careful: bool) -> Breaks {
         std::mem::take(&mut self.breaks[usize::from(is_careful)])
+    }
+
+    fn be_patient(&mut self, _: Duration) {
+        self.is_patient = true;
     }
 
     fn trouble(&mut self) -> Option<Trouble> {

@@ -47,6 +47,11 @@ impl Pace {
         }
     }
 
+    /// The record that nothing helped is out of the way.
+    pub(super) fn begin_anew(&mut self) {
+        self.timeout = self.timeout_first;
+    }
+
     /// One of `records` timed out.
     pub(super) fn timed_out(&mut self, records: u64) {
         if records <= 1 {

@@ -17,6 +17,7 @@ use super::transact::{Carried, Transaction};
 use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::{Message, header};
 use crate::ship::health::HoldReason;
+use crate::ship::slow::TOO_SLOW_PAUSE;
 use crate::ship::topics::Topic;
 use crate::ship::{budget, judge, overrides, partition};
 use crate::store::{Entry, Stream};
@@ -207,6 +208,9 @@ impl<'a> Committer<'a> {
 
     /// Holds a log's partition.
     pub(super) fn hold(&mut self, source: usize, why: HoldReason) {
+        if let HoldReason::TooSlow { .. } = why {
+            return self.sources[source].hold_for(why, TOO_SLOW_PAUSE);
+        }
         let parked = self.sources[source].stream.parked();
         let topic = parked.map_or("", |log| log.topic());
         let retry = overrides::of_topic(&self.options.ship, self.store, topic);

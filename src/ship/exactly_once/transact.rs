@@ -85,6 +85,8 @@ pub(super) struct Transaction {
     pub(super) is_progress_failed: bool,
     /// What went wrong with the transport.
     pub(super) taint: Option<String>,
+    /// A request was given up on: what it carried begins anew.
+    has_timed_out: bool,
     /// How often the connection was lost since something was acknowledged.
     pub(super) losses: u32,
     quiet_polls: u32,
@@ -285,7 +287,9 @@ impl Committer<'_> {
         {
             let doublings = (open.quiet_polls / QUIET_POLLS).min(QUIET_DOUBLINGS_MAX);
             self.collect(open, POLL_WAIT * (1 << doublings));
-            if Instant::now() >= open.deadline {
+            // A record that was not across by then will not be by the end.
+            let is_given_up = open.has_timed_out && open.carried.len() == 1;
+            if is_given_up || Instant::now() >= open.deadline {
                 return;
             }
             self.show_often();
@@ -338,9 +342,10 @@ impl Committer<'_> {
             }
             open.taint.get_or_insert(trouble.reason);
         }
-        let lost = self.producer.producer().breaks().losses;
-        if lost > 0 {
-            open.losses = open.losses.saturating_add(lost);
+        let breaks = self.producer.producer().breaks();
+        open.has_timed_out |= breaks.timeouts > 0;
+        if breaks.losses > 0 {
+            open.losses = open.losses.saturating_add(breaks.losses);
             open.taint
                 .get_or_insert_with(|| "the connection was lost".to_owned());
         }
@@ -422,6 +427,7 @@ impl Transaction {
             failure: None,
             is_progress_failed: false,
             taint: None,
+            has_timed_out: false,
             losses: 0,
             quiet_polls: 0,
         }

@@ -12,6 +12,8 @@ use super::committer::Committer;
 use super::error::Halt;
 use super::transact::{Carried, Load, Transaction, Turn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
+use crate::ship::health::HoldReason;
+use crate::ship::{OnTooSlow, slow};
 
 /// How long an abort may take before the producer is replaced instead.
 pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +26,7 @@ impl Committer<'_> {
             if self.is_suspected(&open) {
                 return self.suspected(open);
             }
-            return Ok(self.late(open));
+            return self.late(open);
         };
         // No wait for what is in flight: behind a refusal it may not be sent, and only the abort
         // gives it back.
@@ -87,14 +89,36 @@ impl Committer<'_> {
     }
 
     /// What was sent did not arrive in the time of a transaction: the next one is smaller.
-    fn late(&mut self, mut open: Transaction) -> Turn {
+    fn late(&mut self, mut open: Transaction) -> Result<Turn, Error> {
         self.let_go(&mut open);
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
+        let had = self.pace.timeout();
         self.budget.timed_out();
         self.pace.timed_out(records);
-        Turn::Spent(open.taint.unwrap_or_else(|| {
+        if let [only] = &open.carried[..]
+            && had >= self.options.ship.too_slow_after
+        {
+            self.too_slow(*only, &open)?;
+        }
+        Ok(Turn::Spent(open.taint.unwrap_or_else(|| {
             format!("a transaction of {records} records was not done in its time")
-        }))
+        })))
+    }
+
+    /// A record did not cross the link although it was alone and had the longest time that there is.
+    fn too_slow(&mut self, only: Carried, open: &Transaction) -> Result<(), Error> {
+        let (bytes, waited) = (open.bytes, self.options.ship.too_slow_after);
+        let why = HoldReason::TooSlow { bytes, waited };
+        if let Load::Letters { .. } = open.load {
+            self.letters_withheld(&[only], why);
+            return Ok(());
+        }
+        self.pace.begin_anew();
+        match self.options.ship.on_too_slow {
+            OnTooSlow::Hold => self.hold_alone(only, why),
+            // No broker refused it: no attempt is counted, it is the operator's choice.
+            OnTooSlow::DeadLetter => self.bury_slow(only, &slow::failure(bytes, waited)),
+        }
     }
 
     /// Goes on with the search for the refused record; where it was alone, its partition is held.

@@ -65,6 +65,22 @@ impl Committer<'_> {
         self.hold_alone(carried, why)
     }
 
+    /// A record goes to the dead letters by the operator's choice, without an attempt.
+    pub(super) fn bury_slow(&mut self, carried: Carried, failure: &Failure) -> Result<(), Error> {
+        let Some(entry) = self.find(carried.seq)? else {
+            return Ok(());
+        };
+        let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+        let partition = self.topics.named(index).and_then(|(.., number)| number);
+        match judge::bury(self.store, self.lane, &entry, partition, failure, 0) {
+            Ok(()) => {
+                self.sources[self.current].hold = None;
+                self.dead_lettered(&entry)
+            }
+            Err(error) => self.hold_alone(carried, HoldReason::NoDeadLetters(error.to_string())),
+        }
+    }
+
     /// Holds the partition of a record in front of it, and parks what is of it.
     pub(super) fn hold_alone(&mut self, carried: Carried, why: HoldReason) -> Result<(), Error> {
         if self.current > 0 {
