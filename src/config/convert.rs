@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{
-    Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, Preset, TenantConfig, TopicConfig,
-};
+use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig};
 use super::secret::Property;
 use super::value::{Delivery, Rate};
 use crate::event::{self, Routes};
@@ -20,6 +18,16 @@ use crate::store::{
     DEFAULT_LANE, DeadLetterOptions, LaneOptions, MAIN_CLUSTER, StoreOptions, TenantOptions,
 };
 use crate::wal::Options;
+
+/// Lanes that are there without a section of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Preset {
+    /// None but `default`.
+    #[default]
+    None,
+    /// [`StoreOptions::priorities`](crate::store::StoreOptions::priorities).
+    Priorities,
+}
 
 impl Config {
     /// What the store is opened with.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::convert::Preset;
 use super::path::{join, split, unquoted};
 use super::secret::Property;
 use super::value::{Delivery, Limit, Rate, Setting, Size};
@@ -24,16 +25,6 @@ use crate::ship::{
 };
 use crate::store::{DeadLetterOptions, OnLettersFull, Order, TENANT_HEADER};
 use crate::wal::{Compression, Durability, OnCorruption, OnFull, Options};
-
-/// Lanes that are there without a section of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Preset {
-    /// None but `default`.
-    #[default]
-    None,
-    /// [`StoreOptions::priorities`](crate::store::StoreOptions::priorities).
-    Priorities,
-}
 
 /// A key within its section.
 #[derive(Debug)]

@@ -33,11 +33,12 @@ mod schema;
 mod secret;
 mod value;
 
+pub use convert::Preset;
 pub use environment::Environment;
 pub use error::{Error, Place, Problem};
 pub use keys::{
-    ClusterConfig, Config, DeadLetterConfig, KafkaConfig, LaneConfig, LinkConfig, Preset,
-    RetryConfig, ShippingConfig, StoreConfig, TenantConfig, TopicConfig,
+    ClusterConfig, Config, DeadLetterConfig, KafkaConfig, LaneConfig, LinkConfig, RetryConfig,
+    ShippingConfig, StoreConfig, TenantConfig, TopicConfig,
 };
 pub use load::{Argument, Loaded, Row, load, settle};
 pub use print::{example, toml};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::keys::Preset;
+use super::convert::Preset;
 use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::ProgressIn;
