@@ -63,10 +63,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             if leaderless.contains(&index) {
                 self.hold(index, HoldReason::NoLeader, now);
             } else if health.is_passed_over(self.acknowledged) {
-                match health.is_suspected(true) {
-                    true => self.search_suspect(index),
-                    false => self.hold(index, HoldReason::Silent, now),
-                }
+                self.hold(index, HoldReason::Silent, now);
             }
         }
         self.take_back(now);

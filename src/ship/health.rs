@@ -25,13 +25,15 @@ const PASSED_OVER: Duration = Duration::from_secs(1);
 pub(super) const STORM: u32 = 100;
 
 /// Losses of the connection with records of a partition on their way, and nothing of it acknowledged
-/// between, after which one of them is suspected. librdkafka takes some ten seconds for so many.
-pub(super) const SUSPICION: u32 = 5;
+/// between, after which one of them is suspected: more than a bad line makes by itself, because what
+/// is suspected costs a new producer, and so may come twice.
+pub(super) const SUSPICION: u32 = 20;
 
-/// The same, where other partitions got their acknowledgements meanwhile.
-const SUSPICION_PASSED_OVER: u32 = 2;
+/// So many explain why nothing is acknowledged.
+const LOSSES_TELL: u32 = 2;
 
-/// The same, for a piece that a suspicion began the search with, and for a record that was found so.
+/// The same as the first, for a piece that a suspicion began the search with, and for a record that was
+/// found so.
 pub(super) const SUSPICION_CONFIRMED: u32 = 1;
 
 /// Records that must be taken as one piece before a search is over.
@@ -221,7 +223,7 @@ impl Health {
         }
     }
 
-    /// Searches for what is slow among all that is on its way, with all the time that there is.
+    /// What is on its way is sent again with all the time that there is.
     pub(super) fn search_slow(&mut self, source: usize, last: SeqNo) {
         self.search(source, self.outstanding, last);
         if let Phase::Searched(search) = &mut self.phase {
@@ -288,11 +290,10 @@ impl Health {
     }
 
     /// Whether the connection was lost often enough to suspect what was on its way.
-    pub(super) fn is_suspected(&self, is_passed_over: bool) -> bool {
-        let enough = match (self.is_suspicious(), is_passed_over) {
-            (true, _) => SUSPICION_CONFIRMED,
-            (false, true) => SUSPICION_PASSED_OVER,
-            (false, false) => SUSPICION,
+    pub(super) fn is_suspected(&self) -> bool {
+        let enough = match self.is_suspicious() {
+            true => SUSPICION_CONFIRMED,
+            false => SUSPICION,
         };
         self.outstanding > 0 && self.losses >= enough
     }
@@ -414,10 +415,11 @@ impl Health {
         }
     }
 
-    /// Whether others got an acknowledgement well after it was last heard of.
+    /// Whether others got an acknowledgement well after it was last heard of, and no lost connections
+    /// are why.
     pub(super) fn is_passed_over(&self, acknowledged: Option<Instant>) -> bool {
         let since = |at: Instant| at.saturating_duration_since(self.last_sign);
-        acknowledged.is_some_and(|at| since(at) >= PASSED_OVER)
+        self.losses < LOSSES_TELL && acknowledged.is_some_and(|at| since(at) >= PASSED_OVER)
     }
 
     /// One record was refused alone, for what says nothing about it: an attempt. Where it was beside
@@ -562,12 +564,10 @@ mod tests {
                     (0..outstanding).for_each(|_| health.handed_over(State::Tried, now));
                     health.connection_lost(losses);
                     let is_any = outstanding > 0;
-                    assert_eq!(health.is_suspected(false), is_any && losses >= enough);
-                    let enough = enough.min(SUSPICION_PASSED_OVER);
-                    assert_eq!(health.is_suspected(true), is_any && losses >= enough);
+                    assert_eq!(health.is_suspected(), is_any && losses >= enough);
                     let is_search = matches!(health.phase, Phase::Searched(_));
                     assert_eq!(health.blame(), !is_search || outstanding < 2);
-                    assert!(!health.is_suspected(true), "each loss counts once");
+                    assert!(!health.is_suspected(), "each loss counts once");
                 }
             }
         }
@@ -575,8 +575,11 @@ mod tests {
         let mut health = Health::new(now);
         (0..2).for_each(|_| health.handed_over(State::InFlight, now));
         health.connection_lost(SUSPICION);
+        assert!(health.is_suspected());
+        let later = now + PASSED_OVER;
+        assert!(!health.is_passed_over(Some(later)), "it is known why");
         health.acknowledged(SeqNo::ZERO, now);
-        assert!(!health.is_suspected(true));
+        assert!(!health.is_suspected() && health.is_passed_over(Some(later)));
     }
 
     #[test]

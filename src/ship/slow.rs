@@ -35,28 +35,30 @@ pub(super) fn failure(bytes: u64, waited: Duration) -> Failure {
 }
 
 impl<S: Sink> Shipper<'_, S> {
-    /// A request timed out on a link that is there. What a partition has on its way is searched for what
-    /// needs longer than a request may, and gets the longest time there is.
+    /// A request timed out. Of a record that was alone on its way, on a link that is there, it says that it
+    /// needs longer than a request may: it gets the longest time there is. Of more it says nothing: the
+    /// flight budget lets no more out than crosses in seconds, so the link is dead.
     pub(super) fn request_timed_out(&mut self) {
-        // Of a link that is dead it says nothing.
-        if !self.link.is_up() {
+        let owes = |&index: &usize| {
+            let health = &self.health[index];
+            health.outstanding > health.stuck() && !health.is_tried()
+        };
+        let mut owing = (0..self.health.len()).filter(owes);
+        let (Some(index), None) = (owing.next(), owing.next()) else {
+            return;
+        };
+        let is_large = self.health[index].outstanding == 1 && self.budget.of(index) >= LARGE;
+        if !is_large || !self.link.is_up() {
             return;
         }
-        for index in 0..self.health.len() {
-            let health = &self.health[index];
-            let owes = health.outstanding > health.stuck() && !health.is_tried();
-            if !owes || self.budget.of(index) < LARGE {
-                continue;
-            }
-            let Some((source, last)) = self.last_under_way(index) else {
-                continue;
-            };
-            self.health[index].search_slow(source, last);
-            self.needs_care = true;
-            self.was_refused = true;
-            self.spent
-                .get_or_insert_with(|| "a record takes longer than a request may".to_owned());
-        }
+        let Some((source, only)) = self.last_under_way(index) else {
+            return;
+        };
+        self.health[index].search_slow(source, only);
+        self.needs_care = true;
+        self.was_refused = true;
+        self.spent
+            .get_or_insert_with(|| "a record takes longer than a request may".to_owned());
     }
 
     /// A request of what is sent carefully timed out: what had all the time there is, and was alone, is

@@ -27,7 +27,7 @@ impl<S: Sink> Shipper<'_, S> {
             // All of them: nothing of the others that are on the same connection arrives either.
             for index in 0..self.health.len() {
                 let health = &self.health[index];
-                if !health.is_tried() && health.is_suspected(false) {
+                if !health.is_tried() && health.is_suspected() {
                     self.search_suspect(index);
                 }
             }
@@ -49,7 +49,7 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// One of the records of a partition that are on their way is suspected: it is searched for like a
     /// refused one.
-    pub(super) fn search_suspect(&mut self, index: usize) {
+    fn search_suspect(&mut self, index: usize) {
         let Some((source, last)) = self.last_under_way(index) else {
             return;
         };
@@ -82,7 +82,7 @@ impl<S: Sink> Shipper<'_, S> {
         let mut is_any = false;
         for index in 0..self.health.len() {
             let health = &mut self.health[index];
-            if !health.is_tried() || !health.is_suspected(false) {
+            if !health.is_tried() || !health.is_suspected() {
                 continue;
             }
             is_any = true;

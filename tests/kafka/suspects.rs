@@ -85,9 +85,14 @@ impl Scratch {
     }
 
     fn settings(&self) -> Settings {
-        let readable = ("compression.type".to_owned(), "none".to_owned());
+        let property = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Settings {
-            properties: vec![readable],
+            properties: vec![
+                // So that it can be read on the way.
+                property("compression.type", "none"),
+                // Connects again at once, so that there is time for many losses.
+                property("reconnect.backoff.max.ms", "500"),
+            ],
             ..Settings::new(self.kafka.bootstrap_servers())
         }
     }

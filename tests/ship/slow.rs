@@ -12,6 +12,9 @@ use crate::support::{Scratch, options};
 
 const COUNT: u64 = 200;
 
+/// What a thin link leaves of the flight budget: a large record is alone on its way.
+const THIN: u64 = 32 * 1024;
+
 /// Every twentieth record is a large one.
 fn is_large(n: u64) -> bool {
     n % 20 == 10
@@ -35,6 +38,7 @@ fn filled() -> Scratch {
 fn drain(scratch: &Scratch, sink: &mut Scripted, on_too_slow: OnTooSlow) -> Drained {
     let mut options = options();
     options.on_too_slow = on_too_slow;
+    options.max_in_flight_bytes = THIN;
     options.too_slow_after = Duration::from_millis(50);
     let stop = AtomicBool::new(false);
     ship::drain_into(&scratch.store, sink, &options, &stop, &mut |_| {}).unwrap()
@@ -113,6 +117,21 @@ fn what_does_not_cross_goes_to_the_dead_letters_without_an_attempt_where_that_is
     assert_eq!(totals.dead_lettered, 2);
 }
 
+/// A link that is dead times out what fills the flight, and that says nothing about a record.
+#[test]
+fn a_large_record_that_is_not_alone_is_never_too_slow() {
+    let scratch = filled();
+    let mut sink = Scripted::new(10, 4);
+    sink.too_slow = HashSet::from([89, 90, 91, 92]);
+    let mut options = options();
+    options.too_slow_after = Duration::from_millis(50);
+    options.timeout = Some(Duration::from_millis(500));
+    let stop = AtomicBool::new(false);
+    let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(sink.rebuild_count, 0);
+}
+
 /// A link that is dead times a record out as well, and says nothing about it.
 #[test]
 fn a_small_record_is_never_too_slow() {
@@ -121,6 +140,7 @@ fn a_small_record_is_never_too_slow() {
     sink.too_slow = HashSet::from([91]);
     let mut options = options();
     options.too_slow_after = Duration::from_millis(50);
+    options.max_in_flight_bytes = THIN;
     options.timeout = Some(Duration::from_millis(500));
     let stop = AtomicBool::new(false);
     let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});

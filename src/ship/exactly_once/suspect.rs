@@ -7,7 +7,12 @@
 use super::Error;
 use super::committer::Committer;
 use super::transact::{Load, Transaction, Turn};
-use crate::ship::health::{HoldReason, SUSPICION, SUSPICION_CONFIRMED};
+use crate::ship::health::{HoldReason, SUSPICION_CONFIRMED};
+
+/// Losses of the connection in one transaction, and nothing of it acknowledged between, after which
+/// one of its records is suspected; some ten seconds. Nothing comes twice of that, so fewer than without
+/// transactions are enough, and they fit into one.
+const SUSPICION: u32 = 5;
 
 impl Committer<'_> {
     /// Whether what is in a transaction is suspected to break the connection.
