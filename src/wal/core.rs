@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -42,6 +43,8 @@ pub(crate) struct Core<F: Fs> {
     pub ledger: Mutex<Ledger<F>>,
     pub segments: Arc<Segments>,
     pub settled: Mutex<Settled>,
+    /// Segments with this number or a later one stay, whatever is settled.
+    pub keep: AtomicU64,
     /// Who waits for something to be settled.
     pub watch: Watch,
     /// Held while a loss becomes a gap.

@@ -8,7 +8,9 @@
 //! then it is a spare (R6).
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
+use super::Wal;
 use super::core::Core;
 use super::cursor::Slot;
 use super::directory::{CURSORS, create_temporary, name_durably};
@@ -118,6 +120,39 @@ pub(crate) fn replace<F: Fs>(
     Ok(file)
 }
 
+impl<F: Fs> Wal<F> {
+    /// The first number of each live segment, oldest first. All records of a segment leave the disk
+    /// together, once they are settled and a newer one has begun.
+    pub fn segment_starts(&self) -> Vec<SeqNo> {
+        let segments = self.core.segments.0.lock();
+        segments.iter().map(|live| live.base_seq).collect()
+    }
+
+    /// Gives the disk back now what else the next round of housekeeping would: the oldest segments,
+    /// as far as all in them is settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: what is settled stays so, and the next round tries again.
+    pub fn release_settled(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        self.core.release()
+    }
+
+    /// From now on nothing from this number on leaves the disk, settled or not; `None`: what is settled
+    /// leaves as ever. It holds until it is changed or the log is closed: whoever needs it over a restart
+    /// says so again with [`Options::keep_from`].
+    ///
+    /// What left before is gone. [`OnFull::DropOldest`] finds no space in what is kept.
+    pub fn keep_from(&self, from: Option<SeqNo>) {
+        let from = from.unwrap_or(SeqNo::LIMIT).get();
+        self.core.keep.store(from, Ordering::SeqCst);
+        self.core.files.keeper.ring_soon();
+    }
+}
+
 impl<F: Fs> Core<F> {
     /// Saves the cursor: what is settled, what is synced, and the next limit for SeqNos (R4b).
     pub(crate) fn save_cursor(&self, clean: bool) -> Result<(), Error> {
@@ -155,7 +190,8 @@ impl<F: Fs> Core<F> {
         let newest = segments
             .get(newest)
             .map_or((0, 0), |live| (live.life.number, live.life.salt));
-        let oldest = oldest_needed(&segments, low, newest.0);
+        let keep = SeqNo::new(self.keep.load(Ordering::SeqCst));
+        let oldest = oldest_needed(&segments, low.min(keep), newest.0);
         drop(segments);
         let next = self.staging.lock().next_seq;
         Slot {

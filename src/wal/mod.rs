@@ -233,6 +233,20 @@ impl<F: Fs> Wal<F> {
         self.ticket(records, true)
     }
 
+    /// [`append_batch`](Self::append_batch) that does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`append_batch`](Self::append_batch), and [`Error::Busy`] where that would block: nothing was
+    /// appended.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the batch is empty.
+    pub fn try_append_batch<E: Encode>(&self, records: &[E]) -> Result<Ticket<'_, F>, Error> {
+        self.ticket(records, false)
+    }
+
     fn ticket<E: Encode>(&self, records: &[E], block: bool) -> Result<Ticket<'_, F>, Error> {
         let appended = self.core.stage(records, block)?;
         if appended.was_empty {
@@ -375,26 +389,6 @@ impl<F: Fs> Wal<F> {
             durable,
             next: self.core.staging.lock().next_seq,
         }
-    }
-
-    /// The first number of each live segment, oldest first. All records of a segment leave the disk
-    /// together, once they are settled and a newer one has begun.
-    pub fn segment_starts(&self) -> Vec<SeqNo> {
-        let segments = self.core.segments.0.lock();
-        segments.iter().map(|live| live.base_seq).collect()
-    }
-
-    /// Gives the disk back now what else the next round of housekeeping would: the oldest segments,
-    /// as far as all in them is settled.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]: what is settled stays so, and the next round tries again.
-    pub fn release_settled(&self) -> Result<(), Error> {
-        if self.is_closed() {
-            return Err(Error::Closed);
-        }
-        self.core.release()
     }
 
     /// The terms of the conservation law, as of now.

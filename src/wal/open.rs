@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -209,6 +210,7 @@ fn go_on<F: Fs>(
     let slot = found.survey.slot();
     let clean = ended_cleanly(slot, newest, end.next_seq);
     let base = next_seq(dir, found, clean)?;
+    let keep = options.keep_from.unwrap_or(SeqNo::LIMIT);
     let opened = Opened {
         created,
         clean,
@@ -226,7 +228,7 @@ fn go_on<F: Fs>(
     let saved = found.survey.slots.clone();
     let mut cursor = CursorFiles::open(&*fs, dir, saved, opened.unclean_ends)?;
     let first_save = Slot {
-        oldest: oldest_needed(&live, settled.low(), newest.0),
+        oldest: oldest_needed(&live, settled.low().min(keep), newest.0),
         newest,
         synced: end.next_seq,
         seq_limit: base + SEQ_LEAD,
@@ -323,6 +325,7 @@ fn core<F: Fs>(
         sync: Mutex::new(()),
         segments: Arc::new(Segments(Mutex::new(live), gaps)),
         settled: Mutex::new(settled),
+        keep: AtomicU64::new(files.options.keep_from.unwrap_or(SeqNo::LIMIT).get()),
         giving_up: Mutex::new(()),
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),

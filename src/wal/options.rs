@@ -8,6 +8,7 @@ use super::cipher::Keys;
 use super::compress::Compression;
 use super::error::Error;
 use super::rest::Packer;
+use super::seq::SeqNo;
 
 /// What an acknowledgement of an append means (`docs/durability.md`, P1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -97,6 +98,9 @@ pub struct Options {
     /// What records and definitions are encrypted with on disk, and what older ones were encrypted
     /// with. Needs the feature `encryption`. Default: [`Keys::none`].
     pub keys: Keys,
+    /// Nothing from this number on leaves the disk, settled or not, until
+    /// [`Wal::keep_from`](super::Wal::keep_from) says otherwise. Default: none.
+    pub keep_from: Option<SeqNo>,
 }
 
 /// What opening does where promised records are gone (`docs/durability.md`, rows D to J).
@@ -127,6 +131,7 @@ impl Default for Options {
             on_corruption: OnCorruption::Quarantine,
             compression: Compression::None,
             keys: Keys::none(),
+            keep_from: None,
         }
     }
 }

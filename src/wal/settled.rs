@@ -114,6 +114,8 @@ pub struct Totals {
     pub void: u64,
     /// Not settled yet.
     pub queued: u64,
+    /// Waits for its time in a log beside; of one log alone always 0.
+    pub scheduled: u64,
 }
 
 impl Totals {
@@ -129,9 +131,10 @@ impl Totals {
         self.unknown += other.unknown;
         self.void += other.void;
         self.queued += other.queued;
+        self.scheduled += other.scheduled;
     }
 
-    /// Whether each accepted record is settled once or queued.
+    /// Whether each accepted record is settled once, queued or scheduled.
     pub fn balances(&self) -> bool {
         let settled = self.shipped
             + self.dead_lettered
@@ -140,7 +143,7 @@ impl Totals {
             + self.moved
             + self.lost
             + self.unknown;
-        self.accepted == settled + self.queued
+        self.accepted == settled + self.queued + self.scheduled
     }
 }
 
@@ -453,6 +456,7 @@ impl Settled {
             unknown: of(Class::Unknown),
             void,
             queued: (next - self.low).saturating_sub(voids + gaps + self.settled_in_window),
+            scheduled: 0,
         }
     }
 }

@@ -85,6 +85,49 @@ fn settled_segments_are_released_and_their_files_live_again() {
     assert_eq!(wal.totals().shipped, 20_000);
 }
 
+/// Over restarts too: the first save of an opening, and a crash behind it, keep as much.
+#[test]
+fn what_is_to_be_kept_stays_on_disk_though_it_is_settled_until_it_is_let_go() {
+    let mut disk = Faulty::new(56);
+    let mut keeping = options();
+    let append = |wal: &Wal<Faulty>, from: u64| {
+        for number in from..from + 3_000 {
+            drop(wal.append(&record(number)).unwrap());
+        }
+        let durable = wal.sync().unwrap();
+        wal.settle(wal.marks().acked..durable, Class::Shipped);
+        wal.save_cursor().unwrap();
+        wal.release_settled().unwrap();
+    };
+    let held = SeqNo::new(3_000);
+    {
+        let wal = Wal::open_still(Arc::new(disk.clone()), common::DIR, keeping.clone()).unwrap();
+        append(&wal, 0);
+        wal.keep_from(Some(held));
+        append(&wal, 3_000);
+        append(&wal, 6_000);
+        let first = wal.marks().first;
+        assert!(first > SeqNo::ZERO && first <= held, "{first}");
+    }
+    keeping.keep_from = Some(held);
+    for _ in 0..3 {
+        let wal = Wal::open_still(Arc::new(disk.clone()), common::DIR, keeping.clone()).unwrap();
+        // Cut short right behind the opening.
+        disk = disk.kill();
+        drop(wal);
+        let wal = Wal::open_still(Arc::new(disk.clone()), common::DIR, keeping.clone()).unwrap();
+        let next = wal.marks().next.get();
+        append(&wal, next);
+        assert!(wal.marks().first <= held);
+        let mut reader = wal.reader(held);
+        assert_eq!(reader.next().unwrap().unwrap().seq, held);
+    }
+    let wal = Wal::open_still(Arc::new(disk.clone()), common::DIR, keeping).unwrap();
+    wal.keep_from(None);
+    wal.release_settled().unwrap();
+    assert!(wal.marks().first > held);
+}
+
 #[test]
 fn p1_no_acknowledgement_comes_before_a_successful_sync_of_the_records_bytes() {
     let disk = Faulty::new(55);
