@@ -340,6 +340,7 @@ pub fn message(data: &[u8]) {
         headers: &headers,
         timestamp_millis: Some(message.timestamp_millis),
         expires: message.expires,
+        due: None,
         uptime: message.uptime,
         value: message.value.as_deref(),
     };

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// Each configured cluster is shipped to by itself, and the worst of them is the exit code. 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
 /// signal; or some could not be read any more, which are named. 3: Kafka could not be reached. Whatever the
-/// end, what remains is shipped by the next run.
+/// end, what remains is shipped by the next run. A record that is due later waits, and does not count.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Brokers to start from, as host:port with commas between
@@ -133,6 +133,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let mut lanes = store.lanes().iter();
     let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());
 
+    // What is due when this begins goes along; what is not, waits. Why it did not go is no reason to ship
+    // nothing else.
+    let fired = store.fire_due(&stop);
+
     let mut progress = Progress::new("shipping");
     let mut newest: BTreeMap<String, ship::Progress> = BTreeMap::new();
     let mut show = |cluster: &str, now: &ship::Progress| {
@@ -169,6 +173,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         failures.push(nowhere(lane));
     }
     store.close().map_err(store_failure)?;
+    fired.map_err(store_failure)?;
     finish(global, &all, failures, &records, is_whole)
 }
 

@@ -179,6 +179,12 @@ pub(super) fn of_store(error: &store::Error, data: &Path) -> Failure {
             "dead_letters_full",
             "`ferrylog dead-letters list` shows what lies there; replay or drop it".into(),
         ),
+        store::Error::ScheduleFull { .. } => (
+            Exit::Unreachable,
+            "schedule_full",
+            "send it again when some of what waits was due".into(),
+        ),
+        store::Error::NotDue => (Exit::Wrong, "refused", "send it without a due time".into()),
         store::Error::NoSuchLetter { .. } => (
             Exit::Wrong,
             "no_such_letter",

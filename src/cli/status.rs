@@ -15,7 +15,9 @@ use super::{
     output,
 };
 use crate::{
-    store::{ClockOptions, DeadLetterView, LaneView, MAIN_CLUSTER, StoreView, Told},
+    store::{
+        ClockOptions, DeadLetterView, LaneView, MAIN_CLUSTER, Now, Scheduled, StoreView, Told,
+    },
     wal::Totals,
 };
 
@@ -37,11 +39,12 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let parked = store.parking_logs().map_err(store_failure)?;
     let parked: Vec<Lane> = parked.iter().map(Lane::of).collect();
     let well = |lane: &Lane| lane.records.balances && lane.damage.is_none();
+    let now = ClockOptions::default().now();
     let letters = store.dead_letters().map_err(store_failure)?;
     let letters = letters.as_ref().map(DeadLetters::of);
     let letters_well = letters.as_ref().is_none_or(|letters| letters.balances);
+    let scheduled = store.scheduled(&now).map_err(store_failure)?;
     let all_well = letters_well && lanes.iter().chain(&parked).all(well);
-    let now = ClockOptions::default().now();
     let clusters = clusters(global, &store, &lanes, &parked);
     let shipping = store.told(MAIN_CLUSTER);
     if global.json {
@@ -57,6 +60,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
             lanes,
             parked,
             dead_letters: letters,
+            schedule: scheduled.as_ref().map(Schedule::of),
         })?;
     } else {
         let mut out = output::stdout();
@@ -78,6 +82,8 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
                 .iter()
                 .map(|letters| ("dead letters", letters.line())),
         );
+        let scheduled = scheduled.as_ref().map(Schedule::of);
+        rows.extend(scheduled.map(|waiting| ("scheduled", waiting.line(&now))));
         output::table(&mut out, &rows)?;
     }
     Ok(if all_well { Exit::Done } else { Exit::Wrong })
@@ -96,6 +102,49 @@ struct Status<'a> {
     parked: Vec<Lane>,
     /// Null: there never was one.
     dead_letters: Option<DeadLetters>,
+    /// What waits until it is due; no lane has it yet. Null: nothing ever did.
+    schedule: Option<Schedule>,
+}
+
+/// What waits until it is due.
+#[derive(Serialize)]
+struct Schedule {
+    waiting: u64,
+    /// Null: nothing waits. By this machine's clock as it is now.
+    next_millis: Option<i64>,
+    /// How many wait for a clock that can be trusted, too.
+    need_clock: u64,
+    lost: u64,
+    bytes: u64,
+}
+
+impl Schedule {
+    fn of(scheduled: &Scheduled) -> Self {
+        Self {
+            waiting: scheduled.waiting,
+            next_millis: scheduled.next_millis,
+            need_clock: scheduled.need_clock,
+            lost: scheduled.lost,
+            bytes: scheduled.bytes,
+        }
+    }
+
+    fn line(&self, now: &Now) -> String {
+        let mut line = format!("{} until due", output::count(self.waiting, "record"));
+        if let Some(next) = self.next_millis {
+            let left = next.saturating_sub(now.reading.wall_millis).max(0) / 1_000;
+            line.push_str(&format!(", the next in {left} s"));
+        }
+        if self.need_clock > 0 {
+            let count = output::number(self.need_clock);
+            line.push_str(&format!("; {count} not before the clock can be trusted"));
+        }
+        if self.lost > 0 {
+            let count = output::number(self.lost);
+            line.push_str(&format!("; {count} may be lost, their bytes are damaged"));
+        }
+        line
+    }
 }
 
 /// Whether this machine's wall clock can be believed now.
@@ -359,6 +408,8 @@ pub(super) struct Records {
     lost: u64,
     unknown: u64,
     pub(super) queued: u64,
+    /// Waits until it is due, in no lane yet; of one lane always 0.
+    pub(super) scheduled: u64,
     pub(super) balances: bool,
 }
 
@@ -374,6 +425,7 @@ impl Records {
             lost: totals.lost,
             unknown: totals.unknown,
             queued: totals.queued,
+            scheduled: totals.scheduled,
             balances: totals.balances(),
         }
     }
@@ -396,6 +448,7 @@ impl Records {
             ("lost", self.lost),
             ("unknown", self.unknown),
             ("queued", self.queued),
+            ("scheduled", self.scheduled),
         ];
         let sum: Vec<String> = classes
             .into_iter()

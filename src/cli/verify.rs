@@ -28,7 +28,9 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
     let mut lanes = Vec::new();
     let parked = store.parking_logs().map_err(store_failure)?;
     let dead_letters = store.dead_letter_log().map_err(store_failure)?;
-    for lane in store.lanes().iter().chain(&parked).chain(&dead_letters) {
+    let schedule = store.schedule_log().map_err(store_failure)?;
+    let beside = parked.iter().chain(&dead_letters).chain(&schedule);
+    for lane in store.lanes().iter().chain(beside) {
         let mut progress = Progress::new("verifying");
         let verified = lane
             .verify(&mut |done, total| progress.bytes(done, Some(total)))
@@ -36,6 +38,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         lanes.push(Lane::of(lane, &verified));
     }
     let sound = lanes.iter().all(|lane| lane.sound);
+    let schedule = schedule.and_then(|_| lanes.pop());
     let dead_letters = dead_letters.and_then(|_| lanes.pop());
     let parked = lanes.split_off(store.lanes().len());
     if global.json {
@@ -44,6 +47,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
             lanes,
             parked,
             dead_letters,
+            schedule,
         })?;
     } else {
         let mut out = output::stdout();
@@ -53,8 +57,8 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
         for log in &parked {
             log.tell(&mut out, "parked ")?;
         }
-        if let Some(letters) = &dead_letters {
-            letters.tell(&mut out, "")?;
+        for log in dead_letters.iter().chain(&schedule) {
+            log.tell(&mut out, "")?;
         }
     }
     Ok(if sound { Exit::Done } else { Exit::Wrong })
@@ -67,6 +71,8 @@ struct Verified {
     /// The parking logs, by lane, topic and partition.
     parked: Vec<Lane>,
     dead_letters: Option<Lane>,
+    /// What is due later.
+    schedule: Option<Lane>,
 }
 
 #[derive(Serialize)]

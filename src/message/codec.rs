@@ -18,8 +18,7 @@ use super::{Expires, Header, Message, MessageRef, TOPIC_LEN_MAX, Uptime, check_t
 /// First byte of every message.
 const VERSION: u8 = 1;
 
-// The flags, a varint of its own: one byte, unless a message expires by itself. Bit 8 is reserved for
-// the time when it is due.
+// The flags, a varint of its own: one byte, unless a message expires by itself or was scheduled.
 const TOPIC_INLINE: u64 = 1 << 0;
 const PARTITION: u64 = 1 << 1;
 const TIMESTAMP: u64 = 1 << 2;
@@ -28,7 +27,9 @@ const KEY: u64 = 1 << 4;
 const VALUE: u64 = 1 << 5;
 const UPTIME: u64 = 1 << 6;
 const EXPIRES: u64 = 1 << 7;
-const KNOWN: u64 = TOPIC_INLINE | PARTITION | TIMESTAMP | HEADERS | KEY | VALUE | UPTIME | EXPIRES;
+const SCHEDULED: u64 = 1 << 8;
+const KNOWN: u64 =
+    TOPIC_INLINE | PARTITION | TIMESTAMP | HEADERS | KEY | VALUE | UPTIME | EXPIRES | SCHEDULED;
 
 /// Bytes of the number that names a boot. It is random: a varint would make it longer.
 const BOOT_LEN: usize = 8;
@@ -65,6 +66,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) topic: Topic,
     /// In place of the message's own.
     pub(crate) uptime: Option<Uptime>,
+    /// The number by which the schedule log knew it.
+    pub(crate) scheduled: Option<u64>,
 }
 
 impl<'a> Parts<'a> {
@@ -73,6 +76,7 @@ impl<'a> Parts<'a> {
             message,
             topic,
             uptime: message.uptime,
+            scheduled: None,
         }
     }
 
@@ -97,6 +101,7 @@ impl<'a> Parts<'a> {
                 .uptime
                 .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
             + message.expires.map_or(0, |e| varint_len(from_expires(e)))
+            + self.scheduled.map_or(0, varint_len)
             + header_len
             + message.key.map_or(0, prefixed_len)
             + message.value.map_or(0, <[u8]>::len)
@@ -124,6 +129,9 @@ impl<'a> Parts<'a> {
         }
         if let Some(expires) = message.expires {
             out.varint(from_expires(expires));
+        }
+        if let Some(number) = self.scheduled {
+            out.varint(number);
         }
         if !message.headers.is_empty() {
             out.varint(len_u64(header_block_len(message.headers)));
@@ -159,6 +167,7 @@ impl<'a> Parts<'a> {
             | part(message.value.is_some(), VALUE)
             | part(self.uptime.is_some(), UPTIME)
             | part(message.expires.is_some(), EXPIRES)
+            | part(self.scheduled.is_some(), SCHEDULED)
     }
 }
 
@@ -205,6 +214,7 @@ pub fn decode(
     let uptime = has(UPTIME).then(|| rest.uptime()).transpose()?;
     let expires = has(EXPIRES).then(|| to_expires(rest.varint()?));
     let expires = expires.transpose()?;
+    let scheduled = has(SCHEDULED).then(|| rest.varint()).transpose()?;
     let headers = if has(HEADERS) {
         HeaderBlock::check(payload.slice_ref(rest.prefixed()?))?
     } else {
@@ -230,6 +240,7 @@ pub fn decode(
         timestamp_given: has(TIMESTAMP),
         expires,
         uptime,
+        scheduled,
         value,
         headers,
     })
@@ -579,6 +590,7 @@ mod tests {
                 timestamp_millis: self.timestamp_millis,
                 uptime: self.uptime,
                 expires: self.expires,
+                due: None,
                 value: self.value.as_deref(),
             })
         }
@@ -753,11 +765,11 @@ mod tests {
             decode(&newer, 0, |_| None),
             Err(DecodeError::Version { found: 2 })
         );
-        // Bit 8 is the next one.
-        let newer_part = Bytes::from_static(&[1, 0xa0, 0x02, 0, b'v']);
+        // Bit 9 is the next one.
+        let newer_part = Bytes::from_static(&[1, 0xa0, 0x04, 0, b'v']);
         assert_eq!(
             decode(&newer_part, 0, |_| Some("t".into())),
-            Err(DecodeError::UnknownParts { flags: 0x120 })
+            Err(DecodeError::UnknownParts { flags: 0x220 })
         );
     }
 
@@ -787,6 +799,29 @@ mod tests {
             let flags = Parts::of(&message, Topic::Id(0)).flags();
             assert_eq!(flags & !KNOWN_BEFORE == 0, is_known);
             assert_eq!(encoded_len(&message, Topic::Id(0)), len);
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_due_later_says_by_which_number_it_waited() {
+        let message = MessageRef {
+            expires: Some(Expires::After(9)),
+            value: Some(b"v"),
+            ..MessageRef::to("t")
+        };
+        for number in [0, 300, u64::MAX] {
+            let parts = Parts {
+                scheduled: Some(number),
+                ..Parts::of(&message, Topic::Id(0))
+            };
+            let mut out = vec![0; parts.encoded_len()];
+            parts.encode(&mut out);
+            let read = decode(&out.into(), 0, |_| Some("t".into())).unwrap();
+            assert_eq!(read.scheduled, Some(number));
+            assert_eq!(
+                (read.expires, read.value.as_deref()),
+                (message.expires, message.value)
+            );
         }
     }
 
@@ -851,6 +886,7 @@ mod tests {
             ],
             timestamp_millis: Some(1_700_000_000_000),
             expires: None,
+            due: None,
             uptime: None,
             value: Some(b"21.4"),
         };

@@ -27,8 +27,8 @@ pub const KEY_LEN_MAX: usize = 64 * 1024;
 /// their number too: a header takes two bytes at least.
 pub const HEADERS_LEN_MAX: usize = 64 * 1024;
 
-/// Largest number of milliseconds in an [`Expires`]: it shares 63 bits with a flag.
-const EXPIRES_MAX: u64 = (1 << 62) - 1;
+/// Largest number of milliseconds in an [`Expires`], which shares 63 bits with a flag, or a [`Due`].
+const MILLIS_MAX: u64 = (1 << 62) - 1;
 
 /// One header of a message. Kafka allows the same name twice and a value that is null.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,9 @@ pub struct MessageRef<'a> {
     pub timestamp_millis: Option<i64>,
     /// When it is not worth sending any more; `None` leaves that to the lane.
     pub expires: Option<Expires>,
+    /// When it is to be appended to its lane; `None`: at once. Its lane never sees it earlier: it waits
+    /// in the store's schedule log.
+    pub due: Option<Due>,
     /// When it was appended, told without a wall clock. A lane fills it in while its wall clock
     /// cannot be trusted; otherwise it costs nothing.
     pub uptime: Option<Uptime>,
@@ -74,6 +77,18 @@ pub enum Expires {
     /// So many milliseconds after its append, below 2^62.
     After(u64),
     /// At this time, in milliseconds since 1970, 0 to 2^62 - 1.
+    At(i64),
+}
+
+/// When a message is to be appended to its lane. What its timestamp and expiry leave open counts from
+/// then on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// So many milliseconds after it was accepted, below 2^62; no wall clock is needed for that within
+    /// a boot of the machine.
+    After(u64),
+    /// At this time, in milliseconds since 1970, 0 to 2^62 - 1. While the wall clock cannot be trusted
+    /// it waits.
     At(i64),
 }
 
@@ -97,6 +112,7 @@ impl<'a> MessageRef<'a> {
             headers: &[],
             timestamp_millis: None,
             expires: None,
+            due: None,
             uptime: None,
             value: None,
         }
@@ -121,13 +137,20 @@ impl<'a> MessageRef<'a> {
             return Err(Invalid::Timestamp { millis });
         }
         match self.expires {
-            Some(Expires::After(millis)) if millis > EXPIRES_MAX => {
+            Some(Expires::After(millis)) if millis > MILLIS_MAX => {
                 return Err(Invalid::Expires);
             }
-            Some(Expires::At(millis)) if !(0..=EXPIRES_MAX.cast_signed()).contains(&millis) => {
+            Some(Expires::At(millis)) if !(0..=MILLIS_MAX.cast_signed()).contains(&millis) => {
                 return Err(Invalid::Expires);
             }
             Some(Expires::After(_) | Expires::At(_)) | None => {}
+        }
+        match self.due {
+            Some(Due::After(millis)) if millis > MILLIS_MAX => return Err(Invalid::Due),
+            Some(Due::At(millis)) if !(0..=MILLIS_MAX.cast_signed()).contains(&millis) => {
+                return Err(Invalid::Due);
+            }
+            Some(Due::After(_) | Due::At(_)) | None => {}
         }
         let key_len = self.key.map_or(0, <[u8]>::len);
         if key_len > KEY_LEN_MAX {
@@ -185,6 +208,8 @@ pub struct Message {
     pub expires: Option<Expires>,
     /// When it was appended, if the wall clock could not be trusted then.
     pub uptime: Option<Uptime>,
+    /// The number by which the schedule log knew it, if it waited there until it was due.
+    pub scheduled: Option<u64>,
     /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<Bytes>,
     /// The headers as they lie in the log. Only [`codec::decode`] makes them, after a check of
@@ -203,16 +228,25 @@ impl Message {
     pub fn with_ref<T>(&self, use_it: impl FnOnce(&MessageRef<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> = self.headers().collect();
         use_it(&MessageRef {
+            // A clock before 1970 is no time that Kafka takes.
+            timestamp_millis: Some(self.timestamp_millis.max(0)),
+            ..self.as_given(&headers)
+        })
+    }
+
+    /// As it was given, with what was left open still open; `headers` are its own.
+    pub(crate) fn as_given<'a>(&'a self, headers: &'a [Header<'a>]) -> MessageRef<'a> {
+        MessageRef {
             topic: &self.topic,
             partition: self.partition,
             key: self.key.as_deref(),
-            headers: &headers,
-            // A clock before 1970 is no time that Kafka takes.
-            timestamp_millis: Some(self.timestamp_millis.max(0)),
+            headers,
+            timestamp_millis: self.timestamp_given.then_some(self.timestamp_millis),
             expires: self.expires,
+            due: None,
             uptime: self.uptime,
             value: self.value.as_deref(),
-        })
+        }
     }
 }
 
@@ -239,6 +273,8 @@ pub enum Invalid {
     },
     /// The deadline or the time to live is negative, or beyond 2^62 - 1 milliseconds.
     Expires,
+    /// The time when it is due, or until then, is negative, or beyond 2^62 - 1 milliseconds.
+    Due,
     /// The key is longer than [`KEY_LEN_MAX`].
     Key {
         /// Its length.
@@ -262,6 +298,7 @@ impl fmt::Display for Invalid {
                 write!(f, "no valid timestamp: {millis} ms is negative")
             }
             Self::Expires => write!(f, "no valid expiry: use 0 to 2^62 - 1 milliseconds"),
+            Self::Due => write!(f, "no valid due time: use 0 to 2^62 - 1 milliseconds"),
             Self::Key { len } => write!(
                 f,
                 "the key is {len} bytes long, {KEY_LEN_MAX} are the limit"
@@ -351,6 +388,20 @@ mod tests {
                 ..good
             };
             assert_eq!(expiring.check().is_ok(), is_good, "{expires:?}");
+        }
+        for (due, is_good) in [
+            (Due::After(0), true),
+            (Due::After(u64::MAX >> 2), true),
+            (Due::After(1 << 62), false),
+            (Due::At(i64::MAX >> 1), true),
+            (Due::At(1 << 62), false),
+            (Due::At(-1), false),
+        ] {
+            let due = MessageRef {
+                due: Some(due),
+                ..good
+            };
+            assert_eq!(due.check().is_ok(), is_good, "{:?}", due.due);
         }
         let timestamp = MessageRef {
             timestamp_millis: Some(-1),

@@ -147,6 +147,12 @@ impl Builder {
         let shared = Arc::new(shared);
         let shippers = Mutex::default();
         let owner = Arc::new(Owner { shared, shippers });
+        let theirs = Arc::clone(&owner.shared);
+        let firing = thread::Builder::new()
+            .name("ferrylog-due".into())
+            .spawn(move || shipping::fire(&theirs))
+            .map_err(OpenError::Thread)?;
+        owner.shippers.lock().push(firing);
         let count = used.len();
         for (place, (name, kafka)) in used.into_iter().enumerate() {
             let theirs = Arc::clone(&owner.shared);

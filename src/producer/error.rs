@@ -112,6 +112,9 @@ pub enum SendError {
         /// What it said.
         reason: String,
     },
+    /// Some messages of a batch are due later and some are not: they cannot be all or nothing. Send a
+    /// batch for each.
+    SomeDueLater,
     /// The producer is closed, or about to be. Open another one.
     Closed,
     /// The log of the lane takes nothing more after a disk failed it twice. What was acknowledged is
@@ -136,6 +139,10 @@ impl SendError {
         let lane = || lane.name().to_owned();
         match error {
             store::Error::Invalid(invalid) => Self::Invalid(invalid),
+            store::Error::ScheduleFull { reason } => Self::Full {
+                lane: lane(),
+                reason,
+            },
             store::Error::Log(wal::Error::TooLarge { len, max }) => Self::TooLarge { len, max },
             store::Error::Log(wal::Error::Full { reason, .. }) => Self::Full {
                 lane: lane(),
@@ -173,6 +180,9 @@ impl fmt::Display for SendError {
                 "a batch is for one lane, and this is for {first} and {other}"
             ),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
+            Self::SomeDueLater => {
+                f.write_str("a batch is due later as a whole or not at all, and this is in part")
+            }
             Self::Closed => f.write_str("the producer is closed"),
             Self::Failed { reason } => write!(
                 f,
@@ -194,6 +204,7 @@ impl Error for SendError {
             | Self::TooLarge { .. }
             | Self::SeveralLanes { .. }
             | Self::Refused { .. }
+            | Self::SomeDueLater
             | Self::Closed
             | Self::Failed { .. } => None,
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::SendError;
 use super::shipping::said;
-use crate::message::{Expires, Header, MessageRef, Uptime};
+use crate::message::{Due, Expires, Header, MessageRef, Uptime};
 
 /// A header's name and value; `None` is Kafka's null.
 pub type DraftHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
@@ -35,6 +35,8 @@ pub struct Draft<'a> {
     pub timestamp_millis: Option<i64>,
     /// When it is not worth sending any more; `None` leaves that to the lane.
     pub expires: Option<Expires>,
+    /// When it is to be appended to its lane; `None`: at once.
+    pub due: Option<Due>,
     /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<Cow<'a, [u8]>>,
     uptime: Option<Uptime>,
@@ -52,6 +54,7 @@ impl<'a> Draft<'a> {
                 .collect(),
             timestamp_millis: message.timestamp_millis,
             expires: message.expires,
+            due: message.due,
             value: message.value.map(Cow::Borrowed),
             uptime: message.uptime,
         }
@@ -89,6 +92,7 @@ impl<'a> Draft<'a> {
             headers,
             timestamp_millis: self.timestamp_millis,
             expires: self.expires,
+            due: self.due,
             uptime: self.uptime,
             value: self.value.as_deref(),
         }
@@ -154,6 +158,7 @@ mod tests {
             headers: &HEADERS,
             timestamp_millis: Some(1),
             expires: Some(Expires::After(5)),
+            due: Some(Due::At(9)),
             uptime: Some(Uptime { boot: 1, millis: 2 }),
             value: Some(b"v"),
             ..MessageRef::to("t")

@@ -5,7 +5,7 @@
 //! - A [`Receipt`] tells when its records are on disk and what became of them in the end; both can be
 //!   waited for by a thread or a task. Who does not ask pays nothing for it.
 //! - A thread for each cluster ships what the store holds for it, begins again whenever it fails, and
-//!   says why nothing moves.
+//!   says why nothing moves. Another one brings what is due later to its lane when it is.
 //!
 //! ```text
 //! send --> interceptors --> Store::routed --> Lane::append --> Receipt
@@ -22,6 +22,7 @@
 
 mod block;
 mod builder;
+mod due;
 mod error;
 mod events;
 mod intercept;
@@ -45,10 +46,11 @@ pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
 pub use self::status::{Closed, ClusterStatus, LaneStatus, Stats, Status, Trouble, Unhealthy};
 
 use self::block::block_on;
+use self::due::Scheduling;
 use self::shipping::Shared;
 use crate::kafka::Settings;
 use crate::message::{Header, MessageRef};
-use crate::store::{self, Lane, Routed};
+use crate::store::{self, Lane, Routed, Store};
 use crate::wal::{Durability, SeqNo, Ticket};
 
 /// Appends to a store and ships it to Kafka. Cheap to clone; all clones are the same producer.
@@ -64,6 +66,7 @@ pub struct Producer {
 /// What ends with the last clone, although receipts may still hold what is shared.
 struct Owner {
     shared: Arc<Shared>,
+    /// One a cluster, and the one that brings what is due to its lane.
     shippers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -86,7 +89,8 @@ impl Producer {
         Builder::new(dir.as_ref(), kafka)
     }
 
-    /// Appends a message to the lane of its topic, the default topic if it names none.
+    /// Appends a message to the lane of its topic, the default topic if it names none. One that is
+    /// [due](MessageRef::due) later waits on disk until then, over restarts.
     ///
     /// Waits only while the memory of the lane is used up by records that are not on disk yet, which
     /// on a full disk may be long: see [`OnFull`](crate::wal::OnFull). Allocates nothing once the topic is known.
@@ -95,7 +99,7 @@ impl Producer {
     ///
     /// [`SendError`] says what to do next. Nothing was appended.
     pub fn send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
-        self.append(message, Lane::append)
+        self.append(message, Lane::append, Store::schedule)
     }
 
     /// [`send`](Self::send) that never waits: for tasks that must not block, and for readings that
@@ -105,7 +109,7 @@ impl Producer {
     ///
     /// As [`send`](Self::send), and [`SendError::Full`] where that would wait.
     pub fn try_send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
-        self.append(message, Lane::try_append)
+        self.append(message, Lane::try_append, Store::try_schedule)
     }
 
     /// [`send`](Self::send) for tasks: where that would block, this is pending. Dropped before it is
@@ -128,7 +132,7 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send), and [`SendError::SeveralLanes`]; a message that is refused refuses all
+    /// As [`send`](Self::send), [`SendError::SeveralLanes`], [`SendError::SomeDueLater`]; a message that is refused refuses all
     /// of them.
     pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
         self.check_open()?;
@@ -159,11 +163,13 @@ impl Producer {
             let synced = lane.sync().map(drop).map_err(NotDurable::from);
             flushed = flushed.and(synced);
         }
-        flushed
+        let schedule = self.shared().store.sync_schedule();
+        flushed.and(schedule.map_err(NotDurable::from))
     }
 
     /// Takes nothing more, ships until the store is empty or the time is over, then stops shipping
-    /// and closes the store. Says what is left there: it is shipped by the next producer.
+    /// and closes the store. Says what is left there: it is shipped by the next producer. What is due later
+    /// is not waited for.
     ///
     /// Takes up to [`ShipOptions::stop_grace`](crate::ship::ShipOptions::stop_grace) longer than `within`
     /// if records are in flight at the end of it; in transactions, until the one under way has ended.
@@ -189,6 +195,7 @@ impl Producer {
         &self,
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
+        schedule: Scheduling,
     ) -> Result<Receipt, SendError> {
         self.check_open()?;
         // Set only where there is need of them; a single append at the end is compiled in here, two
@@ -206,7 +213,7 @@ impl Producer {
             left = draft.message(&headers);
             message = &left;
         }
-        self.append_to_lane(message, append)
+        self.append_to_lane(message, append, schedule)
     }
 
     #[inline]
@@ -214,9 +221,26 @@ impl Producer {
         &self,
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
+        schedule: Scheduling,
     ) -> Result<Receipt, SendError> {
         let Routed { place, topic, .. } = self.shared().store.routed(message);
         let lane = self.lane(place);
+        let at_once;
+        let mut message = message;
+        if message.due.is_some() {
+            if !self.is_due(message)? {
+                let later = [MessageRef {
+                    topic: &topic,
+                    ..*message
+                }];
+                return self.schedule(place, &later, schedule);
+            }
+            at_once = MessageRef {
+                due: None,
+                ..*message
+            };
+            message = &at_once;
+        }
         let appended = match &topic {
             Cow::Borrowed(_) => append(lane, message),
             Cow::Owned(topic) => append(lane, &MessageRef { topic, ..*message }),
@@ -230,19 +254,17 @@ impl Producer {
     async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
         loop {
             self.check_open()?;
-            let full = match self.append_to_lane(message, Lane::try_append) {
+            let append = || self.append_to_lane(message, Lane::try_append, Store::try_schedule);
+            let full = match append() {
                 Err(full @ SendError::Full { .. }) => full,
                 sent => return sent,
             };
             let lane = self.lane(self.shared().store.routed(message).place);
-            let marks = lane.marks();
-            if marks.durable == marks.next {
+            let Some(oldest) = self.unsynced(lane, message) else {
                 // All is on disk by now: there is room, or it is not room that is missing.
-                let again = self.append_to_lane(message, Lane::try_append);
-                return again.map_err(|_| full);
-            }
+                return append().map_err(|_| full);
+            };
             // A sync gives room. Where it is not to be waited for, this says so.
-            let oldest = lane.ticket_of(marks.durable..marks.durable + 1);
             oldest
                 .reaching(Durability::Disk)
                 .await
@@ -266,6 +288,11 @@ impl Producer {
         let named = messages.iter().zip(&routed);
         let named = named.map(|(message, Routed { topic, .. })| MessageRef { topic, ..*message });
         let (lane, named) = (self.lane(place), named.collect::<Vec<_>>());
+        match named.iter().filter(|message| message.due.is_some()).count() {
+            0 => {}
+            count if count < named.len() => return Err(SendError::SomeDueLater),
+            _ => return self.schedule(place, &named, Store::schedule),
+        }
         let appended = lane.append_batch(&named);
         let range = appended
             .map_err(|error| SendError::of(lane, error))?
@@ -302,6 +329,7 @@ impl Producer {
         Receipt {
             shared: Arc::clone(self.shared()),
             lane,
+            is_scheduled: false,
             first,
             end,
         }

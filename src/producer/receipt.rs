@@ -27,6 +27,8 @@ pub struct Receipt {
     pub(super) shared: Arc<Shared>,
     /// Its place in the store.
     pub(super) lane: usize,
+    /// They were due later: their numbers are the schedule's.
+    pub(super) is_scheduled: bool,
     pub(super) first: SeqNo,
     pub(super) end: SeqNo,
 }
@@ -85,23 +87,41 @@ impl fmt::Display for Outcome {
 }
 
 impl Receipt {
-    /// The lane they were appended to.
+    /// The lane they were appended to, or will be when they are due.
     #[must_use]
     pub fn lane(&self) -> &str {
         self.at().name()
     }
 
-    /// Their numbers in that lane.
+    /// Their numbers in that lane; of what was due later, in the schedule log.
     #[must_use]
     pub fn range(&self) -> Range<SeqNo> {
         self.first..self.end
     }
 
     /// The identity of the first of them, as Kafka gets it in the header
-    /// [`ID`](crate::message::header::ID).
+    /// [`ID`](crate::message::header::ID). Of what was due later it is that in the schedule log; Kafka gets
+    /// the [`fired_id`](Self::fired_id).
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}-{}", self.at().identity(), self.first)
+        let scheduled = self.is_scheduled.then(|| self.shared.store.schedule_id());
+        let log = scheduled.flatten().unwrap_or_else(|| self.at().identity());
+        format!("{log}-{}", self.first)
+    }
+
+    /// Whether they were due later when they were sent, and so wait on disk until they are.
+    #[must_use]
+    pub const fn is_scheduled(&self) -> bool {
+        self.is_scheduled
+    }
+
+    /// Of what was due later: the identity of the first of them in its lane, as Kafka gets it. `None`: it
+    /// is not due yet, or so many were since that it is not known any more.
+    #[must_use]
+    pub fn fired_id(&self) -> Option<String> {
+        let scheduled = Some(self.first).filter(|_| self.is_scheduled);
+        let (lane, seq) = self.shared.store.fired(scheduled?)?;
+        Some(format!("{}-{seq}", lane.identity()))
     }
 
     /// To wait until they are on disk, whatever the level of their lane: `receipt.durable().wait()?` or
@@ -112,9 +132,14 @@ impl Receipt {
 
     /// To wait for what becomes of them: `receipt.delivered().wait()?` or
     /// `receipt.delivered().await?`. Of several records it tells the first outcome that is not
-    /// [`Outcome::Shipped`].
+    /// [`Outcome::Shipped`]. What is due later it follows through its firing.
     pub fn delivered(&self) -> Delivered<'_> {
-        let settlement = self.shared.store.settlement(self.at(), self.range());
+        let store = &self.shared.store;
+        let settlement = if self.is_scheduled {
+            store.settlement_of_scheduled(self.range())
+        } else {
+            store.settlement(self.at(), self.range())
+        };
         Delivered { settlement }
     }
 
@@ -122,8 +147,13 @@ impl Receipt {
     pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> + '_ {
         let lane = self.at();
         (self.first.get()..self.end.get()).map(move |seq| {
-            let outcome = self.shared.store.outcome(lane, SeqNo::new(seq));
-            Some(outcome.ok()??.into())
+            let store = &self.shared.store;
+            let (lane, seq) = if self.is_scheduled {
+                store.fired(SeqNo::new(seq))?
+            } else {
+                (lane, SeqNo::new(seq))
+            };
+            Some(store.outcome(lane, seq).ok()??.into())
         })
     }
 
@@ -132,7 +162,12 @@ impl Receipt {
     }
 
     fn ticket(&self) -> Ticket<'_> {
-        self.at().ticket_of(self.range())
+        let store = &self.shared.store;
+        let scheduled = self
+            .is_scheduled
+            .then(|| store.ticket_of_scheduled(self.range()));
+        let ticket = scheduled.flatten();
+        ticket.unwrap_or_else(|| self.at().ticket_of(self.range()))
     }
 }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -99,6 +100,7 @@ impl Shared {
         let _news = self.news.lock();
         self.stop.store(true, Ordering::SeqCst);
         self.changed.notify_all();
+        self.store.wake_schedule();
     }
 
     pub(super) fn news(&self) -> Vec<News> {
@@ -185,6 +187,18 @@ pub(super) fn run(shared: &Shared, place: usize, kafka: &Settings, mut delivery:
             return;
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Brings what is due to its lane until told to stop.
+pub(super) fn fire(shared: &Shared) {
+    let stop = &shared.stop;
+    while !stop.load(Ordering::SeqCst) {
+        let firing = AssertUnwindSafe(|| shared.store.fire_until(stop));
+        if panic::catch_unwind(firing).is_err() && !stop.load(Ordering::SeqCst) {
+            // The panic has been told; the next round says in the status what stands in the way.
+            thread::sleep(PAUSE_MIN);
+        }
     }
 }
 

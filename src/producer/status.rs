@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Producer;
 use super::shipping::{News, Shared};
 use crate::ship::{Counters, Held, LinkState, Progress, lanes_of_none};
-use crate::store::{DeadLetterCounts, DeadLetters, MAIN_CLUSTER};
+use crate::store::{DeadLetterCounts, DeadLetters, MAIN_CLUSTER, Scheduled};
 use crate::wal::Totals;
 
 /// Where everything stands, as of a moment ago.
@@ -20,6 +20,8 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
     /// What became of every record, in all lanes and over restarts.
     pub totals: Totals,
+    /// What is due later, and is in no lane yet.
+    pub scheduled: Scheduled,
     /// The clusters that records are shipped to.
     pub clusters: Vec<ClusterStatus>,
     /// Why nothing moves, or not everything, a sentence for each cause; none if all is well.
@@ -89,17 +91,17 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Closed {
-    /// What became of every record; `queued` is what is left for the next producer.
+    /// What became of every record; `queued` and `scheduled` are what is left for the next producer.
     pub totals: Totals,
     /// Why something is left, as far as it was said.
     pub why: Option<String>,
 }
 
 impl Closed {
-    /// Whether nothing is left.
+    /// Whether nothing is left, nor anything that is due later.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.totals.queued == 0
+        self.totals.queued + self.totals.scheduled == 0
     }
 }
 
@@ -200,6 +202,23 @@ impl fmt::Display for Unhealthy {
 
 impl Error for Unhealthy {}
 
+/// What stands for the schedule log among the lanes.
+const SCHEDULE: &str = "schedule";
+
+/// Why what is due later is not on its way, where that is worth a word.
+fn waits(scheduled: &Scheduled) -> Option<String> {
+    let Scheduled {
+        why, need_clock, ..
+    } = scheduled;
+    match (why, need_clock) {
+        (Some(why), _) => Some(format!("what is due does not get to its lane: {why}")),
+        (None, 0) => None,
+        (None, count) => Some(format!(
+            "{count} records are due at a time of day, and the clock cannot be trusted yet"
+        )),
+    }
+}
+
 impl Producer {
     /// Where everything stands. Costs a look at each lane.
     #[must_use]
@@ -216,6 +235,8 @@ impl Producer {
             let said = |news: &News| news.progress.as_ref()?.why.clone();
             why = news.iter().filter_map(said).collect();
         }
+        let scheduled = shared.store.scheduled();
+        why.extend(waits(&scheduled));
         if !shared.takes_records() {
             why.insert(0, Unhealthy::Closed.to_string());
         }
@@ -223,6 +244,7 @@ impl Producer {
             lanes: shared.lanes(),
             totals: shared.store.totals(),
             why: (!why.is_empty()).then(|| why.join("; ")),
+            scheduled,
             clusters: news.into_iter().map(ClusterStatus::from).collect(),
             is_closed: !shared.takes_records(),
         }
@@ -306,6 +328,10 @@ impl Shared {
             } else if let Some(reason) = lane.shortage() {
                 wrong.push(Unhealthy::NoSpace { lane: name, reason });
             }
+        }
+        if let Some(reason) = self.store.schedule_failure() {
+            let lane = SCHEDULE.to_owned();
+            wrong.push(Unhealthy::Failed { lane, reason });
         }
         wrong.extend(news.iter().filter_map(News::wrong));
         for lane in lanes_of_none(&self.store, &self.clusters) {

@@ -63,6 +63,15 @@ pub enum Error {
         /// What is full.
         reason: String,
     },
+    /// There is no room for another record that is due later. Nothing was taken; come again when some
+    /// were due, or space was made.
+    ScheduleFull {
+        /// What is full.
+        reason: String,
+    },
+    /// The message has a due time, and a lane takes only what is due: give it to
+    /// [`Store::schedule`](super::Store::schedule). Nothing was appended.
+    NotDue,
     /// No letter of this number lies open. Nothing was changed.
     NoSuchLetter {
         /// The number.
@@ -90,6 +99,10 @@ impl fmt::Display for Error {
             Self::DeadLettersFull { reason } => {
                 write!(f, "no room for another dead letter: {reason}")
             }
+            Self::ScheduleFull { reason } => {
+                write!(f, "no room for a record that is due later: {reason}")
+            }
+            Self::NotDue => f.write_str("a lane takes only what is due, and this is due later"),
             Self::NoSuchLetter { seq } => write!(f, "no dead letter {seq} lies open"),
             // These add nothing of their own: the cause is the whole message.
             Self::Invalid(invalid) => invalid.fmt(f),
@@ -106,6 +119,8 @@ impl error::Error for Error {
             | Self::Options { .. }
             | Self::Routing { .. }
             | Self::DeadLettersFull { .. }
+            | Self::ScheduleFull { .. }
+            | Self::NotDue
             | Self::NoSuchLetter { .. } => None,
             Self::Io { source, .. } => Some(source),
             Self::Invalid(invalid) => invalid.source(),

@@ -159,7 +159,7 @@ impl Lane {
     /// # Errors
     ///
     /// [`Error::Invalid`] or [`wal::Error::TooLarge`](crate::wal::Error::TooLarge): it was not
-    /// appended and never can be. Any other [`Error::Log`]: the log takes nothing more.
+    /// appended and never can be. [`Error::NotDue`]: it has a due time. Any other [`Error::Log`]: the log takes nothing more.
     #[inline]
     pub fn append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
         Ok(self.wal.append(&self.encoded(message)?)?)
@@ -204,6 +204,22 @@ impl Lane {
             .map(|message| self.encoded(message))
             .collect::<Result<_, _>>()?;
         Ok(self.wal.append_batch(&encoded)?)
+    }
+
+    /// Appends, without blocking, messages that were due, with the number by which each waited: all or
+    /// none.
+    pub(super) fn append_fired(
+        &self,
+        fired: &[(u64, MessageRef<'_>)],
+    ) -> Result<Ticket<'_>, Error> {
+        let encoded = fired.iter().map(|(number, message)| {
+            let mut encoded = self.encoded_with(message, Wal::try_define)?;
+            encoded.parts.scheduled = Some(*number);
+            encoded.len = encoded.parts.encoded_len();
+            Ok(encoded)
+        });
+        let encoded: Vec<Encoded<'_>> = encoded.collect::<Result<_, Error>>()?;
+        Ok(self.wal.try_append_batch(&encoded)?)
     }
 
     /// Waits until everything appended before is on disk, and returns the end of it.
@@ -333,6 +349,9 @@ impl Lane {
         message: &'a MessageRef<'a>,
         define: impl FnOnce(&Wal, &[u8]) -> Result<Option<u32>, wal::Error>,
     ) -> Result<Encoded<'a>, Error> {
+        if message.due.is_some() {
+            return Err(Error::NotDue);
+        }
         let topic = match self.topics.get(message.topic) {
             Some(id) => {
                 message.check_all_but_topic()?;
@@ -347,6 +366,7 @@ impl Lane {
             message,
             topic,
             uptime: message.uptime.or_else(|| self.clock.uptime()),
+            scheduled: None,
         };
         let len = parts.encoded_len();
         Ok(Encoded { parts, len })

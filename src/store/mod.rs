@@ -1,8 +1,8 @@
 //! The store: what lies in one data directory.
 //!
 //! Owns the directory's layout (`lanes/NAME/` is one log, whose name says for which cluster, `lanes/NAME.intent` what is about to be
-//! committed from it, `dead-letters/` and `parked/LANE/TOPIC/PARTITION/` are other logs, `boots` is a file about
-//! time), its creation, and who may open it how:
+//! committed from it, `dead-letters/`, `schedule/` and `parked/LANE/TOPIC/PARTITION/` are other logs, `boots` is a
+//! file about time), its creation, and who may open it how:
 //! [`Store`] to append and settle, one at a time, or [`StoreView`] to look, at any time.
 //!
 //! It must not know Kafka, nor the command line, nor how a log keeps its bytes.
@@ -25,6 +25,7 @@ mod parking;
 mod reader;
 mod route;
 mod router;
+mod schedule;
 mod stream;
 mod told;
 
@@ -54,6 +55,7 @@ pub use outcome::{Emptied, Settlement};
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use reader::{Entry, LaneReader, Undecodable};
 pub use router::Routed;
+pub use schedule::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions, Scheduled};
 pub use stream::Stream;
 pub use told::Told;
 
@@ -80,6 +82,7 @@ pub struct Store {
     lanes: Vec<Lane>,
     parking: Option<Parking>,
     dead_letters: dead_letter::Lazy,
+    schedule: schedule::Lazy,
     router: Router,
     clock: Arc<Clock>,
 }
@@ -132,6 +135,7 @@ impl Store {
             lanes: Vec::new(),
             parking: None,
             dead_letters: dead_letter::Lazy::new(dir, options),
+            schedule: schedule::Lazy::new(dir, options),
             router,
             clock: Arc::new(Clock::open(dir, options.clock.clone())),
         };
@@ -145,11 +149,12 @@ impl Store {
             }
         }
         store.parking = Some(Parking::open(dir, &store.lanes)?);
+        store.open_schedule()?;
         Ok(store)
     }
 
     /// What became of every record, in all lanes. One that was moved to a parking log is told by
-    /// what became of it there.
+    /// what became of it there; one that is due later is scheduled, until its lane has it.
     #[must_use]
     pub fn totals(&self) -> wal::Totals {
         let mut all = wal::Totals::default();
@@ -162,6 +167,7 @@ impl Store {
             .min(parked.iter().map(|totals| totals.accepted).sum());
         all.moved -= both;
         all.accepted -= both;
+        self.schedule.add_to(&mut all);
         all
     }
 
@@ -193,9 +199,11 @@ impl Store {
         &mut self,
         lanes_dir: &Path,
         name: LaneName,
-        options: LaneOptions,
+        mut options: LaneOptions,
         is_configured: bool,
     ) -> Result<(), Error> {
+        // Until the schedule has looked what it brought there.
+        options.wal.keep_from = self.schedule.is_there().then_some(wal::SeqNo::ZERO);
         let clock = Arc::clone(&self.clock);
         let dir = lanes_dir.join(name.to_string());
         let lane = Lane::open(name, &dir, clock, options, is_configured)?;
@@ -284,6 +292,7 @@ impl Store {
         self.clock.now();
         let letters = self.dead_letters.opened();
         let mut closed = letters.map_or(Ok(()), DeadLetters::shut);
+        closed = closed.and(self.schedule.shut());
         closed = closed.and(self.parking.as_ref().map_or(Ok(()), Parking::shut));
         // Backwards: who finds `default` unlocked finds all of them unlocked.
         for lane in self.lanes.iter().rev() {
@@ -296,6 +305,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.dead_letters.take());
+        self.schedule.close();
         drop(self.parking.take());
         // The time may have become known since the last look.
         self.clock.now();

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     ClockOptions, DeadLetterOptions, Error, LANE_NAME_LEN_MAX, LaneName, MAIN_CLUSTER,
-    is_lane_name, router::Router,
+    ScheduleOptions, is_lane_name, router::Router,
 };
 use crate::wal;
 
@@ -125,6 +125,8 @@ pub struct StoreOptions {
     pub clock: ClockOptions,
     /// How dead letters are kept.
     pub dead_letters: DeadLetterOptions,
+    /// How what is due later is kept.
+    pub schedule: ScheduleOptions,
 }
 
 impl Default for StoreOptions {
@@ -137,6 +139,7 @@ impl Default for StoreOptions {
             tenant_header: TENANT_HEADER.into(),
             clock: ClockOptions::default(),
             dead_letters: DeadLetterOptions::default(),
+            schedule: ScheduleOptions::default(),
         }
     }
 }
@@ -198,6 +201,7 @@ impl StoreOptions {
             }
         }
         self.dead_letters.check()?;
+        self.schedule.check()?;
         for (name, options) in self.all() {
             if !(1..=WEIGHT_MAX).contains(&options.weight) {
                 let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);

@@ -72,9 +72,19 @@ impl Store {
         Settlement {
             store: self,
             lane,
+            is_scheduled: false,
             left: range,
             class: Class::Shipped,
             watched: None,
+        }
+    }
+
+    /// [`settlement`](Self::settlement) for what was scheduled, by the numbers that
+    /// [`schedule`](Self::schedule) gave: it waits for each to be due, and follows it to its lane.
+    pub fn settlement_of_scheduled(&self, range: Range<SeqNo>) -> Settlement<'_> {
+        Settlement {
+            is_scheduled: true,
+            ..self.settlement(self.lane(), range)
         }
     }
 
@@ -138,6 +148,8 @@ fn is_watched(watched: Option<&Watched<'_>>, wal: &Wal, seq: SeqNo, waker: &Wake
 pub struct Settlement<'a> {
     store: &'a Store,
     lane: &'a Lane,
+    /// What is left are numbers of the schedule.
+    is_scheduled: bool,
     left: Range<SeqNo>,
     class: Class,
     watched: Option<Watched<'a>>,
@@ -150,9 +162,21 @@ impl Future for Settlement<'_> {
         let this = self.get_mut();
         while !this.left.is_empty() {
             let (seq, waker) = (this.left.start, context.waker());
-            let polled = this
-                .store
-                .poll_outcome(this.lane, seq, &mut this.watched, waker)?;
+            let place = if this.is_scheduled {
+                match this.store.poll_fired(seq, waker)? {
+                    Poll::Ready(place) => place,
+                    Poll::Pending => return Poll::Pending,
+                }
+            } else {
+                Some((this.lane, seq))
+            };
+            let polled = match place {
+                Some((lane, seq)) => {
+                    let watched = &mut this.watched;
+                    this.store.poll_outcome(lane, seq, watched, waker)?
+                }
+                None => Poll::Ready(Class::Unknown),
+            };
             let Poll::Ready(class) = polled else {
                 return Poll::Pending;
             };

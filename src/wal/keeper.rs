@@ -135,7 +135,7 @@ impl<F: Fs> Wal<F> {
     ///
     /// [`Error::Io`]: what is settled stays so, and the next round tries again.
     pub fn release_settled(&self) -> Result<(), Error> {
-        if self.is_closed() {
+        if self.is_shut() {
             return Err(Error::Closed);
         }
         self.core.release()

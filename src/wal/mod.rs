@@ -354,7 +354,7 @@ impl<F: Fs> Wal<F> {
     ///
     /// [`Error::Io`]: the last saved cursor still holds; try again.
     pub fn save_cursor(&self) -> Result<(), Error> {
-        if self.is_closed() {
+        if self.is_shut() {
             return Err(Error::Closed);
         }
         self.core.save_cursor(false)
@@ -459,7 +459,7 @@ impl<F: Fs> Wal<F> {
         shut
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 

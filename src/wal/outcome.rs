@@ -158,7 +158,7 @@ impl<F: Fs> Wal<F> {
         if let Some(class) = self.core.settled.lock().outcome(seq) {
             return Ok(Some(class));
         }
-        if self.is_closed() {
+        if self.is_shut() {
             return Err(Error::Closed);
         }
         if self.core.files.marks.durable() <= seq {

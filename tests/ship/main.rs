@@ -17,6 +17,7 @@ mod random;
 mod chaos;
 mod clusters;
 mod dead_letters;
+mod due;
 mod events;
 mod examples;
 mod exhausted;

@@ -4,4 +4,7 @@
 
 mod clusters;
 mod lanes;
+#[path = "../support/random.rs"]
+mod random;
+mod schedule;
 mod time;

@@ -14,18 +14,18 @@ use ferrylog::store::{
 use ferrylog::wal::{Options, SeqNo};
 use tempfile::tempdir;
 
-const HOUR: u64 = 3_600_000;
+pub(crate) const HOUR: u64 = 3_600_000;
 
 /// A machine whose clocks the test sets.
 #[derive(Debug)]
-struct Machine {
+pub(crate) struct Machine {
     boot: u64,
     state: Mutex<(Reading, bool)>,
 }
 
 impl Machine {
     /// Just booted, and not synchronised.
-    fn boot(boot: u64, wall_millis: i64) -> Arc<Self> {
+    pub(crate) fn boot(boot: u64, wall_millis: i64) -> Arc<Self> {
         let reading = Reading {
             wall_millis,
             uptime_millis: 10_000,
@@ -36,14 +36,14 @@ impl Machine {
         })
     }
 
-    fn pass(&self, millis: u64) {
+    pub(crate) fn pass(&self, millis: u64) {
         let reading = &mut self.state.lock().unwrap().0;
         reading.uptime_millis += millis;
         reading.wall_millis += millis.cast_signed();
     }
 
     /// The step comes.
-    fn synchronise(&self, wall_millis: i64) {
+    pub(crate) fn synchronise(&self, wall_millis: i64) {
         let mut state = self.state.lock().unwrap();
         state.0.wall_millis = wall_millis;
         state.1 = true;
@@ -64,7 +64,7 @@ impl TimeSource for Machine {
     }
 }
 
-fn real_millis() -> i64 {
+pub(crate) fn real_millis() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_millis().try_into().unwrap()
 }
