@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -250,10 +251,18 @@ impl Producer {
         let mut found = false;
         for _ in 0..EVENTS_PER_POLL {
             self.inner.poll(Duration::ZERO);
-            if !self.collect(reports) {
+            let is_reported = self.collect(reports);
+            found |= is_reported;
+            // Behind a line there may be errors and reports.
+            if !is_reported
+                && !self
+                    .inner
+                    .context()
+                    .has_logged
+                    .swap(false, Ordering::Relaxed)
+            {
                 break;
             }
-            found = true;
         }
         found
     }
@@ -367,11 +376,14 @@ pub(super) struct Inbox {
     reports: Mutex<Vec<(usize, Outcome)>>,
     trouble: Mutex<Option<Trouble>>,
     breaks: BreakCount,
+    /// Since it was last asked.
+    has_logged: AtomicBool,
 }
 
 impl ClientContext for Inbox {
     /// Errors come as events too, but for connections that break.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.has_logged.store(true, Ordering::Relaxed);
         self.breaks.logged(facility, line);
     }
 
