@@ -2,10 +2,7 @@
 //!
 //! It only looks, so it works while another process appends, and after that process has died.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -69,7 +66,7 @@ pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, End
             ("promise", PROMISE.into()),
             ("clock", now.verdict().into()),
         ];
-        rows.extend(shipping.map(|told| ("shipping", line(&told, now_millis()))));
+        rows.extend(shipping.map(|told| ("shipping", line(&told))));
         rows.extend(clusters.iter().flat_map(Cluster::rows));
         for lane in &lanes {
             rows.extend(lane.rows());
@@ -183,7 +180,7 @@ fn clusters(global: &Global, store: &StoreView, lanes: &[Lane], parked: &[Lane])
             configured: name == MAIN_CLUSTER || known.contains_key(name),
             queued: queued.map(|log| log.records.queued).sum(),
             shipping: told.as_ref().map(Shipping::of),
-            line: told.map(|told| line(&told, now_millis())),
+            line: told.map(|told| line(&told)),
         }
     };
     names.into_iter().map(of).collect()
@@ -228,22 +225,14 @@ impl Shipping {
     }
 }
 
-fn line(told: &Told, now_millis: u64) -> String {
-    let ago = Duration::from_millis(now_millis.saturating_sub(told.at_millis));
+fn line(told: &Told) -> String {
     let who = if told.is_running() {
         format!("process {}", told.pid)
     } else {
         "ended".to_owned()
     };
     let why = told.why.as_deref().unwrap_or("nothing held it back");
-    format!("{who}, {} s ago: {why}", ago.as_secs())
-}
-
-fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    format!("{who}, {} s ago: {why}", told.age().as_secs())
 }
 
 #[derive(Serialize)]

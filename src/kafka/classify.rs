@@ -41,6 +41,15 @@ impl ErrorClass {
         ErrorClass::Fatal,
     ];
 
+    /// Whether it is a broker's answer about a record that it did not keep.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            ErrorClass::Transient | ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held
+        )
+    }
+
     /// Its word in output, dead letters and metrics; stable.
     pub const fn name(self) -> &'static str {
         match self {
@@ -82,16 +91,9 @@ pub(super) fn classify(code: Code, persistence: Persistence) -> ErrorClass {
     match (of_code(code).unwrap_or(ErrorClass::Transient), persistence) {
         (_, Persistence::Yes) => ErrorClass::Accepted,
         // A verdict on a record that may have been kept is none.
-        (class, Persistence::Possibly) if is_refusal(class) => ErrorClass::Fatal,
+        (class, Persistence::Possibly) if class.is_refusal() => ErrorClass::Fatal,
         (class, Persistence::Possibly | Persistence::No) => class,
     }
-}
-
-fn is_refusal(class: ErrorClass) -> bool {
-    matches!(
-        class,
-        ErrorClass::Transient | ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held
-    )
 }
 
 /// The class of a code; none if the code is newer than the table.

@@ -55,10 +55,7 @@ impl<S: Sink> Shipper<'_, S> {
             return;
         };
         self.health[index].search_slow(source, only);
-        self.needs_care = true;
-        self.was_refused = true;
-        self.spent
-            .get_or_insert_with(|| "a record takes longer than a request may".to_owned());
+        self.search_begins("a record takes longer than a request may");
     }
 
     /// A request of what is sent carefully timed out: what had all the time there is, and was alone, is

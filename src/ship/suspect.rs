@@ -54,11 +54,15 @@ impl<S: Sink> Shipper<'_, S> {
             return;
         };
         self.health[index].search_suspect(source, last);
+        self.search_begins("a record is suspected to break the connection");
+    }
+
+    /// What is on its way is taken back, to be sent carefully.
+    pub(super) fn search_begins(&mut self, why: &str) {
         self.needs_care = true;
         // It says nothing about the link.
         self.was_refused = true;
-        self.spent
-            .get_or_insert_with(|| "a record is suspected to break the connection".into());
+        self.spent.get_or_insert_with(|| why.to_owned());
     }
 
     /// The newest record of a partition that is on its way, but not carefully, and its source.

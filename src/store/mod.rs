@@ -26,6 +26,7 @@ mod reader;
 mod route;
 mod router;
 mod schedule;
+mod segments;
 mod stream;
 mod told;
 

@@ -9,7 +9,7 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::{MAIN_CLUSTER, Store, StoreView};
@@ -31,6 +31,12 @@ pub struct Told {
 }
 
 impl Told {
+    /// How long ago that was, as far as the wall clock can tell.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(now_millis().saturating_sub(self.at_millis))
+    }
+
     /// Whether its process is still there, as far as this machine can tell.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -58,14 +64,18 @@ impl Told {
     }
 }
 
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
 impl Store {
     /// Leaves word why nothing moves to a cluster, for [`StoreView::told`]. That it cannot be written is
     /// no error.
     pub fn tell(&self, cluster: &str, why: Option<&str>) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let told = Told {
             pid: std::process::id(),
-            at_millis: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
+            at_millis: now_millis(),
             why: why.map(|why| why.chars().take(WHY_LEN_MAX).collect()),
         };
         let file = self.dir.join(name(cluster));

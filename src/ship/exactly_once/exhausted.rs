@@ -13,7 +13,7 @@ use super::committer::Committer;
 use super::span::Next;
 use super::transact::{Load, Transaction, Turn};
 use super::undo::ABORT_TIMEOUT;
-use crate::kafka::{ErrorClass, Failure};
+use crate::kafka::Failure;
 use crate::ship::health::HoldReason;
 use crate::ship::{OnExhausted, Recovery, RetryPolicy, judge, overrides};
 use crate::store::Entry;
@@ -30,12 +30,6 @@ pub(super) struct Attempted {
     /// How often it may be.
     most: u32,
     failure: Failure,
-}
-
-/// Whether it is a broker's answer about a record.
-fn is_refusal(failure: &Failure) -> bool {
-    use ErrorClass::{BadTime, Held, Poison, Transient};
-    matches!(failure.class, Transient | Poison | BadTime | Held)
 }
 
 impl Committer<'_> {
@@ -115,7 +109,7 @@ impl Committer<'_> {
         match failure.or(open.failure.take()) {
             None if is_done => self.exhausted(&first, attempted)?,
             // It is the partition, and nobody is to blame: the count starts over.
-            Some(failure) if is_refusal(&failure) => {
+            Some(failure) if failure.class.is_refusal() => {
                 self.hold(self.current, HoldReason::NotNow(failure));
             }
             // It says nothing: it is tried again.

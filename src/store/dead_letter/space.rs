@@ -17,18 +17,10 @@ use super::{
     letter::{Copied, DeadLetterOptions, LETTERS_MAX, OnLettersFull, QUOTA_MIN, State},
 };
 use crate::{
-    store::Error,
+    store::{Error, segments},
     wal::{self, Class, OnFull, SeqNo, fs::Fs},
 };
 
-/// Largest segment: half of it holds the largest record of a lane.
-const SEGMENT_MAX: u64 = 32 << 20;
-/// Smallest segment that a log can have.
-const SEGMENT_MIN: u64 = 1 << 20;
-/// A quota holds so many segments, so that what is given up at once is a small part of it.
-const SEGMENTS_PER_QUOTA: u64 = 32;
-/// Bytes of what is no segment: cursor files, the one that replaces one, ballast.
-const OTHER_FILES: u64 = 128 << 10;
 /// Memory for letters on their way to disk: a sync follows at once.
 const MEMORY_BUDGET: usize = 1 << 20;
 /// A clock that says less was never set: the year 2025 began then. What was kept while the clock said
@@ -42,8 +34,7 @@ pub(super) fn segment_size(quota_bytes: u64) -> Result<u64, Error> {
             format!("the quota of the dead letters is {quota_bytes}: use at least {QUOTA_MIN}");
         return Err(wal::Error::Options { reason }.into());
     }
-    let size = ((quota_bytes - OTHER_FILES) / SEGMENTS_PER_QUOTA).clamp(SEGMENT_MIN, SEGMENT_MAX);
-    Ok(size / 4096 * 4096)
+    Ok(segments::size(quota_bytes))
 }
 
 /// What a lane leaves free of the largest record that a log can hold, so that each of its records can
@@ -104,7 +95,7 @@ impl<F: Fs> DeadLetters<F> {
 
     /// Segments that may be live before a letter is appended: one more may have to begin for it.
     fn segments_max(&self) -> u64 {
-        (self.options.quota_bytes - OTHER_FILES) / self.segment_size - 1
+        segments::count(self.options.quota_bytes, self.segment_size) - 1
     }
 
     fn has_room(&self) -> bool {

@@ -12,7 +12,7 @@ use super::{
     codec::{self, Entry, OVERHEAD_MAX},
 };
 use crate::{
-    store::{Error, Lane},
+    store::{Error, Lane, segments},
     wal::{self, Class, OnFull, SeqNo},
 };
 
@@ -20,12 +20,6 @@ use crate::{
 pub const SCHEDULED_MAX: usize = 1 << 16;
 /// Smallest quota.
 pub const SCHEDULE_QUOTA_MIN: u64 = 8 << 20;
-/// Largest segment: half of it holds the largest record of a lane.
-const SEGMENT_MAX: u64 = 32 << 20;
-const SEGMENT_MIN: u64 = 1 << 20;
-const SEGMENTS_PER_QUOTA: u64 = 32;
-/// Bytes of what is no segment: cursor files, the one that replaces one, ballast.
-const OTHER_FILES: u64 = 128 << 10;
 /// Memory for what is not on disk yet.
 const MEMORY_BUDGET: usize = 4 << 20;
 /// Segments that are not worth tidying up: the newest, and the one that fills next.
@@ -64,8 +58,7 @@ pub(super) fn segment_size(quota_bytes: u64) -> Result<u64, Error> {
         );
         return Err(wal::Error::Options { reason }.into());
     }
-    let size = ((quota_bytes - OTHER_FILES) / SEGMENTS_PER_QUOTA).clamp(SEGMENT_MIN, SEGMENT_MAX);
-    Ok(size / 4096 * 4096)
+    Ok(segments::size(quota_bytes))
 }
 
 /// What the log is opened with; the rest it has in common with the lane `default`.
@@ -135,7 +128,7 @@ impl Schedule {
     }
 
     fn has_room(&self) -> bool {
-        let most = (self.quota_bytes - OTHER_FILES) / self.segment_size - 1;
+        let most = segments::count(self.quota_bytes, self.segment_size) - 1;
         self.segments() <= most
     }
 

@@ -3,6 +3,7 @@
 //! Owns what a consumer is told. Knows nothing of brokers or faults. Invariant: it reads what is
 //! there now, to the end that was there when it began.
 
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Longest time for reading a topic to its end.
 const READ_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Longest wait for the end of transactions: the one of a process that was killed stays open.
+const MARKERS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A record as a consumer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,17 +68,31 @@ impl Kafka {
     }
 
     /// Hands over every record a topic holds now; order is kept within a partition only.
+    ///
+    /// A commit is acknowledged before its markers are in the partitions, so it waits for them.
     pub(crate) fn consume_each(&self, topic: &str, mut each: impl FnMut(Consumed)) {
+        let begun = Instant::now();
         let consumer = self.consumer();
         let metadata = consumer
             .fetch_metadata(Some(topic), ANSWER_DEADLINE)
             .unwrap();
+        let uncommitted: BaseConsumer = self
+            .client_config()
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .unwrap();
         let mut assignment = TopicPartitionList::new();
         let mut ends = Vec::new();
         for partition in metadata.topics()[0].partitions() {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, partition.id(), ANSWER_DEADLINE)
-                .unwrap();
+            let watermarks = |consumer: &BaseConsumer| {
+                let watermarks = consumer.fetch_watermarks(topic, partition.id(), ANSWER_DEADLINE);
+                watermarks.unwrap()
+            };
+            let (_, written) = watermarks(&uncommitted);
+            let (low, high) = iter::repeat_with(|| watermarks(&consumer))
+                .take_while(|_| begun.elapsed() < MARKERS_DEADLINE)
+                .find(|(_, high)| *high >= written)
+                .unwrap_or_else(|| watermarks(&consumer));
             if low < high {
                 assignment
                     .add_partition_offset(topic, partition.id(), Offset::Offset(low))
