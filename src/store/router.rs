@@ -228,8 +228,7 @@ impl Router {
     /// A topic without the prefix of its tenant, as lanes and options name it. The prefix alone is no
     /// topic's name with it.
     fn plain<'a>(&self, topic: &'a str, tenant: Option<&Tenant>) -> &'a str {
-        let prefix = tenant.map_or("", |tenant| &tenant.prefix);
-        let plain = topic.strip_prefix(prefix);
+        let plain = tenant.and_then(|tenant| topic.strip_prefix(&*tenant.prefix));
         plain.filter(|plain| !plain.is_empty()).unwrap_or(topic)
     }
 
