@@ -224,31 +224,27 @@ impl Producer {
         schedule: Scheduling,
     ) -> Result<Receipt, SendError> {
         let Routed { place, topic, .. } = self.shared().store.routed(message);
-        let lane = self.lane(place);
-        let at_once;
+        let named;
         let mut message = message;
-        if message.due.is_some() {
-            if !self.is_due(message)? {
-                let later = [MessageRef {
-                    topic: &topic,
-                    ..*message
-                }];
-                return self.schedule(place, &later, schedule);
-            }
-            at_once = MessageRef {
-                due: None,
+        if message.due.is_some() || matches!(topic, Cow::Owned(_)) {
+            let later = MessageRef {
+                topic: &topic,
                 ..*message
             };
-            message = &at_once;
+            if message.due.is_some() && !self.is_due(message)? {
+                return self.schedule(place, &[later], schedule);
+            }
+            named = MessageRef { due: None, ..later };
+            message = &named;
         }
-        let appended = match &topic {
-            Cow::Borrowed(_) => append(lane, message),
-            Cow::Owned(topic) => append(lane, &MessageRef { topic, ..*message }),
-        };
-        let range = appended
-            .map_err(|error| SendError::of(lane, error))?
-            .range();
-        Ok(self.receipt(place, range.start, range.end))
+        let lane = self.lane(place);
+        match append(lane, message) {
+            Ok(ticket) => {
+                let range = ticket.range();
+                Ok(self.receipt(place, range.start, range.end))
+            }
+            Err(error) => Err(SendError::of(lane, error)),
+        }
     }
 
     async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {

@@ -343,7 +343,11 @@ impl Lane {
         self.encoded_with(message, Wal::define)
     }
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "handed back through memory it costs a tenth of an append"
+    )]
+    #[inline(always)]
     fn encoded_with<'a>(
         &self,
         message: &'a MessageRef<'a>,
@@ -373,6 +377,7 @@ impl Lane {
     }
 
     /// How the name of a topic that was not met yet is written in this log.
+    #[cold]
     fn define(
         &self,
         topic: &str,

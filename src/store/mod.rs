@@ -252,6 +252,7 @@ impl Store {
     /// Where a record goes: its lane, by its topic and tenant, and its topic in Kafka. It is appended with
     /// that one.
     #[must_use]
+    #[inline]
     pub fn routed<'a>(&self, message: &MessageRef<'a>) -> Routed<'a> {
         self.router.route(message, None)
     }

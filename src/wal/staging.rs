@@ -353,9 +353,15 @@ pub(crate) enum Wait {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Appended {
     pub first: SeqNo,
-    pub end: SeqNo,
+    pub count: u64,
     /// Staging was empty before: somebody should see to it that it is written.
     pub was_empty: bool,
+}
+
+impl Appended {
+    pub(crate) fn end(&self) -> SeqNo {
+        self.first + self.count
+    }
 }
 
 impl Staging {
@@ -445,7 +451,7 @@ impl Staging {
         self.next_seq = group.end_seq;
         Appended {
             first,
-            end: self.next_seq,
+            count: need.count,
             was_empty,
         }
     }
