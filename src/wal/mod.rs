@@ -216,7 +216,7 @@ impl<F: Fs> Wal<F> {
         if level == Durability::Memory && appended.was_empty {
             self.core.flusher.ring_soon();
         }
-        self.core.wait(appended.end(), level)?;
+        self.core.wait(appended.first + appended.count, level)?;
         Ok(appended.first)
     }
 
@@ -255,7 +255,7 @@ impl<F: Fs> Wal<F> {
         Ok(Ticket {
             core: &self.core,
             first: appended.first,
-            end: appended.end(),
+            end: appended.first + appended.count,
         })
     }
 

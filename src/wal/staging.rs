@@ -358,12 +358,6 @@ pub(crate) struct Appended {
     pub was_empty: bool,
 }
 
-impl Appended {
-    pub(crate) fn end(&self) -> SeqNo {
-        self.first + self.count
-    }
-}
-
 impl Staging {
     pub(crate) fn new(next_seq: SeqNo, seq_bound: SeqNo, budget: usize) -> Self {
         Self {

@@ -27,6 +27,8 @@ pub(in crate::store) struct Lazy {
     store: PathBuf,
     options: DeadLetterOptions,
     wal: wal::Options,
+    /// Whether there was a log at the first look: since then nobody but the store makes one.
+    was_there: OnceLock<bool>,
     open: OnceLock<DeadLetters>,
     opening: Mutex<()>,
 }
@@ -39,6 +41,7 @@ impl Lazy {
             store: store.into(),
             options: options.dead_letters,
             wal: options.default.wal.clone(),
+            was_there: OnceLock::new(),
             open: OnceLock::new(),
             opening: Mutex::default(),
         }
@@ -62,10 +65,11 @@ impl Lazy {
 
     /// The log, if there is one.
     pub(in crate::store) fn get_if_any(&self) -> Result<Option<&DeadLetters>, Error> {
-        if self.open.get().is_none() && !dir(&self.store).is_dir() {
-            return Ok(None);
+        let was_there = || *self.was_there.get_or_init(|| dir(&self.store).is_dir());
+        match self.open.get() {
+            None if was_there() => self.get().map(Some),
+            open => Ok(open),
         }
-        self.get().map(Some)
     }
 
     /// The log, if it is open.
