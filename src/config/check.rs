@@ -13,6 +13,7 @@ use super::path;
 use crate::event::Routes;
 use crate::kafka::{self, Settings};
 use crate::message;
+use crate::ship::exactly_once;
 use crate::store::MAIN_CLUSTER;
 use crate::{ship, store, wal};
 
@@ -152,14 +153,19 @@ impl Check<'_> {
                     format!("must be less than {most:?}, after which the cluster aborts"),
                 );
             }
-            // A partition is parked at once there, and a lane has one stream.
-            let lanes = self.config().lanes.keys();
-            let orders = lanes.map(|lane| format!("{LANES}.{lane}.order"));
-            let keys: Vec<String> = orders.chain(["shipping.park_after".into()]).collect();
-            for key in keys {
+            let of_no_use = "is of no use with kafka.delivery = \"exactly_once\"";
+            let orders: Vec<String> = (self.config().lanes.keys())
+                .map(|lane| format!("{LANES}.{lane}.order"))
+                .collect();
+            for key in orders {
                 if self.is_changed(&key) {
-                    self.add(&key, "is of no use with kafka.delivery = \"exactly_once\"");
+                    self.add(&key, format!("{of_no_use}: {}", exactly_once::ONE_STREAM));
                 }
+            }
+            // A partition is parked at once there.
+            let key = "shipping.park_after";
+            if self.is_changed(key) {
+                self.add(key, of_no_use);
             }
             return;
         }

@@ -17,9 +17,9 @@ use super::{OpenError, Owner, Producer};
 use crate::event::EventOptions;
 use crate::kafka::Settings;
 use crate::message::check_topic;
-use crate::ship::exactly_once::ExactlyOnceOptions;
+use crate::ship::exactly_once::{self, ExactlyOnceOptions};
 use crate::ship::{Delivery, FailedRecord, OnExhausted, Recovery, ShipOptions, lanes_of};
-use crate::store::{MAIN_CLUSTER, Store, StoreOptions};
+use crate::store::{DEFAULT_LANE, MAIN_CLUSTER, Store, StoreOptions};
 
 /// What a producer is opened with.
 #[derive(Clone, Debug)]
@@ -183,6 +183,12 @@ impl Builder {
         if let Some(name) = unknown {
             let name = name.to_owned();
             return Err(OpenError::Cluster { name });
+        }
+        if let Delivery::ExactlyOnce(_) = &self.delivery {
+            exactly_once::check_order(DEFAULT_LANE, self.store.default.order)?;
+            for (name, lane) in &self.store.lanes {
+                exactly_once::check_order(name, lane.order)?;
+            }
         }
         Ok(self.delivery.ship().link.check()?)
     }

@@ -36,7 +36,7 @@ pub enum Order {
     /// shipped as [`Order::Fifo`].
     Loose,
     /// After an outage the newest go at once while the backlog drains beside them; the order holds
-    /// inside each of the two streams.
+    /// inside each of the two streams. Not in transactions.
     LiveFirst,
 }
 

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ferrylog::Producer;
 use ferrylog::kafka::{self, Outcome, Outgoing, Probed, Report, SendError, Trouble};
 use ferrylog::message::MessageRef;
+use ferrylog::producer::OpenError;
+use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::ship::{self, LinkOptions, Sink};
 use ferrylog::store::{LaneOptions, Order, Store, StoreOptions};
 use ferrylog::wal::{Durability, Options};
@@ -341,4 +344,31 @@ fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_th
         }
         assert_eq!(found, gateway.end, "seed {seed}");
     }
+}
+
+#[test]
+fn a_lane_with_two_streams_is_refused_where_it_is_to_be_shipped_in_transactions() {
+    let told = |error: ship::Error| {
+        let told = error.to_string();
+        assert!(told.contains("lane `default`"), "{told}");
+        assert!(told.contains("a lane of its own"), "{told}");
+    };
+    let (store, dir) = open(&live_first());
+    // Nobody is there: it is not even tried.
+    let (kafka, nobody) = (kafka::Settings::new("127.0.0.1:1"), AtomicBool::new(false));
+    let options = ExactlyOnceOptions::default();
+    let each = exactly_once::drain(&store, &kafka, &options, &nobody, &mut |_| {});
+    told(each.unwrap_err());
+    let lane = store.lane();
+    let one = exactly_once::drain_lane(&store, lane, &kafka, &options, &nobody, &mut |_| {});
+    told(one.unwrap_err());
+    let opened = Producer::builder(dir.path().join("other"), kafka)
+        .store(live_first())
+        .exactly_once(options)
+        .open();
+    match opened {
+        Err(OpenError::Ship(error)) => told(error),
+        other => panic!("{other:?}"),
+    }
+    assert!(!dir.path().join("other").exists(), "nothing was touched");
 }

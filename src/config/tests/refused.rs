@@ -291,9 +291,13 @@ fn values_that_contradict_each_other_are_refused() {
             "{told:?}"
         );
     }
-    for (key, value) in [
-        ("shipping.park_after", "\"7s\""),
-        ("lanes.a.order", "\"live_first\""),
+    for (key, value, part) in [
+        ("shipping.park_after", "\"7s\"", ""),
+        (
+            "lanes.a.order",
+            "\"live_first\"",
+            "must arrive first needs a lane of its own",
+        ),
     ] {
         let told = wrong(&format!(
             "kafka.delivery = \"exactly_once\"\n{key} = {value}"
@@ -301,6 +305,7 @@ fn values_that_contradict_each_other_are_refused() {
         assert_eq!(told.len(), 1, "{told:?}");
         let start = format!("ferrylog.toml:2: `{key}` is of no use with ");
         assert!(told[0].starts_with(&start), "{told:?}");
+        assert!(told[0].contains(part), "{told:?}");
         loaded(&format!("{key} = {value}"));
     }
     // What repeats the default contradicts nothing.

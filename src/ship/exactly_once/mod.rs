@@ -50,8 +50,12 @@ pub use error::Halt;
 use super::progress::Teller;
 use super::{Drained, Error, Profile, Progress, ShipOptions, Until};
 use crate::kafka::Settings;
-use crate::store::{self, Lane, Store};
+use crate::store::{self, Lane, Order, Store};
 use crate::wal::{Class, SeqNo};
+
+/// Why a lane has no second stream here, and what to have instead of it.
+pub(crate) const ONE_STREAM: &str = "a transaction confirms all that is before it in its lane, so none of it may wait; what \
+     must arrive first needs a lane of its own";
 
 /// Where the progress is kept that tells whether a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -132,6 +136,19 @@ pub struct Committed {
     pub alarm: Option<String>,
 }
 
+/// Whether a lane of this order can be shipped so.
+pub(crate) fn check_order(lane: &str, order: Order) -> Result<(), Error> {
+    match order {
+        Order::Fifo | Order::Loose => Ok(()),
+        Order::LiveFirst => Err(Error::Option {
+            key: "order",
+            reason: format!(
+                "lane `{lane}` cannot be shipped live first in transactions: {ONE_STREAM}"
+            ),
+        }),
+    }
+}
+
 /// Ships the lanes of one cluster to it, each record once for readers of what is committed.
 ///
 /// As [`drain_lane`] for each, all at once on threads of their own, within one flight budget, drain
@@ -140,7 +157,7 @@ pub struct Committed {
 /// # Errors
 ///
 /// As [`drain_lane`], once all lanes have ended: one that fails holds up no other, and says so in
-/// [`Progress::why`].
+/// [`Progress::why`]. [`Error::Option`] is told before anything is sent.
 pub fn drain(
     store: &Store,
     kafka: &Settings,
@@ -149,6 +166,9 @@ pub fn drain(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     options.ship.link.check()?;
+    for lane in super::lanes_of(store, &options.ship.cluster) {
+        check_order(lane.name(), lane.order())?;
+    }
     let mut teller = Teller::new(store, &options.ship.cluster);
     let mut progress = |now: &Progress| {
         teller.tell(now);
@@ -164,7 +184,8 @@ pub fn drain(
 ///
 /// # Errors
 ///
-/// [`Error`] says whose turn it is; [`Error::ExactlyOnce`] what only a person can decide. Nothing is
+/// [`Error`] says whose turn it is; [`Error::ExactlyOnce`] what only a person can decide;
+/// [`Error::Option`] that the lane is to be shipped [`Order::LiveFirst`], which it cannot be. Nothing is
 /// lost and nothing sent twice: the next run goes on from there.
 pub fn drain_lane(
     store: &Store,
@@ -175,6 +196,7 @@ pub fn drain_lane(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
     options.ship.link.check()?;
+    check_order(lane.name(), lane.order())?;
     let shared = lanes::Shared::new(options);
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
 }
