@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::health::{Attempted, Health, HoldReason, Phase, SILENT};
+use super::hold::tells_of_missing;
 use super::place::Placed;
 use super::settle::WINDOW_MAX;
 use super::shipper::Shipper;
@@ -469,11 +470,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
     }
 }
 
-/// Whether a topic or partition is what is missing: Kafka's codes 3 and 100, librdkafka's own.
+/// Whether a topic or partition is what is missing.
 fn is_missing(why: &HoldReason) -> bool {
     match why {
         HoldReason::UnknownTopic | HoldReason::NoPartition { .. } => true,
-        HoldReason::Refused(failure) => matches!(failure.code, 3 | 100 | -188 | -190),
+        HoldReason::Refused(failure) => tells_of_missing(failure),
         _ => false,
     }
 }

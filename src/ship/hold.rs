@@ -119,3 +119,8 @@ pub(super) fn reason_of(failure: &Failure) -> HoldReason {
         _ => HoldReason::NotNow(failure.clone()),
     }
 }
+
+/// Whether a topic or partition is what is missing: Kafka's codes 3 and 100, librdkafka's own.
+pub(super) fn tells_of_missing(failure: &Failure) -> bool {
+    matches!(failure.code, 3 | 100 | -188 | -190)
+}

@@ -22,6 +22,7 @@ mod program;
 mod random;
 
 mod bed;
+mod committed_holds;
 mod committed_lanes;
 mod committed_letters;
 mod copies;

@@ -13,6 +13,7 @@ use super::lanes::Shared;
 use super::transact::Carried;
 use crate::ship::bisect::Bisect;
 use crate::ship::health::HoldReason;
+use crate::ship::hold::tells_of_missing;
 use crate::ship::{Held, RetryPolicy};
 use crate::store::{self, Entry, Lane, LaneReader, Store, Stream};
 use crate::wal::{self, Gap, LogId, SeqNo};
@@ -72,6 +73,11 @@ impl Hold {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now >= self.next_try
+    }
+
+    /// Whether a topic or partition that is missing is why.
+    pub(super) fn is_for_missing(&self) -> bool {
+        matches!(&self.why, HoldReason::Refused(failure) if tells_of_missing(failure))
     }
 
     /// Whether only a person can end it, as far as trying tells.

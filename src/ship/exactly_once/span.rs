@@ -4,6 +4,7 @@
 //! over in the order of their numbers, and none is passed that is not settled; of a partition that
 //! has a parking log with anything in it, nothing else is handed over, so that the order holds.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::mem;
 use std::num::NonZeroU32;
@@ -148,7 +149,12 @@ impl<'a> Committer<'a> {
         // A parking log is tried because the cluster may know better by now.
         let is_asked = match known {
             None => true,
-            Some(topic) => self.current > 0 && partition_of(entry, message, topic).is_none(),
+            Some(topic) => {
+                let hold = self.sources[self.current].hold.as_ref();
+                self.current > 0
+                    && (partition_of(entry, message, topic).is_none()
+                        || hold.is_some_and(|hold| hold.is_for_missing()))
+            }
         };
         if is_asked && let Err(why) = self.ask(&message.topic) {
             return Placed::Silent(why);
@@ -157,8 +163,11 @@ impl<'a> Committer<'a> {
             return Placed::Silent(String::new());
         };
         let partition = partition_of(entry, message, topic);
+        // One that the topic does not have is held like any other.
+        let named = message.partition.filter(|_| topic.count > 0);
+        let home = partition.or_else(|| u32::try_from(named?).ok());
         if self.current == 0
-            && let Some(log) = self.captured(&message.topic, partition)
+            && let Some(log) = self.captured(&message.topic, home)
         {
             return Placed::Behind(log);
         }
@@ -168,14 +177,10 @@ impl<'a> Committer<'a> {
                 index: topic.index(partition),
             }),
             None => {
-                let why = match message.partition {
-                    Some(named) if topic.count > 0 => HoldReason::NoPartition {
-                        named,
-                        count: topic.count,
-                    },
-                    _ => HoldReason::UnknownTopic,
-                };
-                Placed::Nowhere(None, why)
+                let count = topic.count;
+                let missing = |named| HoldReason::NoPartition { named, count };
+                let why = named.map_or(HoldReason::UnknownTopic, missing);
+                Placed::Nowhere(home, why)
             }
         }
     }
@@ -192,6 +197,24 @@ impl<'a> Committer<'a> {
             Err(_) => _ = self.topics.insert(topic, 0),
         }
         Ok(())
+    }
+
+    /// Whether a topic of these records has other partitions than was known, or is gone: then nobody
+    /// was refused, and what is placed anew goes by that.
+    pub(super) fn has_moved(&mut self, carried: &[Carried]) -> bool {
+        let indexes: BTreeSet<u32> = carried.iter().map(|carried| carried.partition).collect();
+        let of = |index: u32| {
+            let (topic, ..) = self.topics.named(usize::try_from(index).ok()?)?;
+            Some(Arc::clone(topic))
+        };
+        let topics: BTreeSet<Arc<str>> = indexes.into_iter().filter_map(of).collect();
+        let mut has_moved = false;
+        for topic in &topics {
+            let before = self.topics.get(topic);
+            // Silence says nothing about it.
+            has_moved |= self.ask(topic).is_ok() && self.topics.get(topic) != before;
+        }
+        has_moved
     }
 
     /// The parking log that the records of a partition go to.

@@ -13,6 +13,7 @@ use super::error::Halt;
 use super::transact::{Carried, Load, Transaction, Turn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
 use crate::ship::health::HoldReason;
+use crate::ship::hold::tells_of_missing;
 use crate::ship::{OnTooSlow, slow};
 
 /// How long an abort may take before the producer is replaced instead.
@@ -48,6 +49,7 @@ impl Committer<'_> {
             return Ok(self.spent(&error));
         }
         match error.failure.class {
+            _ if tells_of_missing(&error.failure) && self.has_moved(&open.carried) => {}
             class @ (ErrorClass::Poison | ErrorClass::BadTime | ErrorClass::Held)
                 if open.is_progress_failed =>
             {

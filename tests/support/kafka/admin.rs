@@ -12,7 +12,8 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -153,6 +154,20 @@ impl Kafka {
         let partitions = metadata.topics()[0].partitions().iter();
         let leader = |error: Option<_>, leader| if error.is_some() { -1 } else { leader };
         partitions.map(|p| leader(p.error(), p.leader())).collect()
+    }
+
+    /// Gives a topic more partitions, `count` in all, and waits until each has a leader.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn add_partitions(&self, topic: &str, count: usize) {
+        let more = NewPartitions::new(topic, count);
+        let added = block_on((self.admin()).create_partitions([&more], &AdminOptions::new()));
+        for result in added.expect("admin") {
+            result.unwrap_or_else(|(topic, code)| panic!("adding partitions to {topic}: {code}"));
+        }
+        wait_for("leaders of new partitions", START_DEADLINE, || {
+            let leaders = self.leaders(topic);
+            leaders.len() == count && leaders.iter().all(|&leader| leader >= 0)
+        });
     }
 
     /// Deletes a topic.

@@ -1,0 +1,126 @@
+//! Partitions that take nothing under `drain --exactly-once`, while it runs: only they wait, and they go
+//! on by themselves.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ferrylog::kafka::Settings;
+use ferrylog::message::MessageRef;
+use ferrylog::ship::Progress;
+use ferrylog::ship::Until;
+use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
+use ferrylog::store::Store;
+use ferrylog::wal::{Durability, Options};
+
+use crate::copies;
+use crate::gateway::content_of;
+use crate::kafka::{Kafka, wait_for};
+use crate::random;
+
+/// Longest wait for what must happen at last.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Ships until `check` is done with it, which sees how far it is.
+fn ship(
+    store: &Store,
+    kafka: &Kafka,
+    options: &ExactlyOnceOptions,
+    check: impl FnOnce(&dyn Fn() -> Progress),
+) {
+    let mut options = options.clone();
+    options.ship.until = Until::Stopped;
+    options.ship.timeout = None;
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let (stop, newest) = (AtomicBool::new(false), Mutex::new(None::<Progress>));
+    let mut tell = |now: &Progress| *newest.lock().unwrap() = Some(now.clone());
+    thread::scope(|scope| {
+        let run = || exactly_once::drain(store, &settings, &options, &stop, &mut tell);
+        let shipping = scope.spawn(run);
+        let now = || {
+            wait_for("progress", SOON, || newest.lock().unwrap().is_some());
+            newest.lock().unwrap().clone().unwrap()
+        };
+        // A failed check has to end the thread, too.
+        let checked = catch_unwind(AssertUnwindSafe(|| check(&now)));
+        let has_ended = shipping.is_finished();
+        stop.store(true, Ordering::Relaxed);
+        let ended = shipping.join().unwrap();
+        println!("{ended:?}");
+        if let Err(panic) = checked {
+            resume_unwind(panic);
+        }
+        assert!(!has_ended, "it is to go on whatever is held");
+        ended.unwrap();
+    });
+}
+
+/// Each record names its partition; every fifth is of another topic.
+#[test]
+fn a_topic_made_anew_with_fewer_partitions_holds_the_records_of_those_it_lacks_and_no_others() {
+    const COUNT: u64 = 10_000;
+    let seed = random::seed();
+    let kafka = Kafka::start();
+    kafka.create_topic("goes", 4);
+    kafka.create_topic("stays", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    let store = Store::open(dir.path().join("store"), options).unwrap();
+    let place = |n: u64| match n % 5 {
+        4 => ("stays", 0),
+        partition => ("goes", partition as i32),
+    };
+    let content = |n| (None, content_of(seed, n, 100).1);
+    let fill = |range: std::ops::Range<u64>| {
+        for n in range {
+            let (topic, partition) = place(n);
+            let message = MessageRef {
+                partition: Some(partition),
+                value: Some(&content(n).1),
+                ..MessageRef::to(topic)
+            };
+            drop(store.lane().append(&message).unwrap());
+        }
+        store.lane().sync().unwrap();
+    };
+    fill(0..COUNT);
+    ship(&store, &kafka, &ExactlyOnceOptions::default(), |now| {
+        wait_for("the first ones", SOON, || store.totals().queued == 0);
+        kafka.delete_topic("goes");
+        kafka.create_topic("goes", 2);
+        fill(COUNT..2 * COUNT);
+        let held = || -> Vec<(String, Option<u32>, &'static str)> {
+            let told = now().held.into_iter();
+            told.map(|held| (held.topic.to_string(), held.partition, held.why.kind()))
+                .collect()
+        };
+        let expected = [2, 3].map(|n| ("goes".to_owned(), Some(n), "no_partition"));
+        wait_for("the holds", SOON, || {
+            let mut held = held();
+            held.sort_unstable();
+            held == expected
+        });
+        println!("{:?}", now().why);
+        wait_for("the others", SOON, || {
+            now().queued == 2 * COUNT / 5 && store.lane().totals().queued == 0
+        });
+        // And goes on doing so, also with what is for them.
+        fill(2 * COUNT..3 * COUNT);
+        wait_for("more of the others", SOON, || {
+            now().queued == 4 * COUNT / 5 && store.lane().totals().queued == 0
+        });
+        kafka.add_partitions("goes", 4);
+        wait_for("the end", SOON, || now().queued == 0);
+        assert_eq!(now().counters.dead_lettered, 0);
+    });
+    let log_id = store.lane().log_id().to_string();
+    for (topic, from) in [("goes", COUNT), ("stays", 0)] {
+        let expected: BTreeSet<u64> = (from..3 * COUNT).filter(|n| place(*n).0 == topic).collect();
+        let repeats = copies::check_those(&kafka, topic, &log_id, expected, content);
+        assert_eq!(repeats.duplicates, 0, "{topic}");
+    }
+}
