@@ -241,6 +241,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
                     || !is_ours
                     || !self.topics.is_current(index)
                     || self.letters.is_on_its_way(index)
+                    || self.letters.is_alone()
                     || self.is_behind_suspects(index)
                 {
                     continue;

@@ -15,14 +15,14 @@ use super::{OnTooSlow, Sink};
 use crate::kafka::{ErrorClass, Failure, Persistence};
 
 /// Less does not take a link that works at all as long as a request may.
-const LARGE: u64 = 32 * 1024;
+pub(super) const LARGE: u64 = 32 * 1024;
 
 /// When one that did not cross is tried again: it keeps the link from others for as long as it may
 /// take.
 pub(super) const TOO_SLOW_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// librdkafka's code for a request that timed out.
-const TIMED_OUT: i32 = -185;
+pub(super) const TIMED_OUT: i32 = -185;
 
 /// What is told of a record that did not cross in `waited`.
 pub(super) fn failure(bytes: u64, waited: Duration) -> Failure {

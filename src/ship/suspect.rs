@@ -15,6 +15,9 @@ use super::shipper::Shipper;
 use super::source::Source;
 use crate::wal::SeqNo;
 
+/// librdkafka's code for a connection that was lost.
+pub(super) const TRANSPORT: i32 = -195;
+
 impl<S: Sink> Shipper<'_, S> {
     /// Looks whether connections broke, and at what that says about records on their way.
     pub(super) fn watch_breaks(&mut self, now: Instant) {
@@ -34,11 +37,13 @@ impl<S: Sink> Shipper<'_, S> {
         }
         let breaks = self.sink.breaks(true);
         if breaks.timeouts > 0 {
+            self.letter_timed_out(now);
             self.patience_ended(now);
         }
         if breaks.losses > 0 {
             self.connection_lost(breaks.losses, true);
             self.suspect_tried(now);
+            self.letters_lost(breaks.losses, now);
         }
     }
 

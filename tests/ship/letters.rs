@@ -290,3 +290,106 @@ fn what_is_shipped_of_the_dead_letters_is_nothing_by_default() {
     assert!(drained.is_empty, "a letter that is kept is nobody's turn");
     assert_eq!(sink.written_count, 99);
 }
+
+/// More than go at a time, so that the first ones are over before the last ones are copied.
+#[test]
+fn letters_that_are_to_be_sent_again_are_copied_first() {
+    let poison: Vec<u64> = (0..2000).step_by(10).collect();
+    let (scratch, mut sink) = with_letters(44, 2000, &poison);
+    sink.poison.clear();
+    replay_all(&scratch);
+    let drained = drain(&scratch, &mut sink, &copying());
+    assert!(drained.is_empty);
+    let counters = &drained.counters;
+    let count = poison.len() as u64;
+    assert_eq!((counters.replayed, counters.copied), (count, count));
+    let copied: HashSet<u64> = copies(&sink).iter().map(|copy| copy.seq()).collect();
+    assert_eq!(copied, poison.into_iter().collect());
+}
+
+/// The careful producer has one connection to each broker, for trials and searches as well.
+#[test]
+fn a_letter_that_breaks_the_connection_is_kept_with_the_reason_and_holds_up_nothing() {
+    for seed in 50..56 {
+        let old: Vec<u64> = (0..600).step_by(20).collect();
+        let (scratch, mut sink) = with_letters(seed, 600, &old);
+        replay_all(&scratch);
+        scratch.fill("t", 600..2000);
+        sink.poison = (600..2000).step_by(70).collect();
+        sink.killers = HashSet::from([300]);
+        let mut options = options();
+        options.retry.initial_backoff = Duration::from_millis(1);
+        options.retry.max_backoff = Duration::from_millis(20);
+        let (mut told, stop) = (None, AtomicBool::new(false));
+        let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |now| {
+            told = now.letter_refused.clone().or(told.take());
+        });
+        let drained = ended.unwrap();
+        assert!(drained.is_empty, "{:?}", drained.held);
+        let counters = &drained.counters;
+        let again = old.len() as u64 - 1;
+        assert_eq!((counters.replayed, counters.replays_refused), (again, 1));
+        let told = told.unwrap();
+        assert!(told.contains("the connection is lost"), "{told}");
+        let kept = letters(&scratch).open_letters(|_, _, _| true);
+        let origin = |seq: &SeqNo| letters(&scratch).get(*seq).unwrap().unwrap().body.origin;
+        let kept: HashSet<u64> = kept.iter().map(|seq| origin(seq).seq.get()).collect();
+        let mut expected = sink.poison.clone();
+        expected.insert(300);
+        assert_eq!(kept, expected, "no record is blamed for it");
+        // The reason may be gone some day.
+        sink.killers.clear();
+        sink.poison.clear();
+        replay_all(&scratch);
+        assert!(drain(&scratch, &mut sink, &options).is_empty);
+        let found: HashSet<u64> = records(&sink).iter().map(|r| r.seq()).collect();
+        assert_eq!(found.len(), 2000);
+    }
+}
+
+#[test]
+fn a_line_that_only_breaks_keeps_no_letter_from_its_place() {
+    let old: Vec<u64> = (0..600).step_by(20).collect();
+    let (scratch, mut sink) = with_letters(60, 600, &old);
+    sink.poison.clear();
+    replay_all(&scratch);
+    // Enough to suspect them, and then one too few to blame the first one that goes alone.
+    sink.careful_breaks = 20 + 4;
+    let mut options = options();
+    options.retry.initial_backoff = Duration::from_millis(1);
+    options.retry.max_backoff = Duration::from_millis(2);
+    let drained = drain(&scratch, &mut sink, &options);
+    assert!(drained.is_empty);
+    assert_eq!(sink.careful_breaks, 0);
+    assert_eq!(drained.counters.replayed, old.len() as u64);
+}
+
+/// One that does not cross the line in the longest time there is, beside others.
+#[test]
+fn a_letter_that_is_too_large_for_the_link_is_kept_and_holds_up_nothing() {
+    let scratch = Scratch::new();
+    for n in 0..100_u64 {
+        let value = vec![b'v'; if n == 50 { 60_000 } else { 10 }];
+        scratch.fill_with("t", 1, &value);
+    }
+    let mut sink = Scripted::new(61, 3);
+    sink.poison = HashSet::from([20, 50, 80]);
+    assert_eq!(scratch.drain(&mut sink).unwrap().counters.dead_lettered, 3);
+    sink.poison.clear();
+    sink.too_slow = HashSet::from([50]);
+    replay_all(&scratch);
+    scratch.fill("t", 100..200);
+    let mut options = options();
+    options.max_in_flight_bytes = 32 * 1024;
+    options.too_slow_after = Duration::from_millis(50);
+    let drained = drain(&scratch, &mut sink, &options);
+    assert!(drained.is_empty, "{:?}", drained.held);
+    let counters = &drained.counters;
+    assert_eq!((counters.replayed, counters.replays_refused), (2, 1));
+    assert_eq!(letters(&scratch).counts().kept, 1);
+    // On a better link, with all the time that there is.
+    sink.too_slow.clear();
+    sink.slow = HashSet::from([50]);
+    replay_all(&scratch);
+    assert_eq!(drain(&scratch, &mut sink, &options).counters.replayed, 1);
+}

@@ -103,6 +103,8 @@ pub(crate) struct Scripted {
     pub(crate) flaky: HashSet<u64>,
     /// Records on which the connection is lost.
     pub(crate) killers: HashSet<u64>,
+    /// So many of the next batches that are sent carefully lose the connection, whatever is in them.
+    pub(crate) careful_breaks: u32,
     /// Records that cross the link only in the longest time there is, and those that do not even so.
     pub(crate) slow: HashSet<u64>,
     pub(crate) too_slow: HashSet<u64>,
@@ -147,6 +149,7 @@ impl Scripted {
             copy_len_max: usize::MAX,
             flaky: HashSet::new(),
             killers: HashSet::new(),
+            careful_breaks: 0,
             slow: HashSet::new(),
             too_slow: HashSet::new(),
             is_patient: false,
@@ -271,7 +274,9 @@ impl Scripted {
         let Some(place) = self.careful.keys().find(ready).cloned() else {
             return;
         };
-        if self.kills(self.careful[&place].iter().map(|(_, record)| record)) {
+        let is_broken = self.careful_breaks > 0;
+        self.careful_breaks = self.careful_breaks.saturating_sub(1);
+        if is_broken || self.kills(self.careful[&place].iter().map(|(_, record)| record)) {
             self.breaks[1].losses += 1;
             return;
         }

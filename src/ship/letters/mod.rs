@@ -9,6 +9,7 @@
 //! their order; a letter never overtakes or judges the records of a lane, and never becomes another
 //! dead letter; what a report says is durable before it is acted on.
 
+mod breaker;
 mod report;
 mod state;
 
@@ -56,12 +57,12 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         }
         self.keep_letters(log, now);
-        self.walk(log, Errand::Replay, now)?;
         if self.options.dead_letters.topic.is_some() {
             self.walk(log, Errand::Copy, now)?;
         } else {
             self.letters.walk(Errand::Copy).is_over = true;
         }
+        self.walk(log, Errand::Replay, now)?;
         if self.letters.walks.iter().all(|walk| walk.is_over) {
             self.letters.begin_anew(now);
         }
@@ -90,7 +91,13 @@ impl<S: Sink> Shipper<'_, S> {
                 }
                 continue;
             };
-            let is_full = self.letters.flying.len() >= FLYING_MAX;
+            let most = if self.letters.is_suspicious {
+                1
+            } else {
+                FLYING_MAX
+            };
+            let is_full = self.letters.flying.len() >= most
+                || (errand == Errand::Replay && self.letters.awaits_copy(ready.seq));
             if is_full || self.send_letter(errand, &ready, now)? == Sent::Waits {
                 self.letters.walk(errand).next = Some(ready);
                 return Ok(());
@@ -166,12 +173,18 @@ impl<S: Sink> Shipper<'_, S> {
             self.pass_by(index, now);
             return Ok(Sent::Done);
         }
+        if self.letters.is_suspicious && self.is_anything_tried() {
+            return Ok(Sent::Waits);
+        }
         if !self.rate.has_room(now) {
             if !self.is_busy() {
                 self.nothing_asked(now);
             }
             self.letters.next_look = now;
             return Ok(Sent::Waits);
+        }
+        if self.letters.slow == Some(ready.seq) {
+            self.sink.be_patient(self.options.too_slow_after);
         }
         Ok(self.hand_letter_over(errand, ready, index, partition, now))
     }
@@ -197,6 +210,7 @@ impl<S: Sink> Shipper<'_, S> {
             seq: ready.seq,
             index,
             cost: budget::cost(len, &headers),
+            len: u64::try_from(len).unwrap_or(u64::MAX),
             at: now,
         };
         // It goes before the lanes, which take what room there is.
@@ -222,10 +236,13 @@ impl<S: Sink> Shipper<'_, S> {
         });
         match sent {
             Ok(()) => {
+                if self.letters.flying.is_empty() {
+                    self.letters.losses = 0;
+                }
                 self.letters.next_place += 1;
                 self.letters.flying.push(flying);
                 self.budget.take(index, flying.cost, now);
-                self.rate.take(u64::try_from(len).unwrap_or(u64::MAX));
+                self.rate.take(flying.len);
                 Sent::Done
             }
             Err(SendError::QueueFull) => Sent::Waits,

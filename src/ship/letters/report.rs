@@ -95,6 +95,7 @@ impl<S: Sink> Shipper<'_, S> {
         let Flying { index, seq, .. } = flying;
         self.budget.acknowledge(index, flying.cost);
         self.letters.lines.remove(&index);
+        self.letters.losses = 0;
         let is_held = matches!(self.health[index].phase, Phase::Held { .. });
         if is_held && self.any_behind(index).is_none() && self.health[index].outstanding == 0 {
             self.health[index].release();

@@ -59,6 +59,8 @@ pub(super) struct Flying {
     pub(super) seq: SeqNo,
     pub(super) index: usize,
     pub(super) cost: u64,
+    /// Bytes of its key and value.
+    pub(super) len: u64,
     pub(super) at: Instant,
 }
 
@@ -107,6 +109,12 @@ pub(in crate::ship) struct Letters<'a> {
     pub(super) ended: Vec<(SeqNo, End)>,
     /// Too large for the dead-letter topic: a pointer goes there.
     pub(super) pointers: HashSet<SeqNo>,
+    /// How often the connection was lost since these were handed over or one was acknowledged.
+    pub(super) losses: u32,
+    /// One of them may be why: they go alone.
+    pub(super) is_suspicious: bool,
+    /// The one that takes longer than a request may: it gets all the time that there is.
+    pub(super) slow: Option<SeqNo>,
     pub(super) next_look: Instant,
     pub(super) expired: Option<Instant>,
     pub(super) fill: Option<(u8, Instant)>,
@@ -130,6 +138,9 @@ impl<'a> Letters<'a> {
             lines: HashMap::new(),
             ended: Vec::new(),
             pointers: HashSet::new(),
+            losses: 0,
+            is_suspicious: false,
+            slow: None,
             next_look: now,
             expired: None,
             fill: None,
@@ -183,6 +194,16 @@ impl<'a> Letters<'a> {
         }
     }
 
+    /// Whether the walk over what is to be copied has not passed a letter yet: one that is replayed is
+    /// over, and gets no copy any more.
+    pub(super) fn awaits_copy(&self, seq: SeqNo) -> bool {
+        let [_, copy] = &self.walks;
+        match &copy.next {
+            Some(next) => next.seq <= seq,
+            None => !copy.is_over && copy.after < Some(seq),
+        }
+    }
+
     /// A letter that came back is met again by its walk.
     pub(super) fn walk_back(&mut self, errand: Errand, seq: SeqNo) {
         let walk = self.walk(errand);
@@ -201,6 +222,8 @@ impl<'a> Letters<'a> {
         let pause = PASSED_PAUSE.saturating_mul(self.passed_count);
         self.next_look = now + pause.clamp(WALK_PAUSE, PASSED_PAUSE_MAX);
         self.is_stuck = self.is_definite && self.flying.is_empty();
+        // All that there is was taken: it was the line.
+        self.is_suspicious &= self.passed_count > 0 || !self.flying.is_empty();
         self.walks = [Walk::default(), Walk::default()];
         self.passed.clear();
         self.passed_count = 0;

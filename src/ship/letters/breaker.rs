@@ -1,0 +1,92 @@
+//! A dead letter that may be what breaks the connection, or that takes the link longer than a request
+//! may.
+//!
+//! Owns how such a letter is found, and that it holds up nothing: letters share their connection with
+//! trials and searches, which would wait for it for ever. Must not know why a connection is lost.
+//! Invariants: only a letter that was alone on its way is judged; it lies where it was then, with the
+//! reason, and a person decides.
+
+use std::time::Instant;
+
+use super::state::{Errand, Flying, Letters};
+use crate::ship::Sink;
+use crate::ship::health::{HoldReason, SUSPICION};
+use crate::ship::shipper::Shipper;
+use crate::ship::slow::{LARGE, TIMED_OUT};
+use crate::ship::suspect::TRANSPORT;
+
+/// So many losses in a row with a letter alone on its way are its fault. Nothing tries it again by
+/// itself, so one is not enough.
+const LOSSES_ALONE: u32 = 5;
+
+impl Letters<'_> {
+    /// Whether a letter is on its way that nothing else may share a connection with.
+    pub(in crate::ship) fn is_alone(&self) -> bool {
+        self.is_suspicious && !self.flying.is_empty()
+    }
+}
+
+impl<S: Sink> Shipper<'_, S> {
+    /// Whether records are on their way carefully, and may be heard of soon.
+    pub(super) fn is_anything_tried(&self) -> bool {
+        self.health.iter().any(|h| h.is_tried() && h.stuck() == 0)
+    }
+
+    /// Connections of what is sent carefully were lost.
+    pub(in crate::ship) fn letters_lost(&mut self, times: u32, now: Instant) {
+        let letters = &mut self.letters;
+        if letters.flying.is_empty() {
+            return;
+        }
+        letters.losses = letters.losses.saturating_add(times);
+        if letters.is_suspicious && letters.losses >= LOSSES_ALONE {
+            letters.is_suspicious = false;
+            self.give_up_under_way(TRANSPORT, &HoldReason::Suspect.to_string(), now);
+        } else if !letters.is_suspicious && letters.losses >= SUSPICION {
+            letters.is_suspicious = true;
+            // They come back, and go one at a time.
+            self.sink.rebuild_careful();
+        }
+    }
+
+    /// A request of what is sent carefully timed out: a large letter that was alone gets all the time that
+    /// there is, and is given up if that does not do. Of more it says nothing.
+    pub(in crate::ship) fn letter_timed_out(&mut self, now: Instant) {
+        let [only] = self.letters.flying[..] else {
+            return;
+        };
+        if only.cost < LARGE || self.is_anything_tried() {
+            return;
+        }
+        let waited = self.options.too_slow_after;
+        if now.saturating_duration_since(only.at) < waited {
+            self.letters.slow = Some(only.seq);
+            self.sink.be_patient(waited);
+            return;
+        }
+        let bytes = only.len;
+        let why = HoldReason::TooSlow { bytes, waited }.to_string();
+        self.give_up_under_way(TIMED_OUT, &why, now);
+    }
+
+    /// The letter that is on its way, alone, is not to be sent as it is. A copy may be a pointer.
+    fn give_up_under_way(&mut self, code: i32, why: &str, now: Instant) {
+        let Some(&Flying { place, .. }) = self.letters.flying.first() else {
+            return;
+        };
+        let Some(flying) = self.land(place, now) else {
+            return;
+        };
+        let Flying { errand, seq, .. } = flying;
+        self.letters.losses = 0;
+        self.letters.slow = None;
+        self.budget.give_back(flying.index, flying.cost);
+        if errand == Errand::Copy && self.letters.pointers.insert(seq) {
+            self.letters.walk_back(errand, seq);
+        } else {
+            self.give_letter_up(errand, seq, code, why);
+        }
+        // What it holds of it would be sent for ever.
+        self.sink.rebuild_careful();
+    }
+}
