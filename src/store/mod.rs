@@ -45,7 +45,7 @@ pub use dead_letter::{
     OnLettersFull, Origin, QUOTA_MIN, REASON_LEN_MAX, Stage, State, StoredLetter,
 };
 pub use error::Error;
-pub use intent::{Intent, IntentFile, Known, Nonce, SENT_LETTERS_MAX, SentLetters};
+pub use intent::{Intent, IntentFile, Known, Nonce, Owed, SENT_LETTERS_MAX, SentLetters};
 pub use lane::{Lane, LaneView};
 pub use lane_name::{LANE_NAME_LEN_MAX, LaneName, MAIN_CLUSTER, is_lane_name};
 pub use options::{

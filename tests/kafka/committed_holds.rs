@@ -2,6 +2,7 @@
 //! on by themselves.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use ferrylog::ship::Progress;
 use ferrylog::ship::Until;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::store::Store;
-use ferrylog::wal::{Durability, Options};
+use ferrylog::wal::{Durability, Options, Wal};
 
 use crate::copies;
 use crate::gateway::content_of;
@@ -25,7 +26,7 @@ use crate::random;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Ships until `check` is done with it, which sees how far it is.
-fn ship(
+pub(crate) fn ship(
     store: &Store,
     kafka: &Kafka,
     options: &ExactlyOnceOptions,
@@ -123,4 +124,96 @@ fn a_topic_made_anew_with_fewer_partitions_holds_the_records_of_those_it_lacks_a
         let repeats = copies::check_those(&kafka, topic, &log_id, expected, content);
         assert_eq!(repeats.duplicates, 0, "{topic}");
     }
+}
+
+/// What is refused, and what is no message, has to go there; all else has not.
+#[test]
+fn dead_letters_that_cannot_be_kept_hold_what_needs_them_and_nothing_else() {
+    const COUNT: u64 = 5_000;
+    const LIMIT: (&str, &str) = ("max.message.bytes", "20000");
+    let seed = random::seed();
+    let kafka = Kafka::start();
+    kafka.create_topic_with("t", 2, &[LIMIT]);
+    kafka.create_topic("other", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("store");
+    Store::open(&data, Options::default())
+        .unwrap()
+        .close()
+        .unwrap();
+    let lane = Wal::open(data.join("lanes/default"), Options::default()).unwrap();
+    drop(lane.append(b"\xff is no version").unwrap());
+    lane.close().unwrap();
+    // Where their directory would be.
+    let in_the_way = data.join("dead-letters");
+    fs::write(&in_the_way, b"").unwrap();
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    let store = Store::open(&data, options).unwrap();
+    let is_bad = |n: u64| n == COUNT / 2;
+    let content = |n| {
+        let len = if is_bad(n) { 30_000 } else { 100 };
+        content_of(seed, n, len).1
+    };
+    let fill = |range: std::ops::Range<u64>| {
+        for n in range {
+            let message = MessageRef {
+                partition: Some(if n % 3 == 2 { 0 } else { (n % 3) as i32 }),
+                value: Some(&content(n)),
+                ..MessageRef::to(if n % 3 == 2 { "other" } else { "t" })
+            };
+            drop(store.lane().append(&message).unwrap());
+        }
+        store.lane().sync().unwrap();
+    };
+    let stuck = (COUNT / 2) % 3;
+    assert!(stuck < 2, "it is of the topic with a limit");
+    // Numbers are one more than in the log, which begins with what is no message.
+    let waits = |n: u64| n % 3 == stuck && n >= COUNT / 2;
+    let free = |count| (0..count).filter(|n| !waits(*n)).count() as u64;
+    fill(0..COUNT);
+    let mut transactions = ExactlyOnceOptions::default();
+    transactions.ship.retry.max_backoff = Duration::from_secs(1);
+    ship(&store, &kafka, &transactions, |now| {
+        for count in [COUNT, 2 * COUNT] {
+            wait_for("what needs them not", SOON, || {
+                now().shipped == free(count) && store.lane().totals().queued == 0
+            });
+            let told = now();
+            let held = told.held.iter();
+            let mut held: Vec<_> = held
+                .map(|held| (&*held.topic, held.partition, held.why.kind()))
+                .collect();
+            held.sort_unstable();
+            let why = "no_dead_letters";
+            let partition = Some(u32::try_from(stuck).unwrap());
+            assert_eq!(held, [("(undecodable)", None, why), ("t", partition, why)]);
+            assert!(
+                told.why
+                    .unwrap()
+                    .contains("finds no place in the dead letters")
+            );
+            if count == COUNT {
+                fill(COUNT..2 * COUNT);
+            }
+        }
+        fs::remove_file(&in_the_way).unwrap();
+        wait_for("the end", SOON, || now().queued == 0);
+        let told = now();
+        assert_eq!(told.counters.dead_lettered, 2);
+        assert!(told.held.is_empty(), "{:?}", told.held);
+    });
+    assert_eq!(store.dead_letters().unwrap().counts().kept, 2);
+    let log_id = store.lane().log_id().to_string();
+    let mut found = BTreeSet::new();
+    for topic in ["t", "other"] {
+        let mut newest = [None; 2];
+        kafka.consume_each(topic, |record| {
+            let n = copies::identify(&record, &log_id) - 1;
+            assert!(found.insert(n), "{n} is there twice");
+            let before = newest[record.partition as usize].replace(n);
+            assert!(before < Some(n), "{n} after {before:?}");
+        });
+    }
+    assert_eq!(found, (0..2 * COUNT).filter(|n| !is_bad(*n)).collect());
 }

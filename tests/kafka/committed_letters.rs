@@ -1,25 +1,32 @@
 //! Dead letters under `drain --exactly-once`: sent again and copied, each once, through kills.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
-use ferrylog::ship::DeadLetterShipping;
 use ferrylog::ship::dead_letter::DeadLetterTopic;
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
-use ferrylog::store::{LaneOptions, Store, StoreOptions};
+use ferrylog::ship::{DeadLetterShipping, Progress};
+use ferrylog::store::{DeadLetterOptions, DeadLetters, LaneOptions, Store, StoreOptions};
 use ferrylog::wal::Options;
+use ferrylog::wal::fs::RealFs;
 
 use crate::exactly_once::{EXACTLY_ONCE, kill_in_commit};
 use crate::gateway::{Gateway, content_of};
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, wait_for};
 use crate::random::{self, Random};
 
 const LIMIT: (&str, &str) = ("max.message.bytes", "20000");
 const LARGE: usize = 30_000;
 const PLAIN: [&str; 3] = [EXACTLY_ONCE, "--property", "compression.type=none"];
+/// Longest wait for what must happen at last.
+const SOON: Duration = Duration::from_secs(60);
+
 const COPYING: [&str; 2] = ["--dead-letter-topic", "{topic}.dlq"];
 
 /// The numbers of the records that a topic's records are, or are copies of: each once.
@@ -53,14 +60,13 @@ fn letters_are_sent_again_and_copied_once_through_kills_inside_the_commit() {
     let good: BTreeSet<u64> = all.difference(&bad).copied().collect();
     assert_eq!(numbers(&kafka, "t"), good);
 
-    // The older half is sent again, the others are copied.
+    // The older half is sent again, and all are copied.
     let store = Store::open(&gateway.data, Options::default()).unwrap();
     let letters = store.dead_letters().unwrap();
     let open = letters.open_letters(|_, _, _| true);
     letters.mark_pending(&open[..open.len() / 2]).unwrap();
     store.close().unwrap();
-    let is_copied = |n: &u64| *n >= 2000;
-    let (copied, again): (BTreeSet<u64>, BTreeSet<u64>) = bad.into_iter().partition(is_copied);
+    let again: BTreeSet<u64> = bad.iter().copied().filter(|n| *n < 2000).collect();
     let arguments = [&PLAIN[..], &COPYING].concat();
     let mut killed = 0;
     for kill in 0..KILLS {
@@ -75,7 +81,7 @@ fn letters_are_sent_again_and_copied_once_through_kills_inside_the_commit() {
     assert!(killed >= 8, "it was killed in the middle");
     gateway.drain(&kafka, &arguments).expect(0);
     assert_eq!(numbers(&kafka, "t"), &good | &again);
-    assert_eq!(numbers(&kafka, "t.dlq"), copied);
+    assert_eq!(numbers(&kafka, "t.dlq"), bad);
     let told = gateway.drain(&kafka, &arguments).expect_json(0).remove(0);
     assert_eq!((&told["replayed"], &told["copied"]), (&0.into(), &0.into()));
 }
@@ -191,5 +197,89 @@ fn refused_letters_stay_and_missing_topics_hold_only_them_and_too_large_copies_b
     assert_eq!(committed.drained.counters.replayed, 3);
     assert_eq!(numbers(&kafka, "t"), (0..COUNT).collect());
     assert_eq!(numbers(&kafka, "dead").len(), 3);
+    store.close().unwrap();
+}
+
+/// As a process leaves it that ended between a commit and what is written down of it, and then the log of
+/// the letters cannot be opened.
+#[test]
+fn letters_that_were_committed_while_their_log_fails_hold_up_nothing_and_are_not_sent_again() {
+    const COUNT: u64 = 500;
+    let seed = random::seed();
+    let is_bad = |n: u64| n % 10 == 5;
+    let bad = COUNT / 10;
+    let kafka = Kafka::start();
+    kafka.create_topic("t", 2);
+    let gateway = Gateway::new();
+    gateway.send_each("t", (0..COUNT).map(|n| content_of(seed, n, 100)));
+    bury(&gateway, is_bad);
+    gateway.drain(&kafka, &PLAIN).expect(0);
+    let store = Store::open(&gateway.data, Options::default()).unwrap();
+    let letters = store.dead_letters().unwrap();
+    let open = letters.open_letters(|_, _, _| true);
+    letters.mark_pending(&open).unwrap();
+    store.close().unwrap();
+    let (log, before) = (
+        gateway.data.join("dead-letters"),
+        gateway.data.join("before"),
+    );
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy(&log, &before);
+    let told = gateway.drain(&kafka, &PLAIN).expect_json(0).remove(0);
+    assert_eq!(told["replayed"], bad);
+    fs::remove_dir_all(&log).unwrap();
+    copy(&before, &log);
+    let store = Store::open(&gateway.data, Options::default()).unwrap();
+    let mut intents = store.lane().intents().unwrap();
+    let mut intent = intents.intent().unwrap().clone();
+    intent.letters.as_mut().unwrap().is_done = false;
+    intents.write(intent).unwrap();
+    drop(intents);
+
+    // Whoever has it open keeps others out.
+    let (options, log_options) = (DeadLetterOptions::default(), Options::default());
+    let locked = DeadLetters::open_on(Arc::new(RealFs), &log, options, &log_options).unwrap();
+    let more = |count: u64| {
+        for n in store.lane().totals().accepted..count {
+            let (key, value) = content_of(seed, n, 100);
+            let message = MessageRef {
+                key: key.as_deref(),
+                value: Some(&value),
+                ..MessageRef::to("t")
+            };
+            drop(store.lane().append(&message).unwrap());
+        }
+        store.lane().sync().unwrap();
+    };
+    let is_told = |told: Progress| {
+        let held = &told.held[..];
+        held.len() == 1 && &*held[0].topic == "(dead letters)"
+    };
+    let options = ExactlyOnceOptions::default();
+    crate::committed_holds::ship(&store, &kafka, &options, |now| {
+        wait_for("the reason", SOON, || is_told(now()));
+        println!("{:?}", now().why);
+        more(2 * COUNT);
+        wait_for("the records", SOON, || store.lane().totals().queued == 0);
+        assert!(is_told(now()));
+    });
+    // What is there at the start may have a letter, as far as anybody can tell.
+    more(3 * COUNT);
+    crate::committed_holds::ship(&store, &kafka, &options, |now| {
+        wait_for("the reason", SOON, || is_told(now()));
+        assert_eq!(store.lane().totals().queued, COUNT);
+        locked.close().unwrap();
+        wait_for("the letters", SOON, || now().held.is_empty());
+        wait_for("the records", SOON, || store.lane().totals().queued == 0);
+    });
+    let counts = store.dead_letters().unwrap().counts();
+    assert_eq!((counts.pending, counts.replayed), (0, bad));
+    assert_eq!(numbers(&kafka, "t"), (0..3 * COUNT).collect());
     store.close().unwrap();
 }

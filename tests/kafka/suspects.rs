@@ -11,8 +11,8 @@ use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::ship::{Held, Progress, ShipOptions, Until};
-use ferrylog::store::Store;
-use ferrylog::wal::{Durability, Options};
+use ferrylog::store::{self, Cause, Letter, Origin, Stage, Store};
+use ferrylog::wal::{Class, Durability, Options, SeqNo};
 use tempfile::TempDir;
 
 use crate::copies::{self, Content, Repeats};
@@ -215,4 +215,57 @@ fn a_record_that_breaks_the_connection_is_parked_alone_and_its_lane_goes_on_in_t
         }
     });
     assert_eq!(scratch.check(COUNT + 1500).duplicates, 0);
+}
+
+/// Somebody decided to send it again.
+#[test]
+fn a_letter_that_breaks_the_connection_is_kept_with_the_reason_in_transactions() {
+    let scratch = Scratch::new();
+    let (ours, settings) = (&scratch.store, scratch.settings());
+    let suspect = SeqNo::new(SUSPECT);
+    let letters = ours.dead_letters().unwrap();
+    let letter = letters.add(&Letter {
+        origin: Origin {
+            log_id: ours.lane().log_id(),
+            seq: suspect,
+        },
+        lane: "default",
+        cause: Cause {
+            class: "poison",
+            code: 10,
+            stage: Stage::Produce,
+            reason: "a test's",
+            attempts: 1,
+            first_attempt_millis: 0,
+            last_attempt_millis: 0,
+        },
+        content: store::Content::Message(MessageRef {
+            value: Some(FORBIDDEN),
+            ..MessageRef::to(TOPIC)
+        }),
+    });
+    letters.mark_pending(&[letter.unwrap()]).unwrap();
+    ours.lane()
+        .settle(suspect..suspect + 1, Class::DeadLettered);
+    let (stop, mut told) = (AtomicBool::new(false), None);
+    let options = ExactlyOnceOptions::default();
+    let started = Instant::now();
+    let ended = exactly_once::drain(ours, &settings, &options, &stop, &mut |now| {
+        told.clone_from(&now.letter_refused);
+    });
+    let drained = ended.unwrap().drained;
+    println!("{:.1?}: {told:?}, {drained:?}", started.elapsed());
+    assert!(drained.is_empty, "{:?}", drained.held);
+    assert_eq!(drained.shipped, COUNT - 1);
+    assert_eq!(drained.counters.replays_refused, 1);
+    assert!(told.unwrap().contains("the connection is lost"));
+    assert_eq!((letters.counts().kept, letters.counts().pending), (1, 0));
+    // The cause is gone.
+    scratch.kafka.relay(0).pass();
+    letters
+        .mark_pending(&letters.open_letters(|_, _, _| true))
+        .unwrap();
+    let ended = exactly_once::drain(ours, &settings, &options, &stop, &mut |_| {});
+    assert_eq!(ended.unwrap().drained.counters.replayed, 1);
+    assert_eq!(scratch.arrived(), COUNT);
 }

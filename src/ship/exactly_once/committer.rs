@@ -318,7 +318,7 @@ impl<'a> Committer<'a> {
             source.stream.totals().queued == 0 || source.hold.as_ref().is_some_and(is_held)
         };
         self.options.ship.until == Until::Empty
-            && self.sources.iter().all(is_done)
+            && (self.letters.is_needed || self.sources.iter().all(is_done))
             && (!self.letters_wait() || self.letters.is_stuck)
     }
 

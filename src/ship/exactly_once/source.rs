@@ -24,6 +24,8 @@ pub(super) struct Source<'a> {
     reader: LaneReader<'a>,
     /// Below this, a record may be settled already.
     pub(super) settled_below: SeqNo,
+    /// Below this, it is of an earlier run, which may have died in the middle of something.
+    pub(super) earlier_below: SeqNo,
     /// Read, and not handed over.
     pub(super) pending: Option<Entry>,
     /// The search for a refused record, or for one that breaks the connection; a transaction a piece.
@@ -103,6 +105,7 @@ impl<'a> Source<'a> {
             stream,
             reader: stream.reader(marks.acked),
             settled_below: marks.next,
+            earlier_below: marks.next,
             pending: None,
             bisect: None,
             is_suspicion: false,

@@ -49,7 +49,8 @@ pub(super) enum Next {
     Dry,
     /// The cluster does not answer.
     Silent(String),
-    /// A parking log whose records cannot go: it is held.
+    /// A parking log whose records cannot go: it is held. Or nobody can tell whether the next record has
+    /// a dead letter.
     Held,
     /// A record of the lane that can neither go nor be parked.
     Stuck(Error),
@@ -78,21 +79,27 @@ impl<'a> Committer<'a> {
                     None => return Ok(Next::Dry),
                 },
             };
-            if self.is_over(&entry)? {
-                *passed += 1;
-                continue;
-            }
-            let placed = match &entry.message {
-                Ok(message) => self.place(&entry, message),
-                Err(undecodable) => {
-                    if let Err(why) = self.undecodable(&entry, undecodable)? {
-                        let why = HoldReason::NoDeadLetters(why);
-                        self.sources[self.current].pending = Some(entry);
-                        return Ok(Next::Stuck(stuck(&UNDECODABLE.into(), None, why)));
-                    }
+            match self.is_over(&entry)? {
+                Some(true) => {
                     *passed += 1;
                     continue;
                 }
+                Some(false) => {}
+                None => {
+                    self.sources[self.current].pending = Some(entry);
+                    return Ok(Next::Held);
+                }
+            }
+            let placed = match &entry.message {
+                Ok(message) => self.place(&entry, message),
+                Err(undecodable) => match self.undecodable(&entry, undecodable)? {
+                    Ok(()) => {
+                        self.sources[self.current].hold = None;
+                        *passed += 1;
+                        continue;
+                    }
+                    Err(why) => Placed::Nowhere(None, HoldReason::NoDeadLetters(why)),
+                },
             };
             let parked = match placed {
                 Placed::At(place) => {
@@ -119,29 +126,35 @@ impl<'a> Committer<'a> {
         }
     }
 
-    /// Whether a record has its outcome without being sent: it had it before, or has it by this.
-    fn is_over(&mut self, entry: &Entry) -> Result<bool, Error> {
+    /// Whether a record has its outcome without being sent: it had it before, or has it by this. `None`:
+    /// the dead letters do not tell.
+    fn is_over(&mut self, entry: &Entry) -> Result<Option<bool>, Error> {
         let source = &self.sources[self.current];
         let (stream, own) = (source.stream, entry.seq..entry.seq + 1);
         if entry.seq < source.settled_below {
             if stream.is_settled(entry.seq) {
-                return Ok(true);
+                return Ok(Some(true));
             }
-            if self.has_letter(entry)? {
-                self.dead_lettered(entry)?;
-                return Ok(true);
+            if entry.seq < source.earlier_below {
+                let Some(has_letter) = self.has_letter(entry) else {
+                    return Ok(None);
+                };
+                if has_letter {
+                    self.dead_lettered(entry)?;
+                    return Ok(Some(true));
+                }
             }
         }
         if self.current == 0 && self.moved.remove(&entry.seq) {
             stream.settle(own, Class::Moved);
-            return Ok(true);
+            return Ok(Some(true));
         }
         let is_expired = self.lane.is_expired(entry, &self.now);
         if is_expired {
             stream.settle(own, Class::Expired);
             self.counters.expired += 1;
         }
-        Ok(is_expired)
+        Ok(Some(is_expired))
     }
 
     fn place(&mut self, entry: &Entry, message: &Message) -> Placed {
@@ -240,18 +253,20 @@ impl<'a> Committer<'a> {
         self.sources[source].hold(why, &retry, Instant::now(), random());
     }
 
-    /// Parks the first record of a partition that takes nothing.
+    /// Parks the first record of a partition that takes nothing, or one that is no message and finds no
+    /// place in the dead letters.
     fn park_held(
         &mut self,
         entry: &Entry,
         partition: Option<u32>,
         why: HoldReason,
     ) -> Result<Result<(), Error>, Error> {
-        let Ok(message) = &entry.message else {
-            return Ok(Ok(()));
+        let topic = match &entry.message {
+            Ok(message) => Arc::clone(&message.topic),
+            Err(_) => UNDECODABLE.into(),
         };
-        let Some(log) = self.parking_source(&message.topic, partition)? else {
-            return Ok(Err(stuck(&message.topic, partition, why)));
+        let Some(log) = self.parking_source(&topic, partition)? else {
+            return Ok(Err(stuck(&topic, partition, why)));
         };
         self.hold(log, why);
         self.park(log, entry)

@@ -8,6 +8,7 @@ use super::Error;
 use super::committer::Committer;
 use super::transact::{Load, Transaction, Turn};
 use crate::ship::health::{HoldReason, SUSPICION_CONFIRMED};
+use crate::ship::suspect::TRANSPORT;
 
 /// Losses of the connection in one transaction, and nothing of it acknowledged between, after which
 /// one of its records is suspected; some ten seconds. Nothing comes twice of that, so fewer than without
@@ -35,9 +36,10 @@ impl Committer<'_> {
         self.let_go(&mut open);
         let carried = &open.carried;
         match (open.load, &carried[..]) {
-            (Load::Letters { .. }, carried) => {
-                self.letters_withheld(carried, HoldReason::Suspect);
+            (Load::Letters { are_copies }, [only]) => {
+                self.letter_hopeless(*only, are_copies, TRANSPORT, &HoldReason::Suspect);
             }
+            (Load::Letters { .. }, carried) => self.letters_withheld(carried),
             (Load::Span | Load::Base, [only]) => self.hold_alone(*only, HoldReason::Suspect)?,
             (Load::Span | Load::Base, carried) => {
                 self.sources[self.current].search(carried, true);

@@ -63,7 +63,7 @@ impl Committer<'_> {
             {
                 match open.load {
                     Load::Letters { are_copies } => {
-                        self.letters_refused(&open.carried, are_copies, error.failure)?;
+                        self.letters_refused(&open.carried, are_copies, &error.failure);
                     }
                     Load::Span | Load::Base => self.refused(&open.carried, error)?,
                 }
@@ -111,11 +111,11 @@ impl Committer<'_> {
     fn too_slow(&mut self, only: Carried, open: &Transaction) -> Result<(), Error> {
         let (bytes, waited) = (open.bytes, self.options.ship.too_slow_after);
         let why = HoldReason::TooSlow { bytes, waited };
-        if let Load::Letters { .. } = open.load {
-            self.letters_withheld(&[only], why);
+        self.pace.begin_anew();
+        if let Load::Letters { are_copies } = open.load {
+            self.letter_hopeless(only, are_copies, slow::TIMED_OUT, &why);
             return Ok(());
         }
-        self.pace.begin_anew();
         match self.options.ship.on_too_slow {
             OnTooSlow::Hold => self.hold_alone(only, why),
             // No broker refused it: no attempt is counted, it is the operator's choice.

@@ -47,7 +47,8 @@ impl Committer<'_> {
             let verdicts = match self.verdicts.get(&ordinal) {
                 Some(verdicts) => verdicts + 1,
                 None => {
-                    let letters = self.store.dead_letters_if_any()?;
+                    // Where their log cannot be opened, this one finds no place there either.
+                    let letters = self.store.dead_letters_if_any().ok().flatten();
                     let stream = self.sources[self.current].stream;
                     storm::around(stream, letters, &topic, entry.seq) + 1
                 }
@@ -158,10 +159,11 @@ impl Committer<'_> {
         })
     }
 
-    /// Whether a record has a dead letter, of a run that died before it was settled.
-    pub(super) fn has_letter(&self, entry: &Entry) -> Result<bool, Error> {
-        let letters = self.store.dead_letters_if_any()?;
-        Ok(letters.is_some_and(|letters| letters.holds(self.lane.log_id(), entry.origin)))
+    /// Whether a record has a dead letter, of a run that died before it was settled; `None`: their log
+    /// cannot be opened, and is tried again after a while.
+    pub(super) fn has_letter(&mut self, entry: &Entry) -> Option<bool> {
+        let letters = self.letters.opened(self.store)?;
+        Some(letters.is_some_and(|letters| letters.holds(self.lane.log_id(), entry.origin)))
     }
 
     /// Settles a record whose letter is durable.

@@ -59,6 +59,15 @@ pub struct SentLetters {
     pub is_done: bool,
 }
 
+/// Dead letters that were committed, and that their log did not take word of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// The log they are in.
+    pub log: LogId,
+    /// Which they are.
+    pub letters: SentLetters,
+}
+
 /// Most dead letters in a transaction: their numbers stand in the intent.
 pub const SENT_LETTERS_MAX: usize = 128;
 
@@ -124,6 +133,7 @@ impl IntentFile {
             machine,
             sessions: Vec::new(),
             intent: None,
+            owed: None,
         });
         let path = path.to_path_buf();
         Ok(Self {
@@ -203,12 +213,13 @@ impl IntentFile {
     ///
     /// # Panics
     ///
-    /// Panics if a text in it is longer than 255 bytes, as Kafka's are not, or there are more than
-    /// [`SENT_LETTERS_MAX`] letters.
+    /// Panics if a text in it is longer than 255 bytes, as Kafka's are not, if there are more than
+    /// [`SENT_LETTERS_MAX`] letters, or any while others are [`owed`](Self::owed).
     pub fn write(&mut self, intent: Intent) -> Result<(), Error> {
         let letters = intent.letters.as_ref().map_or(0, |l| l.seqs.len());
         assert!(letters <= SENT_LETTERS_MAX, "{letters} letters");
         let mut slot = self.slot.clone();
+        assert!(letters == 0 || slot.owed.is_none(), "others are owed");
         if slot.sessions.first() != Some(&intent.nonce.session) {
             slot.sessions.insert(0, intent.nonce.session);
             slot.sessions.truncate(SESSIONS_MAX);
@@ -234,18 +245,36 @@ impl IntentFile {
         self.save(slot)
     }
 
-    /// Notes that the letters of the newest intent are written down as sent.
+    /// Notes that the letters of the newest intent are known to be sent: and written down in their log,
+    /// or `owed`, which every intent tells from now on.
     ///
     /// # Errors
     ///
     /// As [`IntentFile::write`]; it is only looked up again.
-    pub fn note_letters_done(&mut self) -> Result<(), Error> {
+    pub fn note_letters_done(&mut self, is_owed: bool) -> Result<(), Error> {
         let mut slot = self.slot.clone();
-        let intent = slot.intent.as_mut();
-        if let Some(letters) = intent.and_then(|intent| intent.letters.as_mut()) {
+        if let Some(intent) = slot.intent.as_mut()
+            && let Some(letters) = intent.letters.as_mut()
+        {
             letters.is_done = true;
+            slot.owed = is_owed.then(|| Owed {
+                log: intent.log,
+                letters: letters.clone(),
+            });
         }
         self.save(slot)
+    }
+
+    /// The letters that are known to be sent and not written down.
+    #[must_use]
+    pub fn owed(&self) -> Option<&Owed> {
+        self.slot.owed.as_ref()
+    }
+
+    /// These are written down. The next intent does not tell of them; until then they are written down
+    /// once more after a crash, which changes nothing.
+    pub fn forget_owed(&mut self) {
+        self.slot.owed = None;
     }
 
     /// Makes this store another gateway: what its copies do is no longer its matter. Every intent is
@@ -258,7 +287,7 @@ impl IntentFile {
         let mut slot = self.slot.clone();
         slot.identity = LogId::new(self.draw()?.bits);
         slot.sessions.clear();
-        slot.intent = None;
+        (slot.intent, slot.owed) = (None, None);
         self.save(slot)?;
         self.is_copy = false;
         Ok(self.slot.identity)
@@ -404,6 +433,32 @@ mod tests {
         file.note_aborted(true).unwrap();
         let read = IntentFile::open(&path, LOG).unwrap();
         assert!(read.intent().unwrap().is_aborted);
+    }
+
+    #[test]
+    fn letters_that_are_owed_are_told_by_every_intent_until_they_are_written_down() {
+        let (_dir, path) = scratch();
+        let mut file = IntentFile::open(&path, LOG).unwrap();
+        let mut next = intent(&file, Nonce::NONE, 3);
+        next.log = LogId::new([9; 16]);
+        let letters = next.letters.clone().unwrap();
+        file.write(next).unwrap();
+        file.note_letters_done(true).unwrap();
+        for start in 10..13 {
+            let read = IntentFile::open(&path, LOG).unwrap();
+            let owed = read.owed().unwrap();
+            assert_eq!(owed.log, LogId::new([9; 16]));
+            assert_eq!(owed.letters.seqs, letters.seqs);
+            assert!(owed.letters.are_copies && owed.letters.is_done);
+            file = read;
+            let next = intent(&file, Nonce::NONE, start);
+            file.write(next.clone()).unwrap();
+            assert_eq!(IntentFile::open(&path, LOG).unwrap().intent(), Some(&next));
+        }
+        file.forget_owed();
+        assert_eq!(file.owed(), None);
+        file.write(intent(&file, Nonce::NONE, 20)).unwrap();
+        assert_eq!(IntentFile::open(&path, LOG).unwrap().owed(), None);
     }
 
     #[test]

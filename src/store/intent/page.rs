@@ -3,7 +3,7 @@
 //! Pure. Must not know where a page is kept. Invariant: bytes that are no page, or one of another
 //! version, are no slot; which of the two, [`is_whole`] tells.
 
-use super::{Intent, Nonce, SENT_LETTERS_MAX, SentLetters};
+use super::{Intent, Nonce, Owed, SENT_LETTERS_MAX, SentLetters};
 use crate::wal::{LogId, SeqNo};
 
 pub(super) const PAGE: usize = 4096;
@@ -17,6 +17,7 @@ const SESSIONS_AT: usize = 2048;
 const TEXTS_AT: usize = 256;
 const TEXT_MAX: usize = 255;
 const LOG_AT: usize = 184;
+const OWED_LOG_AT: usize = 200;
 const LETTERS_AT: usize = 768;
 const _: () = assert!(SESSIONS_AT + 8 * SESSIONS_MAX <= CHECKSUM_AT);
 const _: () = assert!(TEXTS_AT + 2 * TEXT_MAX <= LETTERS_AT);
@@ -34,6 +35,8 @@ pub(super) struct Slot {
     /// Newest first.
     pub(super) sessions: Vec<u64>,
     pub(super) intent: Option<Intent>,
+    /// Where the intent has letters, they are the same.
+    pub(super) owed: Option<Owed>,
 }
 
 pub(super) fn checksum(page: &[u8; PAGE]) -> [u8; 4] {
@@ -60,14 +63,17 @@ impl Slot {
             put(SESSIONS_AT + 8 * index, &session.to_le_bytes());
         }
         if let Some(intent) = &self.intent {
+            let owed = self.owed.as_ref();
+            let letters = intent.letters.as_ref().or(owed.map(|owed| &owed.letters));
             let flags = 1
                 | u8::from(intent.is_aborted) << 1
                 | u8::from(intent.partition_offset.is_some()) << 2
                 | u8::from(intent.previous_partition_offset.is_some()) << 3
                 | u8::from(intent.is_in_offsets) << 4
-                | u8::from(intent.letters.as_ref().is_some_and(|l| l.are_copies)) << 5
-                | u8::from(intent.letters.as_ref().is_some_and(|l| l.is_done)) << 6;
-            let letters = intent.letters.iter().flat_map(|letters| &letters.seqs);
+                | u8::from(letters.is_some_and(|l| l.are_copies)) << 5
+                | u8::from(letters.is_some_and(|l| l.is_done)) << 6
+                | u8::from(owed.is_some()) << 7;
+            let letters = letters.iter().flat_map(|letters| &letters.seqs);
             for (index, seq) in letters.clone().enumerate() {
                 put(LETTERS_AT + 8 * index, &seq.get().to_le_bytes());
             }
@@ -86,6 +92,9 @@ impl Slot {
             let previous = intent.previous_partition_offset.unwrap_or(0);
             put(152, &previous.to_le_bytes());
             put(LOG_AT, &intent.log.bytes());
+            if let Some(owed) = owed {
+                put(OWED_LOG_AT, &owed.log.bytes());
+            }
             put(160, &intent.partition.to_le_bytes());
             put(TEXTS_AT, topic);
             put(TEXTS_AT + TEXT_MAX, cluster);
@@ -104,10 +113,11 @@ impl Slot {
             return None;
         }
         let sessions = (0..session_count).map(|index| u64_at(page, SESSIONS_AT + 8 * index));
-        let intent = if page[11] == 0 {
-            None
+        let (intent, owed) = if page[11] == 0 {
+            (None, None)
         } else {
-            Some(decode_intent(page)?)
+            let (intent, owed) = decode_intent(page)?;
+            (Some(intent), owed)
         };
         Some(Self {
             generation: u64_at(page, 16),
@@ -117,11 +127,12 @@ impl Slot {
             machine: sixteen_at(page, 48),
             sessions: sessions.collect(),
             intent,
+            owed,
         })
     }
 }
 
-fn decode_intent(page: &[u8; PAGE]) -> Option<Intent> {
+fn decode_intent(page: &[u8; PAGE]) -> Option<(Intent, Option<Owed>)> {
     let flag = |bit: u8| page[11] & 1 << bit != 0;
     let text = |at: usize, len: u8| {
         let bytes = page.get(at..at + usize::from(len))?;
@@ -144,10 +155,19 @@ fn decode_intent(page: &[u8; PAGE]) -> Option<Intent> {
         are_copies: flag(5),
         is_done: flag(6),
     });
-    Some(Intent {
+    let log = LogId::new(sixteen_at(page, LOG_AT));
+    let owed_log = LogId::new(sixteen_at(page, OWED_LOG_AT));
+    let owed = letters.clone().filter(|_| flag(7));
+    let owed = owed.map(|letters| Owed {
+        log: owed_log,
+        letters,
+    });
+    // An intent about letters is about their log.
+    let letters = letters.filter(|_| owed.is_none() || owed_log == log);
+    let intent = Intent {
         nonce: nonce(64),
         previous: nonce(96),
-        log: LogId::new(sixteen_at(page, LOG_AT)),
+        log,
         span: SeqNo::new(start)..SeqNo::new(end),
         letters,
         cluster_id: text(TEXTS_AT + TEXT_MAX, page[13])?,
@@ -157,7 +177,8 @@ fn decode_intent(page: &[u8; PAGE]) -> Option<Intent> {
         partition_offset: flag(2).then(|| partition_offset(144)),
         previous_partition_offset: flag(3).then(|| partition_offset(152)),
         is_aborted: flag(1),
-    })
+    };
+    Some((intent, owed))
 }
 
 fn length_byte(len: usize) -> u8 {
@@ -215,6 +236,7 @@ mod tests {
             machine: [0x05; 16],
             sessions: vec![0x06, 0x07],
             intent: Some(intent),
+            owed: None,
         };
         let page = slot.encode();
         for (at, field) in [
@@ -242,5 +264,52 @@ mod tests {
             assert_eq!(&page[at..at + field.len()], field, "at {at}");
         }
         assert_eq!(Slot::decode(&page), Some(slot));
+    }
+
+    #[test]
+    fn f16_letters_that_are_owed_stand_beside_an_intent_about_another_log() {
+        let (letters_log, lane_log) = (LogId::new([0x30; 16]), LogId::new([0x31; 16]));
+        let letters = SentLetters {
+            seqs: vec![SeqNo::new(0x33), SeqNo::new(0x34)],
+            are_copies: false,
+            is_done: true,
+        };
+        let intent = |log, letters| Intent {
+            nonce: Nonce::NONE,
+            previous: Nonce::NONE,
+            log,
+            span: SeqNo::ZERO..SeqNo::new(1),
+            letters,
+            cluster_id: String::new(),
+            is_in_offsets: false,
+            topic: String::new(),
+            partition: 0,
+            partition_offset: None,
+            previous_partition_offset: None,
+            is_aborted: false,
+        };
+        let about_them = intent(letters_log, Some(letters.clone()));
+        for intent in [about_them, intent(lane_log, None)] {
+            let slot = Slot {
+                generation: 1,
+                log_id: lane_log,
+                identity: lane_log,
+                inode: 0,
+                machine: [0; 16],
+                sessions: Vec::new(),
+                intent: Some(intent),
+                owed: Some(Owed {
+                    log: letters_log,
+                    letters: letters.clone(),
+                }),
+            };
+            let page = slot.encode();
+            assert_eq!((page[11], &page[200..216]), (0xc1, &[0x30; 16][..]));
+            assert_eq!(
+                page[768..784],
+                [[0x33, 0, 0, 0, 0, 0, 0, 0], [0x34, 0, 0, 0, 0, 0, 0, 0]].concat()
+            );
+            assert_eq!(Slot::decode(&page), Some(slot));
+        }
     }
 }

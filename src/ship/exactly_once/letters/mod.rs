@@ -1,29 +1,33 @@
 //! Dead letters in transactions of their own: sent again to where they belong, or copied to the
 //! dead-letter topic.
 //!
-//! Owns which go next, and what becomes of them. Must not know how a letter looks in Kafka (that is
-//! [`dead_letter`]) nor why it died. The first lane of their cluster ships them, between its own transactions.
+//! Owns which go next; what becomes of them stands in `report`. Must not know how a letter looks in Kafka
+//! (that is [`dead_letter`]) nor why it died. The first lane of their cluster ships them, between its own transactions.
 //!
-//! Invariants: an intent names each letter of its transaction; what became of a letter is durable
-//! before anything else is committed; a verdict falls only on one that was alone in its transaction,
-//! and never makes another dead letter.
+//! Invariants: an intent names each letter of its transaction; what became of a letter is durable,
+//! here or in the intents that follow, before anything else is committed; a verdict falls only on one
+//! that was alone in its transaction, and never makes another dead letter; where their log fails,
+//! they wait and nothing else does.
+
+mod report;
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::committer::{Committer, random};
+pub(super) use report::decide_by_hand;
+
+use super::committer::Committer;
 use super::source::Hold;
 use super::transact::{Carried, Load, Transaction, Turn};
 use super::{Error, Until};
-use crate::kafka::{ErrorClass, Failure, Outgoing, SendError};
+use crate::kafka::{Outgoing, SendError};
+use crate::ship::budget;
 use crate::ship::dead_letter::{self, LetterMessage};
-use crate::ship::health::{HoldReason, reason_of};
+use crate::ship::health::HoldReason;
 use crate::ship::place::partition_of;
-use crate::ship::{Held, budget};
-use crate::store::{self, DeadLetters, IntentFile, SENT_LETTERS_MAX, SentLetters, StoredLetter};
+use crate::store::{self, DeadLetters, SENT_LETTERS_MAX, SentLetters, StoredLetter};
 use crate::wal::{LogId, SeqNo};
 
 /// Most bytes of letters in a transaction; one may always be in it.
@@ -43,15 +47,16 @@ const FILL_ALARM: u8 = 80;
 /// How long a poll waits while there is no room.
 const POLL_WAIT: Duration = Duration::from_millis(1);
 
-/// Kafka's codes for a topic nobody can have, for a partition that is not there, and for a record and
-/// a batch that are too large.
+/// How long to wait after their log failed.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Kafka's codes for a topic nobody can have, and for a partition that is not there.
 const NO_TOPIC: i32 = 17;
 const NO_PARTITION: i32 = 3;
-const TOO_LARGE: [i32; 2] = [10, 18];
 
 /// What is known of the dead letters that are to be sent.
 #[derive(Debug)]
-pub(super) struct Letters {
+pub(in crate::ship::exactly_once) struct Letters {
     /// Whether it is this lane that ships them.
     is_ours: bool,
     /// Most in a transaction: fewer after a refusal, down to one, which is a verdict.
@@ -66,9 +71,13 @@ pub(super) struct Letters {
     next_care: Instant,
     fill_percent: u8,
     /// Whether those that are left can only go once a person changes something.
-    pub(super) is_stuck: bool,
+    pub(in crate::ship::exactly_once) is_stuck: bool,
+    /// Whether the next record of a log cannot go before theirs can be opened.
+    pub(in crate::ship::exactly_once) is_needed: bool,
+    /// Why and since when their log takes or gives nothing.
+    trouble: Option<(String, Instant)>,
     /// What was said about the letter that was refused last.
-    pub(super) refused: Option<String>,
+    pub(in crate::ship::exactly_once) refused: Option<String>,
 }
 
 /// A letter that is made ready.
@@ -78,6 +87,17 @@ struct Ready {
     message: LetterMessage,
     index: usize,
     partition: u32,
+}
+
+/// The letters of the next transaction.
+enum Chosen {
+    /// There are some.
+    Batch {
+        are_copies: bool,
+    },
+    /// None may go now.
+    None,
+    Silent(String),
 }
 
 /// What there is to do about a letter.
@@ -91,7 +111,7 @@ enum Found {
 }
 
 impl Letters {
-    pub(super) fn new(is_ours: bool, now: Instant) -> Letters {
+    pub(in crate::ship::exactly_once) fn new(is_ours: bool, now: Instant) -> Letters {
         Letters {
             is_ours,
             most: SENT_LETTERS_MAX,
@@ -102,12 +122,14 @@ impl Letters {
             next_care: now,
             fill_percent: 0,
             is_stuck: false,
+            is_needed: false,
+            trouble: None,
             refused: None,
         }
     }
 
     /// The alarm about their room, if there is one.
-    pub(super) fn alarm(&self) -> Option<String> {
+    pub(in crate::ship::exactly_once) fn alarm(&self) -> Option<String> {
         let percent = self.fill_percent;
         (percent >= FILL_ALARM).then(|| format!("the dead letters are {percent} % full"))
     }
@@ -115,28 +137,54 @@ impl Letters {
 
 impl Committer<'_> {
     /// Whether letters are to be sent.
-    pub(super) fn letters_wait(&self) -> bool {
+    pub(in crate::ship::exactly_once) fn letters_wait(&self) -> bool {
         let are_copied = self.options.ship.dead_letters.topic.is_some();
         self.letters.is_ours && wait(self.store, self.lane.cluster(), are_copied)
     }
 
     /// A transaction of letters, if there are any that may go.
-    pub(super) fn letters_turn(&mut self) -> Result<Turn, Error> {
+    pub(in crate::ship::exactly_once) fn letters_turn(&mut self) -> Result<Turn, Error> {
         let now = Instant::now();
-        if !self.letters.is_ours || now < self.letters.next_look {
+        let is_ours = self.letters.is_ours || self.intents.owed().is_some();
+        if !is_ours || now < self.letters.next_look {
             return Ok(Turn::Held);
         }
         self.letters.next_look = now + WALK_PAUSE;
-        let Some(log) = self.store.dead_letters_if_any()? else {
-            return Ok(Turn::Dry);
-        };
         self.current = 0;
         self.letters.batch.clear();
+        let chosen = match self.choose_letters(now) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.letters.failed(&error, now);
+                return Ok(Turn::Held);
+            }
+        };
+        self.letters.trouble = None;
+        match chosen {
+            Chosen::Batch { are_copies } => {
+                self.letters.next_look = now;
+                self.letters.is_stuck = false;
+                let begin = self.lane.marks().acked;
+                self.carry_out(begin, 0, Load::Letters { are_copies })
+            }
+            Chosen::None => Ok(Turn::Held),
+            Chosen::Silent(why) => Ok(Turn::Silent(why)),
+        }
+    }
+
+    /// Makes the letters of the next transaction ready. Whatever fails here is their log.
+    fn choose_letters(&mut self, now: Instant) -> Result<Chosen, store::Error> {
+        self.settle_owed()?;
+        let log = self.store.dead_letters_if_any()?;
+        let Some(log) = log.filter(|_| self.letters.is_ours) else {
+            return Ok(Chosen::None);
+        };
         self.care_for(log, now)?;
         let (mut passed, mut is_definite) = (0_u32, true);
-        for are_copies in [false, true] {
+        // A letter that is replayed is over, and gets no copy any more.
+        for are_copies in [true, false] {
             if are_copies && self.options.ship.dead_letters.topic.is_none() {
-                break;
+                continue;
             }
             let mut after = None;
             let mut bytes = 0;
@@ -159,24 +207,21 @@ impl Committer<'_> {
                         is_definite &= is_stuck;
                     }
                     Found::Over => {}
-                    Found::Silent(why) => return Ok(Turn::Silent(why)),
+                    Found::Silent(why) => return Ok(Chosen::Silent(why)),
                 }
             }
             if !self.letters.batch.is_empty() {
-                self.letters.next_look = now;
-                self.letters.is_stuck = false;
-                let begin = self.lane.marks().acked;
-                return self.carry_out(begin, 0, Load::Letters { are_copies });
+                return Ok(Chosen::Batch { are_copies });
             }
         }
         let pause = PASSED_PAUSE.saturating_mul(passed);
         self.letters.next_look = now + pause.clamp(WALK_PAUSE, PASSED_PAUSE_MAX);
         self.letters.is_stuck = is_definite;
-        Ok(Turn::Held)
+        Ok(Chosen::None)
     }
 
     /// Gives up what was kept for too long, and sees how much room there is.
-    fn care_for(&mut self, log: &DeadLetters, now: Instant) -> Result<(), Error> {
+    fn care_for(&mut self, log: &DeadLetters, now: Instant) -> Result<(), store::Error> {
         if now < self.letters.next_care {
             return Ok(());
         }
@@ -196,7 +241,7 @@ impl Committer<'_> {
         letter: &StoredLetter,
         is_copy: bool,
         now: Instant,
-    ) -> Result<Found, Error> {
+    ) -> Result<Found, store::Error> {
         let seq = letter.seq;
         let options = &self.options.ship.dead_letters;
         let message = match (is_copy, &options.topic) {
@@ -258,14 +303,8 @@ impl Committer<'_> {
         }
     }
 
-    fn hold_line(&mut self, index: usize, why: HoldReason, now: Instant) {
-        let before = self.letters.lines.remove(&index);
-        let hold = Hold::again(before, why, &self.options.ship.retry, now, random());
-        self.letters.lines.insert(index, hold);
-    }
-
     /// Hands the letters over that were made ready, as far as there is time and room.
-    pub(super) fn take_letters(&mut self, open: &mut Transaction) {
+    pub(in crate::ship::exactly_once) fn take_letters(&mut self, open: &mut Transaction) {
         let batch = mem::take(&mut self.letters.batch);
         for ready in &batch {
             while !self.send_letter(ready, open) {
@@ -328,7 +367,7 @@ impl Committer<'_> {
     }
 
     /// What the intent of a transaction of letters says of them; none if it carries no letters.
-    pub(super) fn letters_of(
+    pub(in crate::ship::exactly_once) fn letters_of(
         &self,
         open: &Transaction,
     ) -> Result<Option<(LogId, SentLetters)>, Error> {
@@ -343,111 +382,6 @@ impl Committer<'_> {
         };
         Ok(Some((log, letters)))
     }
-
-    /// A transaction of letters was committed: what became of them is written down.
-    pub(super) fn letters_arrived(
-        &mut self,
-        log: LogId,
-        letters: &SentLetters,
-    ) -> Result<(), Error> {
-        mark(self.store, log, letters)?;
-        self.intents.note_letters_done()?;
-        let count = u64::try_from(letters.seqs.len()).unwrap_or(0);
-        if letters.are_copies {
-            self.counters.copied += count;
-        } else {
-            self.counters.replayed += count;
-        }
-        for seq in letters.seqs.iter().filter(|_| letters.are_copies) {
-            self.letters.pointers.remove(seq);
-        }
-        if letters.seqs.len() >= self.letters.most {
-            self.letters.most = (2 * self.letters.most).min(SENT_LETTERS_MAX);
-        }
-        Ok(())
-    }
-
-    /// These partitions took letters.
-    pub(super) fn free_lines(&mut self, carried: &[Carried]) {
-        for carried in carried {
-            let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
-            self.letters.lines.remove(&index);
-        }
-    }
-
-    /// A transaction of letters was refused: fewer go next; of one alone, that is the verdict.
-    pub(super) fn letters_refused(
-        &mut self,
-        carried: &[Carried],
-        are_copies: bool,
-        failure: Failure,
-    ) -> Result<(), Error> {
-        let [only] = carried else {
-            self.letters.most = (carried.len() / 2).max(1);
-            return Ok(());
-        };
-        let is_too_large = TOO_LARGE.contains(&failure.code);
-        if are_copies && is_too_large && self.letters.pointers.insert(only.seq) {
-            return Ok(());
-        }
-        if matches!(failure.class, ErrorClass::Poison | ErrorClass::BadTime) {
-            let log = self.store.dead_letters()?;
-            let why = failure.to_string();
-            self.give_letter_up(log, only.seq, are_copies, failure.code, &why)?;
-        } else {
-            let index = usize::try_from(only.partition).unwrap_or(usize::MAX);
-            self.hold_line(index, reason_of(&failure), Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Letters cannot go together, and nobody knows for which one: half as many; alone, its partition
-    /// is held.
-    pub(super) fn letters_withheld(&mut self, carried: &[Carried], why: HoldReason) {
-        if let [only] = carried {
-            let index = usize::try_from(only.partition).unwrap_or(usize::MAX);
-            self.hold_line(index, why, Instant::now());
-        } else {
-            self.letters.most = (carried.len() / 2).max(1);
-        }
-    }
-
-    /// A letter is not to be sent as it is: it lies where it was, and a person decides.
-    fn give_letter_up(
-        &mut self,
-        log: &DeadLetters,
-        seq: SeqNo,
-        is_copy: bool,
-        code: i32,
-        why: &str,
-    ) -> Result<(), Error> {
-        let what = if is_copy {
-            log.mark_copy_refused(seq, code)?;
-            self.counters.copies_refused += 1;
-            self.letters.pointers.remove(&seq);
-            "as a copy"
-        } else {
-            log.mark_kept(&[seq])?;
-            self.counters.replays_refused += 1;
-            "once more"
-        };
-        self.letters.refused = Some(format!("dead letter {seq} was refused {what}: {why}"));
-        Ok(())
-    }
-
-    /// What holds letters back.
-    pub(super) fn held_letters(&self, now: Instant) -> Vec<Held> {
-        if !self.letters_wait() {
-            return Vec::new();
-        }
-        let lines = self.letters.lines.iter();
-        let held = lines.filter_map(|(&index, line)| {
-            let (topic, _, partition) = self.topics.named(index)?;
-            let is_current = self.topics.is_current(index);
-            is_current.then(|| line.told(topic, partition, now))
-        });
-        held.collect()
-    }
 }
 
 /// Whether letters are to be sent again, or copied.
@@ -457,44 +391,12 @@ fn wait(store: &store::Store, cluster: &str, are_copied: bool) -> bool {
 }
 
 /// Whether a lane that ends has to be run once more, for letters that others wrote meanwhile.
-pub(super) fn are_left(store: &store::Store, options: &super::ExactlyOnceOptions) -> bool {
+pub(in crate::ship::exactly_once) fn are_left(
+    store: &store::Store,
+    options: &super::ExactlyOnceOptions,
+) -> bool {
     let are_copied = options.ship.dead_letters.topic.is_some();
     options.ship.until == Until::Empty
         && are_copied
         && wait(store, &options.ship.cluster, are_copied)
-}
-
-/// Writes down what became of letters. Another log than that they were in is left alone.
-fn mark(store: &store::Store, log: LogId, letters: &SentLetters) -> Result<(), store::Error> {
-    let Some(found) = store.dead_letters_if_any()? else {
-        return Ok(());
-    };
-    if found.log_id() == log && letters.are_copies {
-        found.mark_copied(&letters.seqs)?;
-    } else if found.log_id() == log {
-        found.mark_replayed(&letters.seqs)?;
-    }
-    Ok(())
-}
-
-/// Decides by hand whether letters were sent.
-pub(super) fn decide_by_hand(
-    store: &store::Store,
-    intents: &mut IntentFile,
-    log: LogId,
-    letters: &SentLetters,
-    is_sent: bool,
-) -> Result<Option<Range<SeqNo>>, store::Error> {
-    let is_aborted = intents.intent().is_some_and(|intent| intent.is_aborted);
-    if is_aborted || letters.is_done {
-        return Ok(None);
-    }
-    if is_sent {
-        mark(store, log, letters)?;
-        intents.note_letters_done()?;
-    } else {
-        intents.note_aborted(true)?;
-    }
-    let (first, last) = (letters.seqs.iter().min(), letters.seqs.iter().max());
-    Ok(first.zip(last).map(|(first, last)| *first..*last + 1))
 }

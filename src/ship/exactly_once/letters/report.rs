@@ -1,0 +1,246 @@
+//! What becomes of dead letters by their transactions, and of their log.
+//!
+//! Owns what is written down about a letter. Must not know which go next. Invariants: what a commit says
+//! of letters is written down, or owed by the intents that follow, before anything else is committed;
+//! a letter that is refused once more lies where it was; where the log fails, nothing but the letters
+//! is held up.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::{Letters, TROUBLE_PAUSE};
+use crate::kafka::{ErrorClass, Failure};
+use crate::ship::Held;
+use crate::ship::exactly_once::Error;
+use crate::ship::exactly_once::committer::{Committer, random};
+use crate::ship::exactly_once::source::Hold;
+use crate::ship::exactly_once::transact::Carried;
+use crate::ship::health::{HoldReason, reason_of};
+use crate::store::{self, DeadLetters, IntentFile, SENT_LETTERS_MAX, SentLetters, Store};
+use crate::wal::{LogId, SeqNo};
+
+/// The name under which the log of the dead letters is told of, where it fails.
+const LOG_NAME: &str = "(dead letters)";
+
+/// Kafka's codes for a record and a batch that are too large.
+const TOO_LARGE: [i32; 2] = [10, 18];
+
+impl Letters {
+    /// Their log, if there is one, for a record that must not be sent before it is looked up there. `None`:
+    /// it cannot be opened, or could not a moment ago.
+    pub(in crate::ship::exactly_once) fn opened<'a>(
+        &mut self,
+        store: &'a Store,
+    ) -> Option<Option<&'a DeadLetters>> {
+        let now = Instant::now();
+        if self.is_needed && self.trouble.is_some() && now < self.next_look {
+            return None;
+        }
+        let opened = store.dead_letters_if_any();
+        let was_needed = std::mem::replace(&mut self.is_needed, opened.is_err());
+        match opened {
+            Ok(log) => {
+                if was_needed {
+                    self.trouble = None;
+                }
+                Some(log)
+            }
+            Err(error) => {
+                self.failed(&error, now);
+                None
+            }
+        }
+    }
+
+    /// Their log takes or gives nothing: they wait, and nothing else does.
+    pub(super) fn failed(&mut self, error: &store::Error, now: Instant) {
+        let since = self.trouble.as_ref().map_or(now, |(_, since)| *since);
+        self.trouble = Some((error.to_string(), since));
+        self.next_look = now + TROUBLE_PAUSE;
+        self.is_stuck = true;
+    }
+}
+
+impl Committer<'_> {
+    /// A transaction of letters was committed: what became of them is written down.
+    pub(in crate::ship::exactly_once) fn letters_arrived(
+        &mut self,
+        log: LogId,
+        letters: &SentLetters,
+    ) -> Result<(), Error> {
+        match mark(self.store, log, letters) {
+            Ok(()) => self.intents.note_letters_done(false)?,
+            Err(error) => {
+                self.letters.failed(&error, Instant::now());
+                self.intents.note_letters_done(true)?;
+            }
+        }
+        let count = u64::try_from(letters.seqs.len()).unwrap_or(0);
+        if letters.are_copies {
+            self.counters.copied += count;
+        } else {
+            self.counters.replayed += count;
+        }
+        for seq in letters.seqs.iter().filter(|_| letters.are_copies) {
+            self.letters.pointers.remove(seq);
+        }
+        if letters.seqs.len() >= self.letters.most {
+            self.letters.most = (2 * self.letters.most).min(SENT_LETTERS_MAX);
+        }
+        Ok(())
+    }
+
+    /// Writes down what became of letters that were committed while their log took nothing.
+    pub(super) fn settle_owed(&mut self) -> Result<(), store::Error> {
+        if let Some(owed) = self.intents.owed() {
+            mark(self.store, owed.log, &owed.letters)?;
+            self.intents.forget_owed();
+        }
+        Ok(())
+    }
+
+    /// These partitions took letters.
+    pub(in crate::ship::exactly_once) fn free_lines(&mut self, carried: &[Carried]) {
+        for carried in carried {
+            self.letters.lines.remove(&index_of(*carried));
+        }
+    }
+
+    /// A transaction of letters was refused: fewer go next; of one alone, that is the verdict.
+    pub(in crate::ship::exactly_once) fn letters_refused(
+        &mut self,
+        carried: &[Carried],
+        are_copies: bool,
+        failure: &Failure,
+    ) {
+        let [only] = carried else {
+            return self.letters_withheld(carried);
+        };
+        let is_too_large = TOO_LARGE.contains(&failure.code);
+        if are_copies && is_too_large && self.letters.pointers.insert(only.seq) {
+            return;
+        }
+        if matches!(failure.class, ErrorClass::Poison | ErrorClass::BadTime) {
+            self.letter_over(only.seq, are_copies, failure.code, &failure.to_string());
+        } else {
+            self.hold_line(index_of(*only), reason_of(failure), Instant::now());
+        }
+    }
+
+    /// Letters cannot go together, and nobody knows for which one: half as many.
+    pub(in crate::ship::exactly_once) fn letters_withheld(&mut self, carried: &[Carried]) {
+        self.letters.most = (carried.len() / 2).max(1);
+    }
+
+    /// A letter, alone, breaks the connection or does not cross it: to try it again and again would hold
+    /// up its lane. A copy may be a pointer.
+    pub(in crate::ship::exactly_once) fn letter_hopeless(
+        &mut self,
+        only: Carried,
+        are_copies: bool,
+        code: i32,
+        why: &HoldReason,
+    ) {
+        if !(are_copies && self.letters.pointers.insert(only.seq)) {
+            self.letter_over(only.seq, are_copies, code, &why.to_string());
+        }
+    }
+
+    fn letter_over(&mut self, seq: SeqNo, is_copy: bool, code: i32, why: &str) {
+        let given_up = match self.store.dead_letters() {
+            Ok(log) => self.give_letter_up(log, seq, is_copy, code, why),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = given_up {
+            self.letters.failed(&error, Instant::now());
+        }
+    }
+
+    /// A letter is not to be sent as it is: it lies where it was, and a person decides.
+    pub(super) fn give_letter_up(
+        &mut self,
+        log: &DeadLetters,
+        seq: SeqNo,
+        is_copy: bool,
+        code: i32,
+        why: &str,
+    ) -> Result<(), store::Error> {
+        let what = if is_copy {
+            log.mark_copy_refused(seq, code)?;
+            self.counters.copies_refused += 1;
+            self.letters.pointers.remove(&seq);
+            "as a copy"
+        } else {
+            log.mark_kept(&[seq])?;
+            self.counters.replays_refused += 1;
+            "once more"
+        };
+        self.letters.refused = Some(format!("dead letter {seq} was refused {what}: {why}"));
+        Ok(())
+    }
+
+    pub(super) fn hold_line(&mut self, index: usize, why: HoldReason, now: Instant) {
+        let before = self.letters.lines.remove(&index);
+        let hold = Hold::again(before, why, &self.options.ship.retry, now, random());
+        self.letters.lines.insert(index, hold);
+    }
+
+    /// What holds letters back.
+    pub(in crate::ship::exactly_once) fn held_letters(&self, now: Instant) -> Vec<Held> {
+        let trouble = self.letters.trouble.iter().map(|(why, since)| Held {
+            topic: LOG_NAME.into(),
+            partition: None,
+            why: HoldReason::NoDeadLetters(why.clone()),
+            lasted: now.saturating_duration_since(*since),
+        });
+        let mut held: Vec<Held> = trouble.collect();
+        if self.letters_wait() {
+            let lines = self.letters.lines.iter();
+            held.extend(lines.filter_map(|(&index, line)| {
+                let (topic, _, partition) = self.topics.named(index)?;
+                let is_current = self.topics.is_current(index);
+                is_current.then(|| line.told(topic, partition, now))
+            }));
+        }
+        held
+    }
+}
+
+fn index_of(carried: Carried) -> usize {
+    usize::try_from(carried.partition).unwrap_or(usize::MAX)
+}
+
+/// Writes down what became of letters. Another log than that they were in is left alone.
+fn mark(store: &Store, log: LogId, letters: &SentLetters) -> Result<(), store::Error> {
+    let Some(found) = store.dead_letters_if_any()? else {
+        return Ok(());
+    };
+    if found.log_id() == log && letters.are_copies {
+        found.mark_copied(&letters.seqs)?;
+    } else if found.log_id() == log {
+        found.mark_replayed(&letters.seqs)?;
+    }
+    Ok(())
+}
+
+/// Decides by hand whether letters were sent.
+pub(in crate::ship::exactly_once) fn decide_by_hand(
+    store: &Store,
+    intents: &mut IntentFile,
+    log: LogId,
+    letters: &SentLetters,
+    is_sent: bool,
+) -> Result<Option<Range<SeqNo>>, store::Error> {
+    let is_aborted = intents.intent().is_some_and(|intent| intent.is_aborted);
+    if is_aborted || letters.is_done {
+        return Ok(None);
+    }
+    if is_sent {
+        mark(store, log, letters)?;
+        intents.note_letters_done(false)?;
+    } else {
+        intents.note_aborted(true)?;
+    }
+    let (first, last) = (letters.seqs.iter().min(), letters.seqs.iter().max());
+    Ok(first.zip(last).map(|(first, last)| *first..*last + 1))
+}
