@@ -1,14 +1,13 @@
 //! A recovery callback: the program itself decides about a record that Kafka refuses for good.
 //!
 //! `cargo run --example recovery [DIR] [BOOTSTRAP_SERVERS]`; the topic is to take 1 MB a record, which is
-//! the default.
+//! the default. Needs a cluster, which a mock is not.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ferrylog::kafka::{ErrorClass, Settings};
-use ferrylog::ship::{FailedRecord, OnExhausted, Recovery, Replacement, ShipOptions};
+use ferrylog::ship::{FailedRecord, Recovery, Replacement};
 use ferrylog::{MessageRef, Producer};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,10 +19,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 pub(crate) fn run(dir: &str, servers: &str) -> Result<ferrylog::Outcome, Box<dyn Error>> {
-    let mut ship = ShipOptions::default();
-    ship.retry.on_exhausted = OnExhausted::Callback(Arc::new(recover));
-    let producer = Producer::builder(dir, Settings::new(servers))
-        .ship(ship)
+    let mut settings = Settings::new(servers);
+    // Pictures are compressed as they are.
+    let property = ("compression.type".into(), "none".into());
+    settings.properties.push(property);
+    let producer = Producer::builder(dir, settings)
+        .on_exhausted(recover)
         .open()?;
     let receipt = producer.send(&MessageRef {
         key: Some(b"camera-3"),

@@ -76,9 +76,9 @@ impl Builder {
         self
     }
 
-    /// Asks this function what becomes of a record whose attempts are exhausted, in place of what
-    /// [`RetryPolicy::on_exhausted`](crate::ship::RetryPolicy::on_exhausted) says. A lane, topic or tenant
-    /// that says something of its own keeps that. It runs on the shipping thread of the record's cluster,
+    /// Asks this function what becomes of a record whose attempts are exhausted, or that is refused for what
+    /// it is, in place of what [`RetryPolicy::on_exhausted`](crate::ship::RetryPolicy::on_exhausted) says. A
+    /// lane, topic or tenant that says something of its own keeps that. It runs on the shipping thread of the record's cluster,
     /// and must not block for long.
     pub fn on_exhausted(
         mut self,

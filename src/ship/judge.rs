@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
 
-use super::retry::{OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
+use super::retry::{Decide, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 use super::shipper::Shipper;
 use super::storm;
 use super::{Error, OnBadTimestamp, Sink, overrides};
@@ -195,12 +195,16 @@ impl<S: Sink> Shipper<'_, S> {
             self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
             return Ok(());
         }
-        match self.policy(source, entry).on_poison {
-            OnPoison::Halt => {
+        let policy = self.policy(source, entry);
+        match (policy.on_poison, policy.on_exhausted) {
+            (OnPoison::Halt, _) => {
                 self.hold(index, HoldReason::Halted(failure.clone()), now);
                 Ok(())
             }
-            OnPoison::DeadLetter => self.dead_letter(source, index, entry, failure, 1, now),
+            (OnPoison::DeadLetter, OnExhausted::Callback(decide)) => {
+                self.recover(source, index, entry, failure, 1, &*decide, now)
+            }
+            (OnPoison::DeadLetter, _) => self.dead_letter(source, index, entry, failure, 1, now),
         }
     }
 
@@ -228,18 +232,12 @@ impl<S: Sink> Shipper<'_, S> {
                 Ok(())
             }
             OnExhausted::Callback(decide) => {
-                let Ok(message) = &entry.message else {
-                    return Ok(());
-                };
-                let lane = self.sources[source].stream.lane();
-                let failed =
-                    overrides::failed(self.store, lane, &entry, message, attempts, &failure);
-                let answer = decide(&failed);
-                self.recover(source, index, &entry, &failure, attempts, answer, now)
+                self.recover(source, index, &entry, &failure, attempts, &*decide, now)
             }
         }
     }
 
+    /// Asks the callback, and carries out its answer.
     #[expect(
         clippy::too_many_arguments,
         reason = "the record and what is known of it"
@@ -251,16 +249,24 @@ impl<S: Sink> Shipper<'_, S> {
         entry: &Entry,
         failure: &Failure,
         attempts: u32,
-        answer: Recovery,
+        decide: &Decide,
         now: Instant,
     ) -> Result<(), Error> {
-        match answer {
+        let Ok(message) = &entry.message else {
+            return Ok(());
+        };
+        let lane = self.sources[source].stream.lane();
+        let failed = overrides::failed(self.store, lane, entry, message, attempts, failure);
+        match decide(&failed) {
             Recovery::DeadLetter => {
                 return self.dead_letter(source, index, entry, failure, attempts, now);
             }
             Recovery::Drop => {
                 self.settle_unsent(source, entry, Class::Dropped);
                 self.counters.dropped += 1;
+                if self.health[index].held().is_some() {
+                    self.health[index].release();
+                }
             }
             Recovery::Retry(after) => {
                 self.health[index].hold_for(HoldReason::Recovering, after, now);

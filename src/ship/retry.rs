@@ -30,7 +30,7 @@ pub struct RetryPolicy {
     pub jitter: bool,
     /// What becomes of a record whose attempts are exhausted.
     pub on_exhausted: OnExhausted,
-    /// What becomes of a record that is refused for what it is.
+    /// What becomes of a record that is refused for what it is: one attempt is enough.
     pub on_poison: OnPoison,
 }
 
@@ -85,12 +85,16 @@ impl RetryPolicy {
 /// What becomes of a record that is refused for what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnPoison {
-    /// It goes to the dead letters, and its partition goes on.
+    /// It goes to the dead letters, and its partition goes on; or [`OnExhausted::Callback`] decides, where
+    /// there is one.
     #[default]
     DeadLetter,
     /// Its partition is held in front of it.
     Halt,
 }
+
+/// What a program decides about a record that Kafka refused for good.
+pub(super) type Decide = dyn Fn(&FailedRecord<'_>) -> Recovery + Send + Sync;
 
 /// What becomes of a record whose attempts are exhausted.
 #[derive(Clone, Default)]
@@ -102,7 +106,8 @@ pub enum OnExhausted {
     Halt,
     /// It is given up, as a gap that is counted.
     Drop,
-    /// A function of the program decides, on the shipping thread: it must not block for long.
+    /// A function of the program decides, on the shipping thread: it must not block for long. It is asked
+    /// about a record that is refused for what it is, too, unless that [halts](OnPoison::Halt).
     Callback(Arc<dyn Fn(&FailedRecord<'_>) -> Recovery + Send + Sync>),
 }
 

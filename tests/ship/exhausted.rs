@@ -16,14 +16,17 @@ const ATTEMPTS: u32 = 3;
 /// Kafka's code for an error that it has no name for.
 const UNKNOWN: i32 = -1;
 
+/// Kafka's code for a record that is refused for what it is.
+const INVALID_RECORD: i32 = 87;
+
 /// Two records, of which the first is refused so often.
-fn refuse(times: usize, on_exhausted: OnExhausted) -> (Scratch, Committed) {
+fn refuse(code: i32, times: usize, on_exhausted: OnExhausted) -> (Scratch, Committed) {
     let mock = MockKafka::start(1).unwrap();
     mock.create_topic("t", 1).unwrap();
     mock.create_topic("ferrylog-progress", 1).unwrap();
     let scratch = Scratch::new();
     scratch.fill("t", 0..2);
-    mock.refuse_produce(&vec![UNKNOWN; times]).unwrap();
+    mock.refuse_produce(&vec![code; times]).unwrap();
     let mut options = ExactlyOnceOptions::default();
     // Else the record of the progress would be refused.
     options.progress = ProgressIn::Offsets;
@@ -43,7 +46,7 @@ const UNTIL_EXHAUSTED: usize = 2 + ATTEMPTS as usize;
 
 #[test]
 fn an_exhausted_record_is_a_dead_letter_with_its_attempts_and_the_one_behind_it_goes() {
-    let (scratch, committed) = refuse(UNTIL_EXHAUSTED, OnExhausted::DeadLetter);
+    let (scratch, committed) = refuse(UNKNOWN, UNTIL_EXHAUSTED, OnExhausted::DeadLetter);
     println!("{committed:?}");
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dead_lettered), (1, 1));
@@ -61,18 +64,30 @@ fn an_exhausted_record_is_a_dead_letter_with_its_attempts_and_the_one_behind_it_
 fn a_record_is_not_exhausted_while_the_one_behind_it_is_refused_too() {
     // The proof fails once; then it takes as many again.
     let times = UNTIL_EXHAUSTED + 1 + ATTEMPTS as usize - 1;
-    let (_, committed) = refuse(times, OnExhausted::Drop);
+    let (_, committed) = refuse(UNKNOWN, times, OnExhausted::Drop);
     println!("{committed:?}");
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dropped), (2, 0));
-    let (_, committed) = refuse(times + 1, OnExhausted::Drop);
+    let (_, committed) = refuse(UNKNOWN, times + 1, OnExhausted::Drop);
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dropped), (1, 1));
 }
 
 #[test]
 fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
+    for (code, attempts, times) in [
+        (UNKNOWN, ATTEMPTS, UNTIL_EXHAUSTED),
+        // Once is enough: together, alone in the lane, and alone in the parking log.
+        (INVALID_RECORD, 1, 3),
+    ] {
+        carries_out(code, attempts, times);
+    }
+}
+
+/// The callback is asked once, after so many attempts.
+fn carries_out(code: i32, attempts: u32, times: usize) {
     for (answer, shipped, dropped) in [
+        (Recovery::DeadLetter, 1, 0),
         (Recovery::Drop, 1, 1),
         (Recovery::Retry(Duration::from_millis(10)), 2, 0),
         (
@@ -89,18 +104,19 @@ fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
         let given = answer.clone();
         let callback = OnExhausted::Callback(Arc::new(move |failed| {
             calls.fetch_add(1, Ordering::Relaxed);
-            assert_eq!((failed.seq.get(), failed.attempts), (0, ATTEMPTS));
-            assert_eq!(failed.failure.code, UNKNOWN);
+            // In its parking log it is the first one as well.
+            assert_eq!((failed.seq.get(), failed.attempts), (0, attempts));
+            assert_eq!(failed.failure.code, code);
             given.clone()
         }));
-        let (_, committed) = refuse(UNTIL_EXHAUSTED, callback);
+        let (_, committed) = refuse(code, times, callback);
         let counters = &committed.drained.counters;
         assert_eq!(
-            (counters.shipped, counters.dropped),
-            (shipped, dropped),
-            "{answer:?}"
+            (counters.shipped, counters.dropped, counters.dead_lettered),
+            (shipped, dropped, 2 - shipped - dropped),
+            "{code}: {answer:?}"
         );
-        assert_eq!(asked.load(Ordering::Relaxed), 1, "{answer:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{code}: {answer:?}");
         // The key and the number of the second; `instead` or nothing in the place of the first.
         let first = match answer {
             Recovery::Replace(_) => "instead".len(),
@@ -108,6 +124,6 @@ fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
             _ => 0,
         };
         let bytes = (first + "key-11".len()) as u64;
-        assert_eq!(counters.shipped_bytes, bytes, "{answer:?}");
+        assert_eq!(counters.shipped_bytes, bytes, "{code}: {answer:?}");
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ferrylog::ship::{self, Drained, OnExhausted, OnPoison, ShipOptions};
+use ferrylog::kafka::ErrorClass;
+use ferrylog::ship::{self, Drained, OnExhausted, OnPoison, Recovery, Replacement, ShipOptions};
 use ferrylog::store::Body;
 use ferrylog::wal::{Options, SeqNo};
 
 use crate::random::Random;
-use crate::sink::Scripted;
+use crate::sink::{HARMLESS, Scripted};
 use crate::support::{Scratch, options};
 
 /// First copies are in order, none comes twice, and just those of `expected` are there.
@@ -280,6 +281,51 @@ fn a_record_that_is_refused_again_and_again_while_others_pass_is_exhausted() {
         assert_eq!(buried(&scratch).len(), dead);
         assert_eq!(drained.counters.dropped, 1 - dead as u64);
         check(&sink, (0..300).filter(|n| *n != 100));
+    }
+}
+
+#[test]
+fn the_callback_decides_about_records_that_are_refused_for_what_they_are() {
+    let harmless = Recovery::Replace(Replacement {
+        key: None,
+        value: Some(HARMLESS.to_vec()),
+    });
+    let soon = Recovery::Retry(Duration::from_millis(1));
+    // The answers to the first question about a record, and to each later one.
+    for (first, then, dropped, dead) in [
+        (Recovery::DeadLetter, None, 0, 4),
+        (Recovery::Drop, None, 4, 0),
+        (harmless.clone(), None, 0, 0),
+        (soon.clone(), Some(Recovery::Drop), 4, 0),
+        (soon, Some(harmless), 0, 0),
+    ] {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..600);
+        let mut sink = Scripted::new(11, 2);
+        sink.poison = HashSet::from([0, 200, 201, 599]);
+        let asked = Arc::new([const { AtomicU64::new(0) }; 600]);
+        let mut options = options();
+        let (counts, answers) = (Arc::clone(&asked), (first.clone(), then.clone()));
+        options.retry.on_exhausted = OnExhausted::Callback(Arc::new(move |failed| {
+            assert_eq!((failed.attempts, failed.failure.code), (1, 87));
+            assert_eq!(failed.failure.class, ErrorClass::Poison);
+            let before = counts[failed.seq.get() as usize].fetch_add(1, Ordering::Relaxed);
+            let later = answers.1.as_ref().filter(|_| before > 0);
+            later.unwrap_or(&answers.0).clone()
+        }));
+        let drained = drain(&scratch, &mut sink, &options);
+        assert!(drained.is_empty, "{first:?}: {:?}", drained.held);
+        let gone = dropped + dead > 0;
+        let is_left = |n: &u64| !(gone && sink.poison.contains(n));
+        check(&sink, (0..600).filter(is_left));
+        assert_eq!(buried(&scratch).len() as u64, dead, "{first:?}");
+        let totals = scratch.store.totals();
+        assert_eq!((totals.dropped, totals.balances()), (dropped, true));
+        let times = if then.is_some() { 2 } else { 1 };
+        for (n, asked) in (0_u64..).zip(asked.iter()) {
+            let times = if sink.poison.contains(&n) { times } else { 0 };
+            assert_eq!(asked.load(Ordering::Relaxed), times, "{first:?}: {n}");
+        }
     }
 }
 

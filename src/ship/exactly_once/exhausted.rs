@@ -15,6 +15,7 @@ use super::transact::{Load, Transaction, Turn};
 use super::undo::ABORT_TIMEOUT;
 use crate::kafka::Failure;
 use crate::ship::health::HoldReason;
+use crate::ship::retry::Decide;
 use crate::ship::{OnExhausted, Recovery, RetryPolicy, judge, overrides};
 use crate::store::Entry;
 use crate::wal::{Class, SeqNo};
@@ -131,26 +132,36 @@ impl Committer<'_> {
             OnExhausted::DeadLetter => self.bury(entry, &failure, attempts)?,
             OnExhausted::Halt => self.hold(self.current, HoldReason::Halted(failure)),
             OnExhausted::Drop => self.give_up(entry)?,
-            OnExhausted::Callback(decide) => {
-                let Ok(message) = &entry.message else {
-                    return Ok(());
-                };
-                let (store, lane) = (self.store, self.lane);
-                match decide(&overrides::failed(
-                    store, lane, entry, message, attempts, &failure,
-                )) {
-                    Recovery::DeadLetter => self.bury(entry, &failure, attempts)?,
-                    Recovery::Drop => self.give_up(entry)?,
-                    Recovery::Retry(after) => {
-                        self.sources[self.current].hold_for(HoldReason::Recovering, after);
-                    }
-                    Recovery::Replace(replacement) => {
-                        let place = (self.current, entry.seq);
-                        self.replaced.insert(place, replacement);
-                        let now = Duration::ZERO;
-                        self.sources[self.current].hold_for(HoldReason::Recovering, now);
-                    }
-                }
+            OnExhausted::Callback(decide) => self.recover(entry, &failure, attempts, &*decide)?,
+        }
+        Ok(())
+    }
+
+    /// Asks the callback about the oldest record of a parking log, and carries out its answer.
+    pub(super) fn recover(
+        &mut self,
+        entry: &Entry,
+        failure: &Failure,
+        attempts: u32,
+        decide: &Decide,
+    ) -> Result<(), Error> {
+        let Ok(message) = &entry.message else {
+            return Ok(());
+        };
+        let (store, lane) = (self.store, self.lane);
+        match decide(&overrides::failed(
+            store, lane, entry, message, attempts, failure,
+        )) {
+            Recovery::DeadLetter => self.bury(entry, failure, attempts)?,
+            Recovery::Drop => self.give_up(entry)?,
+            Recovery::Retry(after) => {
+                self.sources[self.current].hold_for(HoldReason::Recovering, after);
+            }
+            Recovery::Replace(replacement) => {
+                let place = (self.current, entry.seq);
+                self.replaced.insert(place, replacement);
+                let now = Duration::ZERO;
+                self.sources[self.current].hold_for(HoldReason::Recovering, now);
             }
         }
         Ok(())

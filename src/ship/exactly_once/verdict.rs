@@ -13,7 +13,7 @@ use super::source::stuck;
 use super::transact::Carried;
 use crate::kafka::{ErrorClass, Failure, Persistence};
 use crate::ship::health::{HoldReason, STORM, reason_of};
-use crate::ship::{OnBadTimestamp, OnPoison, judge, storm};
+use crate::ship::{OnBadTimestamp, OnExhausted, OnPoison, judge, storm};
 use crate::store::{Entry, Undecodable};
 use crate::wal::{Class, SeqNo};
 
@@ -56,6 +56,12 @@ impl Committer<'_> {
             self.verdicts.insert(ordinal, verdicts);
             if verdicts >= STORM {
                 HoldReason::EverythingRefused(failure)
+            } else if let OnExhausted::Callback(decide) = self.policy(&entry).on_exhausted {
+                // What it asks for takes a place where the record may wait.
+                if self.current > 0 {
+                    return self.recover(&entry, &failure, 1, &*decide);
+                }
+                HoldReason::Recovering
             } else {
                 match judge::bury(self.store, self.lane, &entry, partition, &failure, 1) {
                     Ok(()) => return self.dead_lettered(&entry),
