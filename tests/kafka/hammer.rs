@@ -6,12 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::env;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -25,6 +23,7 @@ use ferrylog::{Outcome, Producer, Receipt};
 use crate::copies;
 use crate::gateway::Gateway;
 use crate::kafka::{Kafka, wait_for};
+use crate::process::{self, Process};
 use crate::random::{self, Random};
 
 const THREADS: u64 = 64;
@@ -37,16 +36,12 @@ const UNDELIVERED: usize = 128;
 /// The most memory that the sending process may have taken, in KiB.
 const MEMORY: u64 = 160 << 10;
 
-const DIR: &str = "FERRYLOG_TEST_HAMMER_DIR";
-const SERVERS: &str = "FERRYLOG_TEST_HAMMER_SERVERS";
-const RUN: &str = "FERRYLOG_TEST_HAMMER_RUN";
-
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_128_senders_were_told_is_true_after_kills_of_the_process_and_of_the_broker() {
-    if let Some(dir) = env::var_os(DIR) {
-        return send_until_told_to_stop(&dir);
+    if let Some(arguments) = process::arguments() {
+        return send_until_told_to_stop(&arguments);
     }
     let mut random = Random(random::seed());
     let seconds = if env::var_os("KAFKA_LONG").is_some() {
@@ -60,8 +55,8 @@ fn what_128_senders_were_told_is_true_after_kills_of_the_process_and_of_the_brok
 
     let mut told = Told::default();
     for run in 0..3 {
-        let process = Process::start(run, &gateway.data, &kafka);
-        wait_for("the first delivery", SOON, || process.delivered() > 0);
+        let sending = Sending::start(run, &gateway.data, &kafka);
+        wait_for("the first delivery", SOON, || sending.delivered() > 0);
         let down = Duration::from_millis(500 + random.below(2_000));
         let up = Duration::from_millis(random.below(1_000));
         for half in 0..2 {
@@ -78,10 +73,11 @@ fn what_128_senders_were_told_is_true_after_kills_of_the_process_and_of_the_brok
             }
         }
         thread::sleep(up);
-        let ended = match run {
-            2 => process.end(),
-            _ => process.kill(),
-        };
+        let ended = sending.stop(if run == 2 {
+            Process::end
+        } else {
+            Process::kill
+        });
         println!(
             "run {run}: {} durable, {} delivered, at most {} KiB",
             ended.durable.len(),
@@ -127,72 +123,31 @@ impl Told {
     }
 }
 
-/// A process that sends.
-struct Process {
-    child: Child,
+/// A process that sends, and what it said.
+struct Sending {
+    process: Process,
     told: Arc<Mutex<Told>>,
-    listener: JoinHandle<()>,
-    /// Closed, it is what ends it.
-    stdin: Option<ChildStdin>,
 }
 
-impl Process {
-    fn start(run: u32, data: &Path, kafka: &Kafka) -> Process {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "--nocapture"])
-            .arg(thread::current().name().unwrap())
-            .env(DIR, data)
-            .env(SERVERS, kafka.bootstrap_servers())
-            .env(RUN, run.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+impl Sending {
+    fn start(run: u32, data: &Path, kafka: &Kafka) -> Sending {
         let told = Arc::new(Mutex::new(Told::default()));
-        let mut out = BufReader::new(child.stdout.take().unwrap());
         let heard = Arc::clone(&told);
-        let listener = thread::spawn(move || {
-            let mut line = String::new();
-            // A kill may cut the last one.
-            while out.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
-                heard.lock().unwrap().hear(line.trim_end());
-                line.clear();
-            }
-        });
-        let stdin = child.stdin.take();
-        Process {
-            child,
-            told,
-            listener,
-            stdin,
-        }
+        let (servers, run) = (kafka.bootstrap_servers(), run.to_string());
+        let arguments = [data.to_str().unwrap(), &servers, &run];
+        let hear = move |line: &str| heard.lock().unwrap().hear(line);
+        let process = Process::start(&arguments, hear);
+        Sending { process, told }
     }
 
     fn delivered(&self) -> usize {
         self.told.lock().unwrap().delivered.len()
     }
 
-    fn kill(mut self) -> Told {
-        let memory = peak_memory(self.child.id());
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "it ended by itself"
-        );
-        self.child.kill().unwrap();
-        self.ended(memory)
-    }
-
-    fn end(mut self) -> Told {
-        let memory = peak_memory(self.child.id());
-        drop(self.stdin.take());
-        self.ended(memory)
-    }
-
-    fn ended(mut self, memory: u64) -> Told {
-        let is_told_to_end = self.stdin.is_none();
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.success(), is_told_to_end, "{status}");
-        self.listener.join().unwrap();
+    /// Ends it this way; all that it said.
+    fn stop(self, end: fn(Process)) -> Told {
+        let memory = peak_memory(self.process.id());
+        end(self.process);
         let mut told = std::mem::take(&mut *self.told.lock().unwrap());
         told.memory = memory;
         told
@@ -249,8 +204,10 @@ fn expect_in_kafka(kafka: &Kafka, log_id: &str, count: u64, told: &Told) {
 }
 
 /// What the test runs in a process of its own.
-fn send_until_told_to_stop(dir: &OsStr) {
-    let [servers, run] = [SERVERS, RUN].map(|name| env::var(name).expect(name));
+fn send_until_told_to_stop(arguments: &[String]) {
+    let [dir, servers, run] = arguments else {
+        panic!("{arguments:?}");
+    };
     let producer = Producer::open(dir, servers).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let out = Arc::new(Mutex::new(BufWriter::new(io::stdout())));
@@ -280,8 +237,7 @@ fn send_until_told_to_stop(dir: &OsStr) {
             }
         });
     }));
-    // Until the one who started this process closes its end, or is gone.
-    assert_eq!(io::stdin().read(&mut [0]).unwrap(), 0);
+    process::wait_for_the_end();
     stop.store(true, Ordering::Relaxed);
     for thread in threads {
         thread.join().unwrap();

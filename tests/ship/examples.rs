@@ -6,14 +6,13 @@
     reason = "each has a main of its own, and may panic"
 )]
 
-use ferrylog::Outcome;
 use ferrylog::kafka::MockKafka;
 use ferrylog::store::StoreView;
 
+#[path = "../../docs/examples/clusters.rs"]
+mod clusters;
 #[path = "../../docs/examples/engine.rs"]
 mod engine;
-#[path = "../../docs/examples/recovery.rs"]
-mod recovery;
 #[path = "../../docs/examples/sensors.rs"]
 mod sensors;
 #[path = "../../docs/examples/smallest.rs"]
@@ -76,12 +75,11 @@ fn threads_that_wait_for_the_disk_deliver_all_they_sent() {
 }
 
 #[test]
-fn a_callback_sends_a_note_in_the_place_of_what_is_refused() {
-    let stage = Stage::new(&["pictures"]);
-    let servers = stage.mock.bootstrap_servers();
-    let outcome = recovery::run(&stage.store(), &servers).unwrap();
-    assert_eq!(outcome, Outcome::Shipped);
-    stage.expect(&[("default", 1)]);
+fn each_of_two_clusters_gets_what_is_its_own() {
+    let (hall, acme) = (Stage::new(&["temps"]), Stage::new(&["hall-3.temps"]));
+    let servers = [&hall, &acme].map(|stage| stage.mock.bootstrap_servers());
+    clusters::run(&hall.store(), &servers[0], &servers[1]).unwrap();
+    hall.expect(&[("default", 1_000), ("default@acme~acme", 1_000)]);
 }
 
 #[test]
