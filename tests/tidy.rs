@@ -316,6 +316,54 @@ fn every_test_that_a_document_names_is_there() {
     assert!(named >= 10, "{named} tests are named");
 }
 
+/// The rows of a document's tables: section and first cell, and the second cell.
+fn rows(document: &str) -> Vec<(String, String, String)> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let mut section = "";
+    let mut rows = Vec::new();
+    for line in text.lines() {
+        section = line.strip_prefix("## ").unwrap_or(section);
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if let ["", first, second, ""] = cells[..]
+            && !first.starts_with("---")
+            && !["there", "row"].contains(&first)
+        {
+            rows.push((section.to_owned(), first.to_owned(), second.to_owned()));
+        }
+    }
+    rows
+}
+
+/// Who moves here from another system was promised each row of these tables by a test.
+#[test]
+fn every_row_of_migrating_has_its_tests() {
+    let named = |document| -> Vec<(String, String)> {
+        let rows = rows(document).into_iter();
+        rows.map(|(section, row, _)| (section, row)).collect()
+    };
+    let (promised, shown) = (named("docs/migrating.md"), named("docs/parity.md"));
+    assert!(promised.len() > 50, "{} rows", promised.len());
+    for (place, row) in promised.iter().enumerate() {
+        let is_shown = shown.get(place) == Some(row);
+        assert!(is_shown, "docs/parity.md has not, at its place, {row:?}");
+    }
+    assert_eq!(shown.len(), promised.len(), "rows that nobody promised");
+
+    let tests = ["tests/ship", "tests/kafka", "tests/cli"].map(|folder| files(folder, &[".rs"]));
+    let is_test = |name: &str| {
+        let function = format!("#[test]\nfn {name}(");
+        let mut texts = tests.iter().flatten().map(|(_, text)| text);
+        texts.any(|text| text.contains(&function))
+    };
+    for (section, row, named) in rows("docs/parity.md") {
+        let words: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!words.is_empty(), "{section}: no test shows {row}");
+        for word in words {
+            assert!(is_test(word), "{section}: {row}: there is no test {word}");
+        }
+    }
+}
+
 #[test]
 fn every_relative_link_leads_somewhere() {
     let mut documents = files("docs", &[".md"]);

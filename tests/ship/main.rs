@@ -26,6 +26,8 @@ mod lanes;
 mod letters;
 mod mock;
 mod outage;
+#[cfg(feature = "config")]
+mod parity;
 mod producer;
 mod read;
 mod refusals;

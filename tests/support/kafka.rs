@@ -123,7 +123,8 @@ impl Builder {
             .prefix("ferrylog-kafka-")
             .tempdir()
             .unwrap();
-        let keys = (self.common.protocol == Protocol::Ssl).then(|| Keys::make(home.path()));
+        let has_keys = matches!(self.common.protocol, Protocol::Ssl | Protocol::SaslSsl);
+        let keys = has_keys.then(|| Keys::make(home.path()));
         if let Some(keys) = &keys {
             keys.show(self.has_valid_certificate);
             self.common.properties.extend(keys.properties());
@@ -134,7 +135,7 @@ impl Builder {
                 "--add-scram".to_owned(),
                 format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]"),
             ],
-            Protocol::Plaintext | Protocol::Ssl => Vec::new(),
+            Protocol::Plaintext | Protocol::Ssl | Protocol::SaslSsl => Vec::new(),
         };
         let cluster = random_uuid();
         let prepare = |node| {
@@ -187,23 +188,27 @@ impl Kafka {
 
     /// The librdkafka properties such a client needs to get in.
     pub(crate) fn client_properties(&self) -> Vec<(String, String)> {
-        let properties = match self.protocol {
-            Protocol::Plaintext => Vec::new(),
-            Protocol::Scram => vec![
-                ("security.protocol", "sasl_plaintext".to_owned()),
-                ("sasl.mechanisms", "SCRAM-SHA-256".to_owned()),
+        let login = |mechanism: &str| {
+            vec![
+                ("sasl.mechanisms", mechanism.to_owned()),
                 ("sasl.username", USER.to_owned()),
                 ("sasl.password", PASSWORD.to_owned()),
-            ],
-            Protocol::Ssl => {
-                let trusted = self.keys.as_ref().unwrap().trusted();
-                let trusted = trusted.to_str().unwrap().to_owned();
-                vec![
-                    ("security.protocol", "ssl".to_owned()),
-                    ("ssl.ca.location", trusted),
-                ]
-            }
+            ]
         };
+        let trusted = || {
+            let trusted = self.keys.as_ref().unwrap().trusted();
+            ("ssl.ca.location", trusted.to_str().unwrap().to_owned())
+        };
+        let (protocol, mut properties) = match self.protocol {
+            Protocol::Plaintext => return Vec::new(),
+            Protocol::Scram => ("sasl_plaintext", login("SCRAM-SHA-256")),
+            Protocol::Ssl => ("ssl", vec![trusted()]),
+            Protocol::SaslSsl => ("sasl_ssl", login("PLAIN")),
+        };
+        if self.protocol == Protocol::SaslSsl {
+            properties.push(trusted());
+        }
+        properties.push(("security.protocol", protocol.to_owned()));
         let named = properties.into_iter();
         named
             .map(|(name, value)| (name.to_owned(), value))

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::relay::Relay;
+use super::{PASSWORD, USER};
 
 /// How a client has to speak on the broker's own listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +23,8 @@ pub(crate) enum Protocol {
     Scram,
     /// TLS; the key store is [`super::keys`]'s.
     Ssl,
+    /// Both at once, with the password in plain: what clouds have.
+    SaslSsl,
 }
 
 /// What all brokers of a cluster share.
@@ -90,6 +93,11 @@ impl Broker {
             Protocol::Plaintext => "PLAINTEXT",
             Protocol::Scram => "SASL_PLAINTEXT",
             Protocol::Ssl => "SSL",
+            Protocol::SaslSsl => "SASL_SSL",
+        };
+        let mechanism = match common.protocol {
+            Protocol::SaslSsl => "PLAIN",
+            Protocol::Plaintext | Protocol::Scram | Protocol::Ssl => "SCRAM-SHA-256",
         };
         // Records with old timestamps must stay, or a test reads less than was delivered: so no
         // retention. A killed broker may register again only when its session is over.
@@ -103,7 +111,7 @@ impl Broker {
              inter.broker.listener.name=DIRECT\n\
              listener.security.protocol.map=\
              DIRECT:PLAINTEXT,CLIENT:{protocol},CONTROLLER:PLAINTEXT\n\
-             sasl.enabled.mechanisms=SCRAM-SHA-256\n\
+             sasl.enabled.mechanisms={mechanism}\n\
              log.dirs={}\n\
              offsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\n\
@@ -124,6 +132,15 @@ impl Broker {
                 "listener.name.client.scram-sha-256.sasl.jaas.config=\
                  org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
             );
+        }
+        if common.protocol == Protocol::SaslSsl {
+            writeln!(
+                text,
+                "listener.name.client.plain.sasl.jaas.config=\
+                 org.apache.kafka.common.security.plain.PlainLoginModule required \
+                 user_{USER}=\"{PASSWORD}\";"
+            )
+            .unwrap();
         }
         for (name, value) in &common.properties {
             writeln!(text, "{name}={value}").unwrap();

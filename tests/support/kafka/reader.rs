@@ -3,9 +3,9 @@
 //! Owns what a consumer is told. Knows nothing of brokers or faults. Invariant: it reads what is
 //! there now, to the end that was there when it began.
 
-use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, iter};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -119,6 +119,13 @@ impl Kafka {
                 None => {}
             }
         }
+    }
+
+    /// The bytes of a partition's first segment, as the first broker has it on its disk.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn segment(&self, topic: &str, partition: i32) -> Vec<u8> {
+        let name = format!("broker-1/data/{topic}-{partition}/00000000000000000000.log");
+        fs::read(self.home.path().join(name)).unwrap()
     }
 
     pub(super) fn consumer(&self) -> BaseConsumer {
