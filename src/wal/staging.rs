@@ -1,8 +1,7 @@
 //! Staging: where appenders copy records into frames, in memory.
 //!
 //! Owns: SeqNos as they are handed out, the buffers, their budget. Must not know: files, positions,
-//! checksums: those are the writer's. Everything here runs under one lock and makes no system call
-//! but reading the clock.
+//! checksums: those are the writer's. Everything here runs under one lock; the only system call is the clock.
 //!
 //! Invariants: a buffer is one group; a batch lies in one buffer; buffers leave in the order in
 //! which they were filled; bytes held never exceed the budget, but for one larger group alone.
