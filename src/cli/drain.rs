@@ -128,7 +128,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let stop = signals::stop_flag()?;
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
-    StoreView::open(&global.data).map_err(store_failure)?;
+    StoreView::open_with(&global.data, global.keys()).map_err(store_failure)?;
     let store = super::open_store(global)?;
     let mut lanes = store.lanes().iter();
     let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());

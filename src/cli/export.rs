@@ -41,8 +41,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
-    let store =
-        StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
+    let store = StoreView::open_with(&global.data, global.keys())
+        .map_err(|error| failure::of_store(&error, &global.data))?;
     let mut out = io::BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let mut is_whole = true;
     for lane in store.lanes() {

@@ -29,7 +29,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{Argument, Environment, Loaded},
     store::{Store, StoreOptions},
-    wal::Gap,
+    wal::{Gap, Keys},
 };
 use failure::{Ended, Exit, Failure};
 
@@ -101,6 +101,13 @@ struct Global {
     data: PathBuf,
     json: bool,
     loaded: Loaded,
+}
+
+impl Global {
+    /// The keys of what lies on disk.
+    fn keys(&self) -> Keys {
+        self.loaded.config.keys()
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -46,7 +46,7 @@ enum InDoubt {
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
     let store_failure = |error| failure::of_store(&error, &global.data);
     // Looked at first, because opening would make a store where there is none.
-    StoreView::open(&global.data).map_err(store_failure)?;
+    StoreView::open_with(&global.data, global.keys()).map_err(store_failure)?;
     let store = super::open_store(global)?;
     let Some(lane) = store.lane_named(&arguments.lane) else {
         let text = format!("there is no lane `{}`", arguments.lane);

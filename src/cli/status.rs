@@ -29,8 +29,8 @@ const PROMISE: &str = "what was accepted leaves this store only when Kafka has i
 pub(super) struct Arguments {}
 
 pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, Ended> {
-    let store =
-        StoreView::open(&global.data).map_err(|error| failure::of_store(&error, &global.data))?;
+    let store = StoreView::open_with(&global.data, global.keys())
+        .map_err(|error| failure::of_store(&error, &global.data))?;
     let store_failure = |error| failure::of_store(&error, &global.data);
     let lanes: Vec<Lane> = store.lanes().iter().map(Lane::of).collect();
     let parked = store.parking_logs().map_err(store_failure)?;

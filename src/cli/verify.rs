@@ -24,7 +24,7 @@ pub(super) struct Arguments {}
 
 pub(super) fn run(global: &Global, Arguments {}: &Arguments) -> Result<Exit, Ended> {
     let store_failure = |error| failure::of_store(&error, &global.data);
-    let store = StoreView::open(&global.data).map_err(store_failure)?;
+    let store = StoreView::open_with(&global.data, global.keys()).map_err(store_failure)?;
     let mut lanes = Vec::new();
     let parked = store.parking_logs().map_err(store_failure)?;
     let dead_letters = store.dead_letter_log().map_err(store_failure)?;

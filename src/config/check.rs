@@ -7,10 +7,11 @@ use std::fmt::Display;
 
 use super::convert::add_route;
 use super::error::Problem;
-use super::keys::{Config, LANES, ROUTES};
+use super::keys::{Config, KEY_FILE, LANES, ROUTES};
 use super::load::Loaded;
 use super::path;
-use crate::event::Routes;
+use super::value::Value;
+use crate::event::{self, Routes};
 use crate::kafka::{self, Settings};
 use crate::message;
 use crate::ship::exactly_once;
@@ -19,6 +20,8 @@ use crate::{ship, store, wal};
 
 /// Any address: what is checked with it is about something else.
 const SOMEWHERE: &str = "localhost";
+
+const NO_NAME: &str = "a name is 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'";
 
 /// All of it.
 pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
@@ -32,7 +35,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     check.link();
     check.retry();
     check.store();
-    check.routes();
+    check.events();
     if check.is_changed("dead_letter.style") && loaded.config.dead_letter.topic.is_none() {
         check.add(
             "dead_letter.style",
@@ -67,7 +70,16 @@ impl Check<'_> {
 
     /// Whether a value is another than the default. One that repeats the default contradicts nothing.
     fn is_changed(&self, key: &str) -> bool {
-        self.loaded.is_given(key) && self.config().value(key) != Config::default().value(key)
+        let default = match key {
+            // Of a link that is metered it is another one.
+            "kafka.txn.max_time" => {
+                let mut options = self.config().exactly_once_options();
+                options.max_time = None;
+                Some(Value::shown(&options.max_time()))
+            }
+            key => Config::default().value(key),
+        };
+        self.loaded.is_given(key) && self.config().value(key) != default
     }
 
     fn kafka(&mut self) {
@@ -80,6 +92,11 @@ impl Check<'_> {
         let of_others = config.cluster_properties.iter();
         let of_others = of_others.map(|(cluster, properties)| (Some(cluster.as_str()), properties));
         let all = [(None, &config.properties)].into_iter().chain(of_others);
+        if let Some(gateway) = &config.kafka.gateway
+            && message::check_topic(gateway).is_err()
+        {
+            self.refused("kafka.gateway", NO_NAME);
+        }
         let each = all.flat_map(|(cluster, properties)| {
             let section = path::properties(cluster);
             properties
@@ -218,7 +235,14 @@ impl Check<'_> {
         }
     }
 
-    fn routes(&mut self) {
+    fn events(&mut self) {
+        if let Err(error) = self.config().event_options().check() {
+            let key = match &error {
+                event::Error::Attribute { name, .. } if *name == "version" => "events.version",
+                _ => "events.source",
+            };
+            self.refused(key, error);
+        }
         let mut routes = Routes::none();
         for (pattern, topic) in self.config().routes.clone() {
             if let Err(error) = add_route(&mut routes, &pattern, &topic) {
@@ -278,6 +302,8 @@ impl Check<'_> {
         } else if reason.starts_with("quota") {
             let is_its = self.loaded.is_given(&quota);
             if is_its { quota } else { "store.quota".into() }
+        } else if reason.starts_with("keys") {
+            KEY_FILE.into()
         } else {
             "store.compression".into()
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig};
 use super::secret::Property;
 use super::value::{Delivery, Rate};
-use crate::event::{self, Routes};
+use crate::event::{self, EventOptions, Routes};
 use crate::kafka::Settings;
 use crate::ship::exactly_once::ExactlyOnceOptions;
 use crate::ship::{
@@ -17,7 +17,10 @@ use crate::ship::{
 use crate::store::{
     DEFAULT_LANE, DeadLetterOptions, LaneOptions, MAIN_CLUSTER, StoreOptions, TenantOptions,
 };
-use crate::wal::Options;
+use crate::wal::{Keys, Options};
+
+/// The property by which a cluster knows its client.
+const CLIENT_ID: &str = "client.id";
 
 /// Lanes that are there without a section of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -80,15 +83,23 @@ impl Config {
             sync_interval: store.sync_interval,
             on_corruption: store.on_corruption,
             compression: store.compression,
+            keys: self.keys(),
             ..Options::default()
         }
+    }
+
+    /// The keys of what lies on disk: for [`StoreView::open_with`](crate::store::StoreView::open_with).
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        let file = self.store.encryption_key_file.as_ref();
+        file.map(|file| file.keys().clone()).unwrap_or_default()
     }
 
     /// Where the cluster is, and how it is spoken to; `None` if no bootstrap servers are given.
     #[must_use]
     pub fn settings(&self) -> Option<Settings> {
         let servers = self.kafka.bootstrap_servers.as_ref()?;
-        Some(with_properties(servers, Some(&self.properties)))
+        Some(self.reached_at(servers, Some(&self.properties)))
     }
 
     /// Where all clusters are, by name; `None` if no bootstrap servers are given for the main one.
@@ -97,7 +108,7 @@ impl Config {
         let others = self.clusters.iter().filter_map(|(name, cluster)| {
             let servers = cluster.bootstrap_servers.as_ref()?;
             let properties = self.cluster_properties.get(name);
-            Some((name.clone(), with_properties(servers, properties)))
+            Some((name.clone(), self.reached_at(servers, properties)))
         });
         let main = (MAIN_CLUSTER.to_owned(), self.settings()?);
         Some(others.chain([main]).collect())
@@ -162,7 +173,20 @@ impl Config {
         }
     }
 
-    /// Where events go: for [`EventOptions::routes`](crate::event::EventOptions::routes).
+    /// How events are made, and where they go.
+    #[must_use]
+    pub fn event_options(&self) -> EventOptions {
+        let default = EventOptions::default();
+        let source = self.events.source.as_ref().or(self.kafka.gateway.as_ref());
+        EventOptions {
+            source: source.cloned().unwrap_or(default.source),
+            version: self.events.version.clone(),
+            format: self.events.format,
+            routes: self.event_routes(),
+        }
+    }
+
+    /// Where events go: for [`Producer::set_routes`](crate::Producer::set_routes).
     #[must_use]
     pub fn event_routes(&self) -> Routes {
         let mut routes = Routes::default();
@@ -171,6 +195,25 @@ impl Config {
             drop(add_route(&mut routes, pattern, topic));
         }
         routes
+    }
+
+    fn reached_at(
+        &self,
+        servers: &str,
+        properties: Option<&BTreeMap<String, Property>>,
+    ) -> Settings {
+        let given = properties.into_iter().flatten();
+        let mut all: BTreeMap<String, String> = given
+            .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
+            .collect();
+        if let Some(gateway) = &self.kafka.gateway {
+            all.entry(CLIENT_ID.to_owned())
+                .or_insert_with(|| gateway.clone());
+        }
+        Settings {
+            properties: all.into_iter().collect(),
+            ..Settings::new(servers)
+        }
     }
 
     fn retry_policy(&self) -> RetryPolicy {
@@ -196,16 +239,6 @@ pub(super) fn add_route(
     match pattern {
         DEFAULT_ROUTE => routes.set_default(Some(topic).filter(|topic| !topic.is_empty())),
         _ => routes.set(pattern, topic),
-    }
-}
-
-fn with_properties(servers: &str, properties: Option<&BTreeMap<String, Property>>) -> Settings {
-    let properties = properties.into_iter().flatten();
-    Settings {
-        properties: properties
-            .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
-            .collect(),
-        ..Settings::new(servers)
     }
 }
 
@@ -285,6 +318,6 @@ mod tests {
             format!("{:?}", StoreOptions::default())
         );
         assert!(config.settings().is_none());
-        assert_eq!(config.event_routes(), Routes::default());
+        assert_eq!(config.event_options(), EventOptions::default());
     }
 }

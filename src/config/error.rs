@@ -86,6 +86,13 @@ pub struct Error {
     pub problems: Vec<Problem>,
 }
 
+impl Error {
+    /// Nothing is said about this key, and there is no default.
+    pub(crate) fn missing(key: &str) -> Self {
+        Problem::new(&Place::Default, key, "must be given").into()
+    }
+}
+
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self {

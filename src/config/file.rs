@@ -73,7 +73,7 @@ impl Walk<'_> {
             path.push(key.get_ref().as_ref().to_owned());
             let place = self.place(key.span().start);
             match path::look(path) {
-                known @ (Known::NotYet | Known::Unknown(_)) => {
+                known @ (Known::Later(_) | Known::Unknown(_)) => {
                     self.problems.push(unknown(known, path, &place));
                 }
                 Known::Section => self.section(value, path, &place),

@@ -20,8 +20,13 @@ pub(super) struct Given {
 /// What is wrong with a path that leads to no key.
 pub(super) fn unknown(known: Known, path: &[String], place: &Place) -> Problem {
     let key = path.join(".");
-    let Known::Unknown(names) = known else {
-        return Problem::new(place, &key, "is not supported by this version");
+    let names = match known {
+        Known::Unknown(names) => names,
+        Known::Later(part) => {
+            let reason = format!("belongs to {part}, which this version does not have");
+            return Problem::new(place, &key, reason);
+        }
+        Known::Key | Known::Section => Vec::new(),
     };
     let last = path.last().map_or("", String::as_str);
     let near = nearest(last, &names).map(|near| format!(", is `{near}` meant?"));

@@ -4,18 +4,21 @@
 //! not know where a value comes from. A default is the library's own: it is taken from there.
 //!
 //! Invariant: a key that stands here has an effect; what the library cannot do yet is in
-//! [`NOT_YET`].
+//! [`LATER`], with the part that it belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use super::convert::Preset;
+use super::key_file::KeyFile;
 use super::path::{join, split, unquoted};
 use super::secret::Property;
+use super::section::{Key, Section, section, section_with_retry};
 use super::value::{Delivery, Limit, Rate, Setting, Size};
+use crate::event::{EventFormat, EventOptions};
 use crate::kafka::Require;
 use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
 use crate::ship::exactly_once::{ExactlyOnceOptions, ProgressIn};
@@ -25,118 +28,6 @@ use crate::ship::{
 };
 use crate::store::{DeadLetterOptions, OnLettersFull, Order, TENANT_HEADER};
 use crate::wal::{Compression, Durability, OnCorruption, OnFull, Options};
-
-/// A key within its section.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    /// Lines that say what it means.
-    pub(super) about: &'static [&'static str],
-    /// A value for the example, in TOML, where there is none by default.
-    pub(super) example: Option<&'static str>,
-}
-
-/// A section: settings by the names of their keys.
-pub(super) trait Section {
-    fn keys(&self) -> &'static [Key];
-    fn setting(&self, key: &str) -> Option<&dyn Setting>;
-    fn setting_mut(&mut self, key: &str) -> Option<&mut dyn Setting>;
-}
-
-/// Makes a struct of a list of keys: `"key" ~ example => field: type = default`.
-macro_rules! section {
-    (
-        $(#[$head:meta])*
-        $name:ident {
-            $(
-                $(#[doc = $about:literal])+
-                $key:literal $(~ $example:literal)? => $field:ident: $type:ty = $default:expr;
-            )+
-        }
-    ) => {
-        $(#[$head])*
-        #[derive(Clone, Debug)]
-        #[non_exhaustive]
-        pub struct $name {
-            $($(#[doc = $about])+ pub $field: $type,)+
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($field: $default,)+ }
-            }
-        }
-
-        impl $name {
-            pub(super) const KEYS: &[Key] = &[$(Key {
-                name: $key,
-                about: &[$($about),+],
-                example: [$(Some($example),)? None][0],
-            },)+];
-        }
-
-        impl Section for $name {
-            fn keys(&self) -> &'static [Key] {
-                Self::KEYS
-            }
-
-            fn setting(&self, key: &str) -> Option<&dyn Setting> {
-                match key {
-                    $($key => Some(&self.$field),)+
-                    _ => None,
-                }
-            }
-
-            fn setting_mut(&mut self, key: &str) -> Option<&mut dyn Setting> {
-                match key {
-                    $($key => Some(&mut self.$field),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-/// The same with the keys of a retry policy, which are not given where they are as in `[retry]`.
-macro_rules! section_with_retry {
-    ($(#[$head:meta])* $name:ident { $($keys:tt)* }) => {
-        section! {
-            $(#[$head])*
-            $name {
-                $($keys)*
-                /// Attempts after which a record is exhausted.
-                "retry.max_attempts" ~ "10" => max_attempts: Option<u32> = None;
-                /// Wait after the first failure in a row.
-                "retry.backoff.initial" ~ "\"200ms\"" => backoff_initial: Option<Duration> = None;
-                /// Each further wait is this many times as long.
-                "retry.backoff.multiplier" ~ "2.0" => backoff_multiplier: Option<f64> = None;
-                /// The longest wait.
-                "retry.backoff.max" ~ "\"30s\"" => backoff_max: Option<Duration> = None;
-                /// Whether a wait is drawn evenly from nothing to its length.
-                "retry.backoff.jitter" ~ "true" => backoff_jitter: Option<bool> = None;
-                /// What becomes of a record whose attempts are exhausted.
-                "retry.on_exhausted" ~ "\"dead_letter\"" => on_exhausted: Option<OnExhausted> = None;
-                /// What becomes of a record that is refused for what it is.
-                "retry.on_poison" ~ "\"dead_letter\"" => on_poison: Option<OnPoison> = None;
-            }
-        }
-
-        impl $name {
-            /// What it says otherwise than `[retry]`, if anything.
-            pub(super) fn retry(&self) -> RetryOverride {
-                RetryOverride {
-                    max_attempts: self.max_attempts,
-                    initial_backoff: self.backoff_initial,
-                    multiplier: self.backoff_multiplier,
-                    max_backoff: self.backoff_max,
-                    jitter: self.backoff_jitter,
-                    on_exhausted: self.on_exhausted.clone(),
-                    on_poison: self.on_poison,
-                }
-            }
-        }
-    };
-}
 
 section! {
     /// Where records are kept, and how safely.
@@ -157,6 +48,9 @@ section! {
         "on_corruption" => on_corruption: OnCorruption = Options::default().on_corruption;
         /// How records are compressed on disk.
         "compression" => compression: Compression = Options::default().compression;
+        /// A file with the keys of what lies on disk, `NUMBER HEX` on each line: the first is written with, the
+        /// others open what is older.
+        "encryption_key_file" ~ "\"/etc/ferrylog/key\"" => encryption_key_file: Option<KeyFile> = None;
         /// Lanes without a section of their own: none, or high, normal and low, which share the link 8 : 4 : 1.
         "lanes" => lanes: Preset = Preset::default();
         /// The header that names the tenant of a record.
@@ -184,6 +78,9 @@ section! {
         "default_topic" ~ "\"telemetry\"" => default_topic: Option<String> = None;
         /// Whether each record gets the header `ferry-id`, by which consumers can drop duplicates.
         "id_header" => id_header: bool = ShipOptions::default().id_header;
+        /// The name of this site: the `client.id` by which all clusters know it, and the source of its events,
+        /// where neither is given.
+        "gateway" ~ "\"site-17\"" => gateway: Option<String> = None;
     }
 }
 
@@ -252,6 +149,18 @@ section! {
         "on_exhausted" => on_exhausted: OnExhausted = RetryPolicy::default().on_exhausted;
         /// What becomes of a record that is refused for what it is.
         "on_poison" => on_poison: OnPoison = RetryPolicy::default().on_poison;
+    }
+}
+
+section! {
+    /// What the events of a program say about themselves. Their topics stand in `[routes]`.
+    EventsConfig {
+        /// Who says them: kafka.gateway by default, else ferrylog.
+        "source" ~ "\"/sites/17\"" => source: Option<String> = None;
+        /// The version of what they say.
+        "version" ~ "\"1.0\"" => version: Option<String> = EventOptions::default().version;
+        /// What they look like in Kafka.
+        "format" => format: EventFormat = EventOptions::default().format;
     }
 }
 
@@ -347,6 +256,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// `[dead_letter]`
     pub dead_letter: DeadLetterConfig,
+    /// `[events]`
+    pub events: EventsConfig,
     /// `[clusters.NAME]`
     pub clusters: BTreeMap<String, ClusterConfig>,
     /// `[clusters.NAME.properties]`: librdkafka properties by name, by cluster.
@@ -364,6 +275,8 @@ pub struct Config {
 /// Where the librdkafka properties are: those of the main cluster, and the last name of the others'.
 pub(super) const PROPERTIES: &str = "kafka.properties";
 pub(super) const OF_CLUSTER: &str = "properties";
+/// What names the file of keys.
+pub(super) const KEY_FILE: &str = "store.encryption_key_file";
 /// Where the lanes are.
 pub(super) const LANES: &str = "lanes";
 /// Where the routes of events are.
@@ -380,25 +293,30 @@ pub(super) const NAMED: [(&str, &[Key]); 4] = [
 ];
 
 /// The sections of which there is one.
-pub(super) const SECTIONS: [(&str, &[Key]); 6] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 7] = [
     ("store", StoreConfig::KEYS),
     ("kafka", KafkaConfig::KEYS),
     ("link", LinkConfig::KEYS),
     ("shipping", ShippingConfig::KEYS),
     ("retry", RetryConfig::KEYS),
     ("dead_letter", DeadLetterConfig::KEYS),
+    ("events", EventsConfig::KEYS),
 ];
 
-/// Keys and sections of later versions.
-pub(super) const NOT_YET: [&str; 7] = [
-    "registry",
-    "jobs",
-    "http",
-    "log",
-    "store.linger",
-    "store.encryption_key_file",
-    "kafka.gateway",
+/// Keys and sections of parts that this version does not have, and the part; `*` stands for any name.
+pub(super) const LATER: [(&str, &str); 9] = [
+    ("registry", REGISTRY),
+    ("topics.*.schema", REGISTRY),
+    ("topics.*.format", REGISTRY),
+    ("topics.*.subject_strategy", REGISTRY),
+    ("topics.*.validate", REGISTRY),
+    ("jobs", "jobs from Kafka"),
+    ("http", AGENT),
+    ("log", AGENT),
+    ("store.linger", "the writing of a log"),
 ];
+const REGISTRY: &str = "schemas and their registry";
+const AGENT: &str = "the agent";
 
 impl Config {
     pub(super) fn section(&self, name: &str) -> Option<&dyn Section> {
@@ -409,6 +327,7 @@ impl Config {
             "shipping" => &self.shipping,
             "retry" => &self.retry,
             "dead_letter" => &self.dead_letter,
+            "events" => &self.events,
             _ => {
                 let (kind, name) = name.split_once('.')?;
                 match kind {
@@ -431,6 +350,7 @@ impl Config {
             "shipping" => &mut self.shipping,
             "retry" => &mut self.retry,
             "dead_letter" => &mut self.dead_letter,
+            "events" => &mut self.events,
             _ => {
                 let (kind, name) = name.split_once('.')?;
                 match kind {
@@ -479,6 +399,29 @@ impl Config {
         }
     }
 
+    /// The keys that another configuration says otherwise and that count only when a store is opened, as
+    /// [`Producer::set_config`](crate::Producer::set_config) has it. All others can be changed while it runs.
+    #[must_use]
+    pub fn reopening(&self, other: &Self) -> Vec<String> {
+        let single = SECTIONS.iter().map(|(name, _)| (*name).to_owned());
+        let names = single.chain(self.named()).chain(other.named());
+        let names: BTreeSet<String> = names.collect();
+        let mut keys = Vec::new();
+        for name in &names {
+            let section = self.section(name).or_else(|| other.section(name));
+            let listed = section.map_or(&[][..], |section| section.keys());
+            let is_both = self.section(name).is_some() == other.section(name).is_some();
+            if !is_both && is_of_store(name) {
+                keys.push(name.clone());
+                continue;
+            }
+            let listed = listed.iter().filter(|key| !changes_live(name, key.name));
+            let listed = listed.map(|key| format!("{name}.{}", key.name));
+            keys.extend(listed.filter(|key| self.value(key) != other.value(key)));
+        }
+        keys
+    }
+
     /// Makes a section of a name of its own, with the defaults.
     pub(super) fn declare(&mut self, key: &str) {
         let _ = self.section_mut(key);
@@ -491,6 +434,23 @@ impl Config {
     }
 }
 
+/// Whether a section that comes or goes makes another store.
+fn is_of_store(section: &str) -> bool {
+    section.starts_with("lanes.") || section.starts_with("tenants.")
+}
+
+/// Whether a key can be changed while a producer runs.
+pub(super) fn changes_live(section: &str, key: &str) -> bool {
+    match section {
+        "kafka" => !matches!(key, "default_topic" | "gateway"),
+        "link" | "shipping" | "retry" => true,
+        "dead_letter" => matches!(key, "topic" | "style"),
+        "store" | "events" => false,
+        // Of a section with a name of its own.
+        _ => section.starts_with("clusters.") || key.starts_with("retry."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::path::{Known, look};
@@ -499,7 +459,7 @@ mod tests {
     #[test]
     fn every_key_has_a_setting_and_no_two_have_one_name() {
         let mut config = Config::default();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let named = NAMED.map(|(kind, keys)| (format!("{kind}.a"), keys));
         let single = SECTIONS.map(|(section, keys)| (section.to_owned(), keys));
         for (section, keys) in single.into_iter().chain(named) {

@@ -1,7 +1,7 @@
 //! From everything that was given to one configuration, or to all that is wrong with it.
 //!
 //! Owns the order: defaults, the variables of the older service, the file, `FERRYLOG__...`, the
-//! command line; what comes later wins. Reads the file and the files of secrets, and nothing else.
+//! command line; what comes later wins. Reads the file and the files of secrets and keys, and nothing else.
 //!
 //! Invariant: a configuration that is returned passed every check that needs no disk and no network.
 
@@ -17,7 +17,8 @@ use serde_json::Value as Json;
 use super::environment::Environment;
 use super::error::{Error, Place, Problem};
 use super::given::Given;
-use super::keys::{Config, ROUTES, SECTIONS};
+use super::key_file::KeyFile;
+use super::keys::{Config, KEY_FILE, ROUTES, SECTIONS};
 use super::path;
 use super::secret::Property;
 use super::value::Raw;
@@ -200,6 +201,9 @@ pub fn settle(
             Err(problem) => problems.push(problem),
         }
     }
+    if let Err(problem) = read_keys(&mut loaded, read_secret) {
+        problems.push(problem);
+    }
     // What is wrong by itself would be told twice.
     if problems.is_empty() {
         problems = check::problems(&loaded);
@@ -255,6 +259,28 @@ fn read_file(
         }
     }
     given.key = key;
+}
+
+/// Takes the keys out of the file that is named for them.
+fn read_keys(
+    loaded: &mut Loaded,
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<(), Problem> {
+    let Some(file) = &loaded.config.store.encryption_key_file else {
+        return Ok(());
+    };
+    let path = file.path();
+    let wrong = |why: &dyn fmt::Display| {
+        let reason = format!(
+            "names the file {}, of which no key is had: {why}",
+            path.display()
+        );
+        Problem::new(loaded.place(KEY_FILE), KEY_FILE, reason)
+    };
+    let text = read(path).map_err(|error| wrong(&error))?;
+    let read = KeyFile::new(path, &text).map_err(|error| wrong(&error))?;
+    loaded.config.store.encryption_key_file = Some(read);
+    Ok(())
 }
 
 /// What stands behind the name of a section.

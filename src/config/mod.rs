@@ -25,20 +25,24 @@ mod environment;
 mod error;
 mod file;
 mod given;
+mod key_file;
 mod keys;
 mod load;
 mod path;
 mod print;
 mod schema;
 mod secret;
+mod section;
 mod value;
+mod words;
 
 pub use convert::Preset;
 pub use environment::Environment;
 pub use error::{Error, Place, Problem};
+pub use key_file::{BadKeys, KeyFile};
 pub use keys::{
-    ClusterConfig, Config, DeadLetterConfig, KafkaConfig, LaneConfig, LinkConfig, RetryConfig,
-    ShippingConfig, StoreConfig, TenantConfig, TopicConfig,
+    ClusterConfig, Config, DeadLetterConfig, EventsConfig, KafkaConfig, LaneConfig, LinkConfig,
+    RetryConfig, ShippingConfig, StoreConfig, TenantConfig, TopicConfig,
 };
 pub use load::{Argument, Loaded, Row, load, settle};
 pub use print::{example, toml};

@@ -3,7 +3,7 @@
 //! Pure. Owns how a key is written and taken apart, and what a path of names leads to. Must not know
 //! values. Invariant: a key tells its parts, whatever the names in it.
 
-use super::keys::{NAMED, NOT_YET, OF_CLUSTER, PROPERTIES, ROUTES, SECTIONS};
+use super::keys::{LATER, NAMED, OF_CLUSTER, PROPERTIES, ROUTES, SECTIONS};
 
 /// A path as a key. The name of a topic with dots in it stands in quotes, so that a key tells its parts.
 pub(super) fn join(path: &[String]) -> String {
@@ -84,8 +84,8 @@ pub(super) enum Known {
     Key,
     /// More names.
     Section,
-    /// Something of a later version.
-    NotYet,
+    /// Something of this part, which a later version will have.
+    Later(&'static str),
     /// Nothing; what could stand in place of the last name, if the names before it are known.
     Unknown(Vec<&'static str>),
 }
@@ -93,14 +93,16 @@ pub(super) enum Known {
 /// Looks a path up.
 pub(super) fn look(path: &[String]) -> Known {
     let all = patterns();
-    let later = |later: &&str| later.split('.').eq(path.iter().map(String::as_str));
-    if NOT_YET.iter().any(later) {
-        return Known::NotYet;
-    }
     let begins = |pattern: &[&str], path: &[String]| {
         let mut pairs = pattern.iter().zip(path);
         pattern.len() >= path.len() && pairs.all(|(name, part)| *name == "*" || *name == part)
     };
+    for (later, part) in LATER {
+        let later: Vec<&str> = later.split('.').collect();
+        if later.len() == path.len() && begins(&later, path) {
+            return Known::Later(part);
+        }
+    }
     // A property's name may be written in parts.
     let path = match free_len(path) {
         Some(len) if path.len() > len => &path[..=len],
@@ -186,8 +188,8 @@ mod tests {
         ] {
             assert_eq!(look_up(key), Known::Key, "{key}");
         }
-        for later in NOT_YET {
-            assert_eq!(look_up(later), Known::NotYet, "{later}");
+        for (later, part) in LATER {
+            assert_eq!(look_up(later), Known::Later(part), "{later}");
         }
         let Known::Unknown(names) = look_up("retry.backoff.first") else {
             panic!()

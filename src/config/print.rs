@@ -8,9 +8,10 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use super::error::Place;
-use super::keys::{Config, Key, NAMED, ROUTES, SECTIONS, Section};
+use super::keys::{Config, NAMED, ROUTES, SECTIONS};
 use super::load::{Row, below};
 use super::path;
+use super::section::{Key, Section};
 
 const HEAD: &str = "\
 # The configuration of ferrylog. Every key has a default, which stands here; a file with nothing but

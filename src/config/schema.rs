@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::keys::{Config, Key, NAMED, SECTIONS, Section};
+use super::keys::{Config, NAMED, SECTIONS};
+use super::section::{Key, Section};
 use super::value::{Kind, UNLIMITED};
 
 /// The schema.

@@ -1,25 +1,20 @@
 //! One value: from what somebody wrote to its type, and back.
 //!
-//! Pure. Owns the units and the words, and the sentence that says what is allowed. Must not know
+//! Pure. Owns the units, and the sentence that says what is allowed; `words` has the words. Must not know
 //! which key a value belongs to, nor where it was written.
 //!
 //! Invariant: what is shown reads back as the same value.
 
 use std::fmt;
-use std::mem;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::convert::Preset;
-use crate::kafka::Require;
-use crate::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
-use crate::ship::exactly_once::ProgressIn;
-use crate::ship::{DrainWindow, OnBadTimestamp, OnExhausted, OnPoison, OnTooSlow, Profile};
-use crate::store::{OnLettersFull, Order};
-use crate::wal::{Compression, Durability, OnCorruption, OnFull};
+use super::key_file::KeyFile;
+use crate::ship::DrainWindow;
+use crate::ship::dead_letter::DeadLetterTopic;
 
 /// How records get to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -209,6 +204,19 @@ impl Value for PathBuf {
     }
 }
 
+/// The keys in it are read when all is known that was given.
+impl Value for KeyFile {
+    const KIND: Kind = PathBuf::KIND;
+
+    fn read(raw: &Raw) -> Option<Self> {
+        PathBuf::read(raw).map(Self::at)
+    }
+
+    fn shown(&self) -> Json {
+        self.path().to_string_lossy().into()
+    }
+}
+
 impl Value for bool {
     const KIND: Kind = Kind::Bool;
 
@@ -380,64 +388,6 @@ impl Value for DeadLetterTopic {
         self.template().into()
     }
 }
-
-/// A type with few values, and the words for them.
-macro_rules! words {
-    ($type:ty { $($word:literal = $value:expr),+ $(,)? }) => {
-        impl Value for $type {
-            const KIND: Kind = Kind::Words(&[$($word),+]);
-
-            fn read(raw: &Raw) -> Option<Self> {
-                match raw.text()? {
-                    $($word => Some($value),)+
-                    _ => None,
-                }
-            }
-
-            fn shown(&self) -> Json {
-                let mut all = [$(($word, $value)),+].into_iter();
-                let found = all.find(|(_, value)| mem::discriminant(value) == mem::discriminant(self));
-                found.map_or(Json::Null, |(word, _)| word.into())
-            }
-        }
-    };
-}
-
-words!(Durability { "disk" = Self::Disk, "os" = Self::Os, "memory" = Self::Memory });
-words!(OnFull {
-    "block" = Self::Block,
-    "reject" = Self::Reject,
-    "drop_oldest" = Self::DropOldest,
-    "drop_newest" = Self::DropNewest,
-});
-words!(OnCorruption { "quarantine" = Self::Quarantine, "refuse" = Self::Refuse });
-// More than level 3 costs an edge processor more than it saves.
-words!(Compression {
-    "none" = Self::None,
-    "lz4" = Self::Lz4,
-    "zstd" = Self::Zstd { level: 3 },
-});
-words!(Preset { "none" = Self::None, "priorities" = Self::Priorities });
-words!(Delivery { "idempotent" = Self::Idempotent, "exactly_once" = Self::ExactlyOnce });
-words!(ProgressIn { "topic" = Self::Topic, "offsets" = Self::Offsets });
-words!(Require { "any" = Self::Any, "all" = Self::All });
-words!(Profile { "normal" = Self::Normal, "metered" = Self::Metered });
-words!(OnTooSlow { "hold" = Self::Hold, "dead_letter" = Self::DeadLetter });
-words!(OnBadTimestamp { "restamp" = Self::Restamp, "dead_letter" = Self::DeadLetter });
-words!(OnExhausted {
-    "dead_letter" = Self::DeadLetter,
-    "halt" = Self::Halt,
-    "drop" = Self::Drop,
-});
-words!(OnPoison { "dead_letter" = Self::DeadLetter, "halt" = Self::Halt });
-words!(DeadLetterStyle {
-    "native" = Self::Native,
-    "connect" = Self::Connect,
-    "envelope" = Self::Envelope,
-});
-words!(OnLettersFull { "hold" = Self::Hold, "drop_oldest" = Self::DropOldest });
-// `Order::Loose` is a permission that nothing makes use of yet.
-words!(Order { "fifo" = Self::Fifo, "live_first" = Self::LiveFirst });
 
 /// From the smallest on.
 const SIZES: [(&str, u64); 5] = [
@@ -642,30 +592,5 @@ mod tests {
                 Some(duration)
             );
         }
-        fn words<T: Value + fmt::Debug>() {
-            let Kind::Words(words) = T::KIND else {
-                panic!()
-            };
-            for word in words {
-                let value = T::read(&text(word)).unwrap();
-                assert_eq!(value.shown(), *word);
-            }
-            assert!(T::read(&text("no such word")).is_none());
-        }
-        words::<Durability>();
-        words::<OnFull>();
-        words::<OnCorruption>();
-        words::<Compression>();
-        words::<Delivery>();
-        words::<ProgressIn>();
-        words::<Require>();
-        words::<Profile>();
-        words::<OnBadTimestamp>();
-        words::<OnTooSlow>();
-        words::<OnExhausted>();
-        words::<OnPoison>();
-        words::<DeadLetterStyle>();
-        words::<OnLettersFull>();
-        words::<Order>();
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: the settings, their defaults, and refusing wrong ones before anything is touched. Must not
 //! know how anything is shipped.
 
-use std::collections::BTreeMap;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -12,13 +12,15 @@ use parking_lot::Mutex;
 
 use super::events::Events;
 use super::intercept::{Draft, Interceptors};
-use super::shipping::{self, News, Shared};
+use super::shipping::{self, Shared, Shipping};
 use super::{OpenError, Owner, Producer};
+#[cfg(feature = "config")]
+use crate::config::Config;
 use crate::event::EventOptions;
 use crate::kafka::Settings;
 use crate::message::check_topic;
-use crate::ship::exactly_once::{self, ExactlyOnceOptions};
-use crate::ship::{Delivery, FailedRecord, OnExhausted, Recovery, ShipOptions, lanes_of};
+use crate::ship::exactly_once::ExactlyOnceOptions;
+use crate::ship::{Delivery, FailedRecord, OnExhausted, Recovery, ShipOptions};
 use crate::store::{DEFAULT_LANE, MAIN_CLUSTER, Store, StoreOptions};
 
 /// What a producer is opened with.
@@ -26,26 +28,37 @@ use crate::store::{DEFAULT_LANE, MAIN_CLUSTER, Store, StoreOptions};
 #[must_use = "nothing is opened before `open`"]
 pub struct Builder {
     dir: PathBuf,
-    clusters: BTreeMap<String, Settings>,
     store: StoreOptions,
-    delivery: Delivery,
+    shipping: Shipping,
     on_exhausted: Option<OnExhausted>,
     default_topic: String,
     interceptors: Interceptors,
     events: EventOptions,
+    /// What all of it was made of, if it was.
+    #[cfg(feature = "config")]
+    pub(super) config: Option<Box<Config>>,
 }
 
 impl Builder {
     pub(super) fn new(dir: &Path, kafka: Settings) -> Self {
+        let shipping = Shipping {
+            clusters: [(MAIN_CLUSTER.to_owned(), kafka)].into(),
+            delivery: Delivery::AtLeastOnce(Box::default()),
+        };
+        Self::shipping_by(dir, shipping)
+    }
+
+    pub(super) fn shipping_by(dir: &Path, shipping: Shipping) -> Self {
         Self {
             dir: dir.into(),
-            clusters: [(MAIN_CLUSTER.to_owned(), kafka)].into(),
             store: StoreOptions::default(),
-            delivery: Delivery::AtLeastOnce(Box::default()),
+            shipping,
             on_exhausted: None,
             default_topic: String::new(),
             interceptors: Interceptors::default(),
             events: EventOptions::default(),
+            #[cfg(feature = "config")]
+            config: None,
         }
     }
 
@@ -58,21 +71,21 @@ impl Builder {
     /// How it ships: at least once. `until` and `timeout` do not count: a producer ships until it is
     /// closed, and no outage is too long.
     pub fn ship(mut self, options: ShipOptions) -> Self {
-        self.delivery = Delivery::AtLeastOnce(Box::new(options));
+        self.shipping.delivery = Delivery::AtLeastOnce(Box::new(options));
         self
     }
 
     /// Ships in transactions: each record once for readers of what is committed. Otherwise as
     /// [`ship`](Self::ship).
     pub fn exactly_once(mut self, options: ExactlyOnceOptions) -> Self {
-        self.delivery = Delivery::ExactlyOnce(Box::new(options));
+        self.shipping.delivery = Delivery::ExactlyOnce(Box::new(options));
         self
     }
 
     /// One more cluster, for the lanes, topics and tenants of the store's options that name it. Each cluster
     /// has a thread of its own: what is wrong with one does not hold up the others.
     pub fn cluster(mut self, name: impl Into<String>, kafka: Settings) -> Self {
-        self.clusters.insert(name.into(), kafka);
+        self.shipping.clusters.insert(name.into(), kafka);
         self
     }
 
@@ -131,19 +144,19 @@ impl Builder {
     /// [`OpenError::Topic`], [`OpenError::Event`], [`OpenError::Cluster`], [`OpenError::Ship`]: a setting is wrong, and nothing was touched.
     /// [`OpenError::Store`]: as [`Store::open_with`]. [`OpenError::Thread`]: the system gave no thread;
     /// the store is closed again.
-    pub fn open(mut self) -> Result<Producer, OpenError> {
+    pub fn open(self) -> Result<Producer, OpenError> {
         self.check()?;
-        if let Some(on_exhausted) = self.on_exhausted.take() {
-            self.delivery.ship_mut().retry.on_exhausted = on_exhausted;
-        }
         let store = Store::open_with(&self.dir, &self.store).map_err(OpenError::Store)?;
-        let is_used = |(name, _): &(String, Settings)| !lanes_of(&store, name).is_empty();
-        let used: Vec<_> = self.clusters.clone().into_iter().filter(is_used).collect();
-        let names = used.iter().map(|(name, _)| name.clone());
-        let news = names.map(News::of).collect();
-        let events = Events::new(self.events);
-        let topic = self.default_topic.into();
-        let shared = Shared::new(store, topic, self.interceptors, events, self.clusters, news);
+        let shared = Shared::new(
+            store,
+            self.default_topic.into(),
+            self.interceptors,
+            Events::new(self.events),
+            self.shipping,
+            self.on_exhausted,
+        );
+        #[cfg(feature = "config")]
+        let shared = shared.configured(self.config);
         let shared = Arc::new(shared);
         let shippers = Mutex::default();
         let owner = Arc::new(Owner { shared, shippers });
@@ -153,14 +166,12 @@ impl Builder {
             .spawn(move || shipping::fire(&theirs))
             .map_err(OpenError::Thread)?;
         owner.shippers.lock().push(firing);
-        let count = used.len();
-        for (place, (name, kafka)) in used.into_iter().enumerate() {
+        for place in 0..owner.shared.places() {
             let theirs = Arc::clone(&owner.shared);
-            let delivery = self.delivery.of_cluster(&name, count);
             // Where there is no thread, the others end with the owner.
             let shipper = thread::Builder::new()
                 .name("ferrylog-ship".into())
-                .spawn(move || shipping::run(&theirs, place, &kafka, delivery))
+                .spawn(move || shipping::run(&theirs, place))
                 .map_err(OpenError::Thread)?;
             owner.shippers.lock().push(shipper);
         }
@@ -173,23 +184,10 @@ impl Builder {
             check_topic(&self.default_topic).map_err(OpenError::Topic)?;
         }
         self.events.check().map_err(OpenError::Event)?;
-        for kafka in self.clusters.values() {
-            kafka.check().map_err(crate::ship::Error::Kafka)?;
-        }
-        let named = self.store.clusters();
-        let unknown = named
-            .into_iter()
-            .find(|name| !self.clusters.contains_key(*name));
-        if let Some(name) = unknown {
-            let name = name.to_owned();
-            return Err(OpenError::Cluster { name });
-        }
-        if let Delivery::ExactlyOnce(_) = &self.delivery {
-            exactly_once::check_order(DEFAULT_LANE, self.store.default.order)?;
-            for (name, lane) in &self.store.lanes {
-                exactly_once::check_order(name, lane.order)?;
-            }
-        }
-        Ok(self.delivery.ship().link.check()?)
+        let default = (DEFAULT_LANE, self.store.default.order);
+        let lanes = self.store.lanes.iter();
+        let lanes = lanes.map(|(name, lane)| (name.as_str(), lane.order));
+        self.shipping
+            .check(self.store.clusters(), iter::once(default).chain(lanes))
     }
 }

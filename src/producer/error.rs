@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+#[cfg(feature = "config")]
+use crate::config;
 use crate::event;
 use crate::message::Invalid;
 use crate::ship;
@@ -28,6 +30,9 @@ pub enum OpenError {
     },
     /// A setting of the Kafka client or of shipping is wrong. Nothing was touched; correct it.
     Ship(ship::Error),
+    /// A configuration is wrong, and says where. Nothing was touched; correct it.
+    #[cfg(feature = "config")]
+    Configuration(config::Error),
     /// The store could not be opened.
     Store(store::Error),
     /// The system gave no thread. The store is closed again.
@@ -49,6 +54,8 @@ impl fmt::Display for OpenError {
                 write!(f, "the options name a cluster `{name}` that is not given")
             }
             Self::Ship(error) => error.fmt(f),
+            #[cfg(feature = "config")]
+            Self::Configuration(error) => error.fmt(f),
             Self::Store(_) => f.write_str("the store could not be opened"),
             Self::Thread(_) => f.write_str("there is no thread to ship with"),
         }
@@ -62,8 +69,53 @@ impl Error for OpenError {
             Self::Event(error) => error.source(),
             Self::Cluster { .. } => None,
             Self::Ship(error) => error.source(),
+            #[cfg(feature = "config")]
+            Self::Configuration(error) => error.source(),
             Self::Store(source) => Some(source),
             Self::Thread(source) => Some(source),
+        }
+    }
+}
+
+/// Why the settings of a producer stay as they were.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// They are wrong: no producer could be opened with them. Correct them.
+    Wrong(OpenError),
+    /// These keys differ, and count only when a store is opened. Leave them as they are, or close this
+    /// producer and open another one.
+    Reopen {
+        /// Their names.
+        keys: Vec<String>,
+    },
+    /// It was not opened from a configuration, so nobody knows what would change. Use
+    /// [`set_shipping`](super::Producer::set_shipping).
+    NotConfigured,
+    /// The producer is closed, or about to be. Open another one.
+    Closed,
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(error) => error.fmt(f),
+            Self::Reopen { keys } => write!(
+                f,
+                "the store must be opened anew for a change of {}",
+                keys.join(", ")
+            ),
+            Self::NotConfigured => f.write_str("the producer was not opened from a configuration"),
+            Self::Closed => f.write_str("the producer is closed"),
+        }
+    }
+}
+
+impl Error for ChangeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Wrong(error) => error.source(),
+            Self::Reopen { .. } | Self::NotConfigured | Self::Closed => None,
         }
     }
 }

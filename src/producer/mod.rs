@@ -16,12 +16,13 @@
 //! Owns: the store and those threads, from [`Builder::open`] to [`Producer::close`]. Must not know
 //! librdkafka, files, or any async runtime: futures need a waker and nothing else.
 //!
-//! Invariants: one thread ships from a store to each cluster; the store is closed after they have ended, whoever
+//! Invariants: one thread ships from a store to each cluster, also while its settings change; the store is closed after they have ended, whoever
 //! still holds a receipt; nothing is allocated for a record that is sent, or kept for one whose
 //! receipt is dropped.
 
 mod block;
 mod builder;
+mod change;
 mod due;
 mod error;
 mod events;
@@ -40,9 +41,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use self::builder::Builder;
-pub use self::error::{CloseError, NotDelivered, NotDurable, OpenError, SendError};
+pub use self::error::{ChangeError, CloseError, NotDelivered, NotDurable, OpenError, SendError};
 pub use self::intercept::{Draft, DraftHeader};
 pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
+pub use self::shipping::Shipping;
 pub use self::status::{Closed, ClusterStatus, LaneStatus, Stats, Status, Trouble, Unhealthy};
 
 use self::block::block_on;

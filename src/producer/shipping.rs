@@ -1,27 +1,33 @@
 //! The threads that ship, and what they share with those who send and ask.
 //!
-//! Owns: beginning again after an error, and the last news. Must not know what is shipped or why it
-//! fails: it hands on the sentence.
+//! Owns: beginning again after an error or with other settings, and the last news. Must not know what is
+//! shipped or why it fails: it hands on the sentence.
 //!
-//! Invariant: each ends when it is told to, and for nothing else: an error or a panic only makes it
-//! pause, and no other.
+//! Invariants: each ends when it is told to, and for nothing else: an error or a panic only makes it
+//! pause, and no other. A cluster is one thread's for ever, so that nothing is shipped by two, whatever
+//! changes meanwhile.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::OpenError;
 use super::events::Events;
 use super::intercept::Interceptors;
 use super::status::Trouble;
+#[cfg(feature = "config")]
+use crate::config::Config;
 use crate::kafka::Settings;
-use crate::ship::{self, Delivery, Progress, Until};
-use crate::store::Store;
+use crate::ship::exactly_once;
+use crate::ship::{self, Delivery, OnExhausted, Progress, Until};
+use crate::store::{Lane, Order, Store};
 
 /// The pause after a first error, and the longest one; each is twice the one before.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -37,32 +43,68 @@ pub(super) struct Shared {
     pub(super) default_topic: Box<str>,
     pub(super) interceptors: Interceptors,
     pub(super) events: Events,
-    pub(super) clusters: BTreeMap<String, Settings>,
+    /// What decides about exhausted records whatever else is changed, if it was given.
+    on_exhausted: Option<OnExhausted>,
+    shipping: Mutex<Arc<Shipping>>,
+    /// What all of it was made of, if it was.
+    #[cfg(feature = "config")]
+    pub(super) config: Mutex<Option<Config>>,
+    /// The clusters that have a lane, and so a thread; the places of what goes by them.
+    places: Vec<String>,
+    /// Raised where a thread is to look at its settings again, or to end.
+    again: Vec<AtomicBool>,
     refuses: AtomicBool,
     stop: AtomicBool,
-    /// Of each cluster that has a lane.
     news: Mutex<Vec<News>>,
     /// Notified with every change of the news, and when it is to stop.
     changed: Condvar,
+}
+
+/// Where records are shipped, and how: what can be changed while a producer runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Shipping {
+    /// The clusters by name: that of [`MAIN_CLUSTER`](crate::store::MAIN_CLUSTER), and all that a lane,
+    /// topic or tenant names.
+    pub clusters: BTreeMap<String, Settings>,
+    /// How.
+    pub delivery: Delivery,
+}
+
+impl Shipping {
+    /// Everything that is wrong without a look at the disk, where records go to these clusters from
+    /// lanes of these orders.
+    pub(super) fn check<'a>(
+        &self,
+        named: impl IntoIterator<Item = &'a str>,
+        lanes: impl IntoIterator<Item = (&'a str, Order)>,
+    ) -> Result<(), OpenError> {
+        for kafka in self.clusters.values() {
+            kafka.check().map_err(ship::Error::Kafka)?;
+        }
+        let mut named = named.into_iter();
+        if let Some(name) = named.find(|name| !self.clusters.contains_key(*name)) {
+            let name = name.to_owned();
+            return Err(OpenError::Cluster { name });
+        }
+        if let Delivery::ExactlyOnce(_) = &self.delivery {
+            for (lane, order) in lanes {
+                exactly_once::check_order(lane, order)?;
+            }
+        }
+        Ok(self.delivery.ship().link.check()?)
+    }
 }
 
 /// What is known of one shipper.
 #[derive(Clone, Debug, Default)]
 pub(super) struct News {
     pub(super) cluster: String,
+    /// Whether anybody said where that is.
+    pub(super) is_given: bool,
     pub(super) progress: Option<Progress>,
     pub(super) trouble: Option<Trouble>,
     pub(super) restarts: u32,
-}
-
-impl News {
-    /// Of the shipper to this cluster, which has not said anything.
-    pub(super) fn of(cluster: String) -> Self {
-        Self {
-            cluster,
-            ..Self::default()
-        }
-    }
 }
 
 impl Shared {
@@ -71,20 +113,83 @@ impl Shared {
         default_topic: Box<str>,
         interceptors: Interceptors,
         events: Events,
-        clusters: BTreeMap<String, Settings>,
-        news: Vec<News>,
+        shipping: Shipping,
+        on_exhausted: Option<OnExhausted>,
     ) -> Self {
-        Self {
+        let places: BTreeSet<&str> = store.lanes().iter().map(Lane::cluster).collect();
+        let places: Vec<String> = places.into_iter().map(Into::into).collect();
+        let news = places.iter().map(|cluster| News {
+            cluster: cluster.clone(),
+            ..News::default()
+        });
+        let shared = Self {
+            news: Mutex::new(news.collect()),
+            again: places.iter().map(|_| AtomicBool::new(false)).collect(),
+            places,
             store,
             default_topic,
             interceptors,
             events,
-            clusters,
+            on_exhausted,
+            shipping: Mutex::new(Arc::new(shipping.clone())),
+            #[cfg(feature = "config")]
+            config: Mutex::new(None),
             refuses: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            news: Mutex::new(news),
             changed: Condvar::new(),
+        };
+        shared.ship_by(shipping);
+        shared
+    }
+
+    /// The same, made of this.
+    #[cfg(feature = "config")]
+    pub(super) fn configured(self, config: Option<Box<Config>>) -> Self {
+        *self.config.lock() = config.map(|config| *config);
+        self
+    }
+
+    /// How many threads ship.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How it ships at present.
+    pub(super) fn shipping(&self) -> Arc<Shipping> {
+        Arc::clone(&self.shipping.lock())
+    }
+
+    /// Ships by these settings, which were checked, as soon as what is in flight has ended.
+    pub(super) fn ship_by(&self, mut shipping: Shipping) {
+        if let Some(on_exhausted) = &self.on_exhausted {
+            let retry = &mut shipping.delivery.ship_mut().retry;
+            retry.on_exhausted = on_exhausted.clone();
         }
+        // Who ends a pause by this sees the new ones.
+        let mut news = self.news.lock();
+        for news in news.iter_mut() {
+            news.is_given = shipping.clusters.contains_key(&news.cluster);
+        }
+        *self.shipping.lock() = Arc::new(shipping);
+        self.raise_all();
+    }
+
+    /// The settings of one cluster, if anybody said where it is.
+    fn shipping_of(&self, place: usize) -> Option<(Settings, Delivery)> {
+        let shipping = self.shipping();
+        let cluster = &self.places[place];
+        let kafka = shipping.clusters.get(cluster)?.clone();
+        let is_given = |name: &&String| shipping.clusters.contains_key(*name);
+        let count = self.places.iter().filter(is_given).count();
+        Some((kafka, shipping.delivery.of_cluster(cluster, count)))
+    }
+
+    /// Has every thread look at its settings, and at whether it is to end. The news are locked.
+    fn raise_all(&self) {
+        self.again
+            .iter()
+            .for_each(|again| again.store(true, Ordering::SeqCst));
+        self.changed.notify_all();
     }
 
     pub(super) fn takes_records(&self) -> bool {
@@ -99,7 +204,7 @@ impl Shared {
         // Under the lock: who is about to pause has seen it, or is woken.
         let _news = self.news.lock();
         self.stop.store(true, Ordering::SeqCst);
-        self.changed.notify_all();
+        self.raise_all();
         self.store.wake_schedule();
     }
 
@@ -139,7 +244,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits after an error. True: it is to stop.
+    /// Waits after an error, or until there is something to look at. False: the time was over first.
     fn pause(&self, place: usize, error: String, pause: Duration) -> bool {
         let mut all = self.news.lock();
         let news = &mut all[place];
@@ -152,28 +257,48 @@ impl Shared {
         self.changed.notify_all();
         let deadline = Instant::now() + pause;
         loop {
-            let is_over = self.stop.load(Ordering::SeqCst);
+            let is_over = self.again[place].load(Ordering::SeqCst);
             if is_over || self.changed.wait_until(&mut all, deadline).timed_out() {
                 return is_over;
             }
         }
     }
+
+    /// Waits until there is something to look at.
+    fn rest(&self, place: usize) {
+        let mut all = self.news.lock();
+        all[place].progress = None;
+        all[place].trouble = None;
+        while !self.again[place].load(Ordering::SeqCst) {
+            self.changed.wait(&mut all);
+        }
+    }
 }
 
 /// Ships to the cluster at this place until told to stop.
-pub(super) fn run(shared: &Shared, place: usize, kafka: &Settings, mut delivery: Delivery) {
-    let options = delivery.ship_mut();
-    options.until = Until::Stopped;
-    options.timeout = None;
-    let (store, stop) = (&shared.store, &shared.stop);
+pub(super) fn run(shared: &Shared, place: usize) {
+    let (store, again) = (&shared.store, &shared.again[place]);
     let mut pause = PAUSE_MIN;
     loop {
+        // What is changed from here on raises it anew.
+        again.store(false, Ordering::SeqCst);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some((kafka, mut delivery)) = shared.shipping_of(place) else {
+            shared.rest(place);
+            continue;
+        };
+        let options = delivery.ship_mut();
+        options.until = Until::Stopped;
+        options.timeout = None;
         let began = Instant::now();
         let progress = &mut |progress: &Progress| shared.told(place, progress);
-        let ship = AssertUnwindSafe(|| delivery.drain(store, kafka, stop, progress));
+        let ship = AssertUnwindSafe(|| delivery.drain(store, &kafka, again, progress));
         let shipped = panic::catch_unwind(ship);
-        if stop.load(Ordering::SeqCst) {
-            return;
+        if again.load(Ordering::SeqCst) {
+            pause = PAUSE_MIN;
+            continue;
         }
         let error = match shipped {
             Ok(Ok(_)) => "it ended although it was not told to".to_owned(),
@@ -183,10 +308,10 @@ pub(super) fn run(shared: &Shared, place: usize, kafka: &Settings, mut delivery:
         if began.elapsed() >= STABLE {
             pause = PAUSE_MIN;
         }
-        if shared.pause(place, error, pause) {
-            return;
-        }
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = match shared.pause(place, error, pause) {
+            true => PAUSE_MIN,
+            false => (pause * 2).min(PAUSE_MAX),
+        };
     }
 }
 

@@ -245,7 +245,11 @@ impl Producer {
             totals: shared.store.totals(),
             why: (!why.is_empty()).then(|| why.join("; ")),
             scheduled,
-            clusters: news.into_iter().map(ClusterStatus::from).collect(),
+            clusters: news
+                .into_iter()
+                .filter(|news| news.is_given)
+                .map(ClusterStatus::from)
+                .collect(),
             is_closed: !shared.takes_records(),
         }
     }
@@ -334,7 +338,7 @@ impl Shared {
             wrong.push(Unhealthy::Failed { lane, reason });
         }
         wrong.extend(news.iter().filter_map(News::wrong));
-        for lane in lanes_of_none(&self.store, &self.clusters) {
+        for lane in lanes_of_none(&self.store, &self.shipping().clusters) {
             wrong.push(Unhealthy::NoCluster {
                 lane: lane.name().into(),
                 cluster: lane.cluster().into(),
@@ -364,6 +368,9 @@ impl From<News> for ClusterStatus {
 
 impl News {
     fn wrong(&self) -> Option<Unhealthy> {
+        if !self.is_given {
+            return None;
+        }
         let cluster = self.cluster.clone();
         if let Some(trouble) = &self.trouble {
             let error = trouble.error.clone();

@@ -403,11 +403,16 @@ pub struct LaneView {
 }
 
 impl LaneView {
-    pub(super) fn open(name: &str, dir: &Path, boots: Arc<Boots>) -> Result<Self, Error> {
+    pub(super) fn open(
+        name: &str,
+        dir: &Path,
+        boots: Arc<Boots>,
+        keys: &wal::Keys,
+    ) -> Result<Self, Error> {
         Ok(Self {
             name: name.into(),
             boots,
-            view: View::open(dir).map_err(Error::of_lane(name))?,
+            view: super::look(dir, keys).map_err(Error::of_lane(name))?,
         })
     }
 

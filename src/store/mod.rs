@@ -62,7 +62,7 @@ pub use told::Told;
 
 use crate::{
     message::{Message, MessageRef},
-    wal,
+    wal::{self, Keys, View},
 };
 use boots::Boots;
 use clock::Clock;
@@ -321,6 +321,7 @@ impl Drop for Store {
 #[derive(Debug)]
 pub struct StoreView {
     dir: PathBuf,
+    keys: Keys,
     lanes: Vec<LaneView>,
 }
 
@@ -332,6 +333,16 @@ impl StoreView {
     /// [`Error::NoStore`] if there is none, [`Error::NotAStore`] if `dir` holds something else,
     /// [`Error::Lane`] if a log of it cannot be read.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(dir, Keys::none())
+    }
+
+    /// The same with the keys of what is encrypted in it: without them records of that cannot be read, but
+    /// what became of them can be told, and every byte checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`wal::Error::Key`] of a lane that none of them opens.
+    pub fn open_with(dir: impl AsRef<Path>, keys: Keys) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let lanes_dir = dir.join(LANES);
         if !lanes_dir.is_dir() {
@@ -344,7 +355,7 @@ impl StoreView {
         let boots = Arc::new(Boots::load(dir));
         let mut lanes = Vec::new();
         for name in lanes_on_disk(&lanes_dir)?.into_keys() {
-            match LaneView::open(&name, &lanes_dir.join(&name), Arc::clone(&boots)) {
+            match LaneView::open(&name, &lanes_dir.join(&name), Arc::clone(&boots), &keys) {
                 Ok(lane) => lanes.push(lane),
                 // It was only just made, or the process that made it died there: nothing is in it.
                 Err(Error::Lane {
@@ -359,14 +370,29 @@ impl StoreView {
         }
         Ok(Self {
             dir: dir.into(),
+            keys,
             lanes,
         })
+    }
+
+    /// A look at one log, with the keys.
+    fn look(&self, dir: &Path) -> Result<View, wal::Error> {
+        look(dir, &self.keys)
     }
 
     /// The lanes, by name.
     #[must_use]
     pub fn lanes(&self) -> &[LaneView] {
         &self.lanes
+    }
+}
+
+/// A look at a log. Keys that open nothing are an error, none at all is not.
+fn look(dir: &Path, keys: &Keys) -> Result<View, wal::Error> {
+    let view = View::open(dir)?;
+    match keys.is_none() {
+        true => Ok(view),
+        false => view.with_keys(keys.clone()),
     }
 }
 

@@ -66,6 +66,11 @@ impl Keys {
         self
     }
 
+    /// Whether there is no key.
+    pub fn is_none(&self) -> bool {
+        self.ring.is_empty()
+    }
+
     /// The id of the key that new segments are encrypted with.
     pub fn current(&self) -> Option<NonZeroU32> {
         self.current
@@ -77,7 +82,7 @@ impl Keys {
 
     /// Whether this build can do what is asked for.
     pub(crate) fn are_of_use(&self) -> bool {
-        cfg!(feature = "encryption") || self.ring.is_empty()
+        cfg!(feature = "encryption") || self.is_none()
     }
 }
 

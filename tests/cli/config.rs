@@ -75,6 +75,38 @@ fn the_example_is_printed_and_checked() {
 }
 
 #[test]
+fn with_a_file_of_keys_nothing_can_be_read_on_disk_and_all_of_it_with_them() {
+    let secret = "the valve is open";
+    let (dir, data, file) = written("");
+    let key = dir.path().join("key");
+    fs::write(&key, format!("1 {}\n", "0f".repeat(32))).unwrap();
+    let toml = format!("store.encryption_key_file = {key:?}\nstore.durability = \"os\"\n");
+    fs::write(&file, toml).unwrap();
+    let with_keys = |command: &str| run(&data, [command, "--config", &file]);
+    let sending = ["send", "--topic", "valves", "--config", &file];
+    run_on(&data, sending, secret.as_bytes()).expect(0);
+    let files = crate::content(&data);
+    let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(
+        !files
+            .iter()
+            .any(|(_, bytes)| holds(bytes, secret) || holds(bytes, "valves"))
+    );
+    assert!(with_keys("export").expect(0).contains(secret));
+    for command in ["status", "verify"] {
+        with_keys(command).expect(0);
+        // What became of records, and whether their bytes are sound, can be told without a key.
+        run(&data, [command]).expect(0);
+    }
+    let told = run(&data, ["export"]);
+    assert!(told.exit != Some(0) && told.err.contains("key"), "{told:?}");
+    // Another key that opens nothing.
+    fs::write(&key, format!("1 {}\n", "1e".repeat(32))).unwrap();
+    let told = with_keys("export");
+    assert!(told.exit != Some(0) && told.err.contains("key"), "{told:?}");
+}
+
+#[test]
 fn the_schema_is_printed() {
     let printed = ran(program(["config", "schema"])).expect(0);
     assert!(printed == include_str!("../../schemas/config.json"));

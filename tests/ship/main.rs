@@ -14,8 +14,11 @@ mod faulty;
 #[path = "../support/random.rs"]
 mod random;
 
+mod change;
 mod chaos;
 mod clusters;
+#[cfg(feature = "config")]
+mod configured;
 mod dead_letters;
 mod due;
 mod events;

@@ -159,7 +159,7 @@ fn show(global: &Global, arguments: &Show) -> Result<Exit, Ended> {
 /// The dead letters, to look at; `None`: there never was one.
 fn view(global: &Global) -> Result<Option<DeadLetterView>, Failure> {
     let store_failure = |error| failure::of_store(&error, &global.data);
-    let store = StoreView::open(&global.data).map_err(store_failure)?;
+    let store = StoreView::open_with(&global.data, global.keys()).map_err(store_failure)?;
     store.dead_letters().map_err(store_failure)
 }
 

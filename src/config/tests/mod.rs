@@ -1,6 +1,9 @@
 //! What a configuration promises, seen from outside of its files.
 
+mod contract;
+mod effect;
 mod refused;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,7 +12,6 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::keys::{NAMED, SECTIONS};
-use super::value::Kind;
 use super::*;
 use crate::wal::{Durability, OnFull};
 
@@ -76,7 +78,10 @@ fn the_example_is_accepted_with_all_that_it_shows() {
     let text = shown.collect::<Vec<_>>().join("\n");
     // What is no default needs what it goes with, and the file of the secret be there.
     let text = text.replace("\"idempotent\"", "\"exactly_once\"");
-    let read = |_: &Path| Ok("secret\n".to_owned());
+    let read = |path: &Path| match path.to_str() {
+        Some("/etc/ferrylog/key") => Ok(format!("1 {}", "0f".repeat(32))),
+        _ => Ok("secret\n".to_owned()),
+    };
     let file = Some((Path::new(FILE), text.as_str()));
     let loaded = settle(file, &Environment::default(), &[], &read).unwrap();
     assert!(loaded.rows().iter().all(|row| !row.value.is_null()));
@@ -228,61 +233,6 @@ fn a_variable_in_a_text_is_replaced_and_never_shown_in_an_error() {
 }
 
 #[test]
-fn a_secret_comes_from_a_file_and_is_shown_nowhere() {
-    let read = |path: &Path| match path.to_str() {
-        Some("/run/secret") => Ok("hunter2\n".to_owned()),
-        _ => Err(io::ErrorKind::NotFound.into()),
-    };
-    let from = |text: &str, variables: &[(&str, &str)]| {
-        let environment = Environment::of(variables.iter().copied());
-        settle(Some((Path::new(FILE), text)), &environment, &[], &read)
-    };
-    let in_file = "[kafka.properties]\n\"sasl.password_file\" = \"/run/secret\"";
-    let variable = (
-        "FERRYLOG__KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
-        "/run/secret",
-    );
-    let in_both = "kafka.properties.\"sasl.password\" = \"other\"";
-    for (text, variables) in [
-        (in_file, [].as_slice()),
-        ("", &[variable]),
-        (in_both, &[variable]),
-    ] {
-        let loaded = from(text, variables).unwrap();
-        assert_eq!(
-            loaded.config.properties["sasl.password"].reveal(),
-            "hunter2"
-        );
-        let shown = format!(
-            "{:?}{loaded:?}{}{}",
-            loaded.config.properties,
-            toml(&loaded.rows()),
-            serde_json::to_string(&loaded.rows()).unwrap(),
-        );
-        assert!(
-            shown.contains("***") && !shown.contains("hunter2"),
-            "{shown}"
-        );
-    }
-    let told = from(&in_file.replace("secret", "nothing"), &[])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        told.contains("/run/nothing") && told.starts_with("ferrylog.toml:2: "),
-        "{told}"
-    );
-    let twice = format!("{in_file}\n\"sasl.password\" = \"hunter2\"");
-    let told = from(&twice, &[]).unwrap_err().to_string();
-    assert!(
-        told.contains("is given twice") && !told.contains("hunter2"),
-        "{told}"
-    );
-    // What is no secret is not read from a file.
-    let told = from("kafka.properties.\"client.id_file\" = \"/run/secret\"", &[]);
-    assert!(told.unwrap_err().to_string().contains("client.id_file"));
-}
-
-#[test]
 fn what_is_shown_can_be_read_and_is_the_same() {
     let text = "[store]\nquota = \"8 GiB\"\n[kafka]\nbootstrap_servers = \"a:1\"\n\
         [kafka.properties]\nsecurity.protocol = \"ssl\"\n\"client.id\" = \"a\\\"\\\\b\\tc\\u007f\"\n\
@@ -410,76 +360,4 @@ fn clusters_tenants_and_topics_become_options() {
         !shown.contains("hunter2") && shown.contains("topics.\"a.b\".cluster"),
         "{shown}"
     );
-}
-
-/// Every key changed to something else changes what the rooms below are given.
-#[test]
-fn no_key_is_without_effect() {
-    let options = |config: &Config| {
-        let (ship, store) = (config.exactly_once_options(), config.store_options());
-        let rest = (
-            config.settings(),
-            &config.kafka.default_topic,
-            &config.store.dir,
-            config.clusters(),
-        );
-        format!("{ship:?} {store:?} {rest:?} {}", config.is_exactly_once())
-    };
-    let before = loaded(EVERY_SECTION);
-    let other = |key: &str, value: &Json| match (key, value) {
-        ("link.backoff.multiplier" | "retry.backoff.multiplier", _) => "3.5".into(),
-        ("kafka.default_topic" | "kafka.bootstrap_servers", _) => "\"other\"".into(),
-        ("link.ping_url" | "link.ping_body" | "store.dir", _) => "\"http://other/\"".into(),
-        ("dead_letter.topic", _) => "\"other\"".into(),
-        ("shipping.drain_window", _) => "\"01:00-02:00\"".into(),
-        ("lanes.a.topics" | "link.targets", _) => "[\"other\"]".into(),
-        ("lanes.a.quota" | "store.quota" | "tenants.c.quota", _) => "\"2 GiB\"".into(),
-        ("clusters.b.bootstrap_servers" | "store.tenant_header", _) => "\"other\"".into(),
-        (_, Json::Bool(is)) => (!is).to_string(),
-        (_, Json::Number(_)) => "77".into(),
-        (key, Json::String(text)) if text.contains("iB") || text == "unlimited" => {
-            let size = if key == "store.segment_size" {
-                "4 MiB"
-            } else {
-                "77 MiB"
-            };
-            format!("\"{size}\"")
-        }
-        (key, Json::Null) => match before.config.clone().setting_mut(key).unwrap().kind() {
-            Kind::Count => "7".into(),
-            Kind::Factor => "3.5".into(),
-            Kind::Bool => "true".into(),
-            Kind::Text(_) => "\"other\"".into(),
-            Kind::Words(words) => format!("\"{}\"", words[1]),
-            _ => "\"7s\"".into(),
-        },
-        (_, Json::String(text)) if text.starts_with(|c: char| c.is_ascii_digit()) => {
-            "\"7s\"".into()
-        }
-        (key, Json::String(text)) => {
-            let kind = before.config.clone().setting_mut(key).unwrap().kind();
-            let Kind::Words(words) = kind else {
-                panic!("{key}")
-            };
-            format!("\"{}\"", words.iter().find(|word| *word != text).unwrap())
-        }
-        (key, value) => panic!("{key} {value}"),
-    };
-    for row in before.rows() {
-        let value = other(&row.key, &row.value);
-        // Contradictions are not what is looked for here.
-        let mut config = before.config.clone();
-        let changed = format!("{} = {value}", row.key);
-        let parsed = file::read(Path::new(FILE), &changed, &Environment::default());
-        let given = parsed
-            .0
-            .into_iter()
-            .find(|given| given.key == row.key)
-            .unwrap();
-        assert!(
-            config.setting_mut(&row.key).unwrap().set(&given.raw),
-            "{changed}"
-        );
-        assert_ne!(options(&config), options(&before.config), "{changed}");
-    }
 }

@@ -111,7 +111,8 @@ impl Default for ExactlyOnceOptions {
 }
 
 impl ExactlyOnceOptions {
-    fn max_time(&self) -> Duration {
+    /// How long a transaction takes records.
+    pub(crate) fn max_time(&self) -> Duration {
         // How long a reader waits at most for what was sent, beside the commit itself; where bytes
         // cost money, a transaction's own are to be few beside the records'.
         let by_profile = match self.ship.link.profile {

@@ -2,7 +2,7 @@
 //!
 //! Owns [`DeadLetterView`]. It takes no lock and writes nothing; what it knows is as of when it looked.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     DEAD_LETTERS, DeadLetterCounts, Entry, Index, LogId, SeqNo, StoredLetter, Totals, codec, dir,
@@ -23,8 +23,8 @@ pub struct DeadLetterView {
 
 impl DeadLetterView {
     /// Reads the log once. `None`: there is none, or none yet.
-    pub(in crate::store) fn open(dir: &Path) -> Result<Option<Self>, Error> {
-        let view = match View::open(dir) {
+    fn open(view: Result<View, wal::Error>) -> Result<Option<Self>, Error> {
+        let view = match view {
             Err(wal::Error::NotALog { .. }) => return Ok(None),
             view => view?,
         };
@@ -109,7 +109,7 @@ impl StoreView {
     ///
     /// [`Error::Log`] if their log cannot be read.
     pub fn dead_letters(&self) -> Result<Option<DeadLetterView>, Error> {
-        DeadLetterView::open(&dir(&self.dir))
+        DeadLetterView::open(self.look(&dir(&self.dir)))
     }
 
     /// The files of the dead letters, if there ever was one: for who checks every byte.
@@ -119,7 +119,7 @@ impl StoreView {
     /// [`Error::Lane`] if they cannot be read.
     pub fn dead_letter_log(&self) -> Result<Option<LaneView>, Error> {
         let boots = Arc::new(Boots::load(&self.dir));
-        match LaneView::open(DEAD_LETTERS, &dir(&self.dir), boots) {
+        match LaneView::open(DEAD_LETTERS, &dir(&self.dir), boots, &self.keys) {
             Err(Error::Lane {
                 source: wal::Error::NotALog { .. },
                 ..

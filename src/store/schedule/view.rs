@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Announced, Foreign, SCHEDULE, Scheduled, Told, fire, foreign, look};
 use crate::{
     store::{Error, LaneView, Now, StoreView, boots::Boots},
-    wal::{self, View},
+    wal,
 };
 
 impl StoreView {
@@ -22,7 +22,7 @@ impl StoreView {
     /// [`Error::Log`] if the log cannot be read.
     pub fn scheduled(&self, now: &Now) -> Result<Option<Scheduled>, Error> {
         let dir = self.dir.join(SCHEDULE);
-        let view = match View::open(&dir) {
+        let view = match self.look(&dir) {
             Err(wal::Error::NotALog { .. }) => return Ok(None),
             view => view?,
         };
@@ -67,7 +67,7 @@ impl StoreView {
     /// [`Error::Lane`] if they cannot be read.
     pub fn schedule_log(&self) -> Result<Option<LaneView>, Error> {
         let boots = Arc::new(Boots::load(&self.dir));
-        match LaneView::open(SCHEDULE, &self.dir.join(SCHEDULE), boots) {
+        match LaneView::open(SCHEDULE, &self.dir.join(SCHEDULE), boots, &self.keys) {
             Err(Error::Lane {
                 source: wal::Error::NotALog { .. },
                 ..
