@@ -236,6 +236,54 @@ fn keys_are_split_off_at_the_separator() {
 }
 
 #[test]
+fn what_is_due_later_waits_in_the_store_and_goes_when_it_is_due() {
+    let (_dir, data) = new_store();
+    let waiting = |data: &Path| {
+        let status = run(data, ["status", "--json"]).expect_json(0).remove(0);
+        status["schedule"]["waiting"].as_u64().unwrap()
+    };
+    let send = |due: &str| run_on(&data, ["send", "--topic", "t", "--due", due], b"1\n2\n");
+    for due in ["1h", "PT1H", "2999-01-01T00:00:00Z"] {
+        let told = send(due).expect(0);
+        assert!(
+            told.starts_with("2 records for t accepted and on disk until due"),
+            "{told}"
+        );
+    }
+    assert_eq!((waiting(&data), exported(&data).len()), (6, 0));
+    // What is due at once needs no schedule.
+    let told = send("0s").expect(0);
+    assert!(told.contains("(SeqNo 0 to 1)"), "{told}");
+    assert_eq!((waiting(&data), exported(&data).len()), (6, 2));
+
+    let json = ["send", "--topic", "t", "--due", "1ms", "--json"];
+    let told = run_on(&data, json, b"3\n").expect_json(0).remove(0);
+    assert_eq!(
+        (&told["scheduled"], &told["accepted"]),
+        (&true.into(), &1.into())
+    );
+    assert!(told["first_seq"].is_null());
+    let kafka = MockKafka::start(1).unwrap();
+    kafka.create_topic("t", 1).unwrap();
+    let servers = kafka.bootstrap_servers();
+    run(&data, ["drain", "--bootstrap-servers", &servers]).expect(0);
+    let status = run(&data, ["status", "--json"]).expect_json(0).remove(0);
+    assert_eq!(status["lanes"][0]["records"]["shipped"], 3, "{status}");
+    assert_eq!(waiting(&data), 6);
+
+    for wrong in ["soon", "10", "1969-12-31T00:00:00Z"] {
+        let refused = send(wrong);
+        assert_eq!(refused.exit, Some(2), "{refused:?}");
+        assert!(refused.err.contains("--due"), "{refused:?}");
+    }
+    let both = run(&data, ["send", "--topic", "t", "--due", "1s", "--acks"]);
+    assert!(
+        both.exit == Some(2) && both.err.contains("--acks"),
+        "{both:?}"
+    );
+}
+
+#[test]
 fn files_and_standard_input_are_read_in_the_order_given() {
     let (dir, data) = new_store();
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ferrylog::message::{Header, Message, MessageRef, codec};
+use ferrylog::store;
 use ferrylog::wal::{Class, Compression, Error, Keys, Options, Reader, SeqNo, Totals, View, Wal};
 
 use crate::faulty::Faulty;
@@ -353,4 +354,12 @@ pub fn message(data: &[u8]) {
     let times = |m: &Message| (m.expires, m.uptime);
     assert_eq!(times(&same), times(&message));
     assert_eq!(rest(same), rest(message));
+}
+
+/// An entry of the schedule log: what decodes is the same once it was written again.
+pub fn schedule(data: &[u8]) {
+    assert_ne!(
+        store::reread_schedule(&Bytes::copy_from_slice(data)),
+        Some(false)
+    );
 }

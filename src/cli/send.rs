@@ -22,7 +22,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Global,
+    Global, due,
     failure::{self, Ended, Exit, Failure},
     input::{self, Chunk, Source},
     lines::{Lines, TooLong},
@@ -30,7 +30,7 @@ use super::{
     signals,
 };
 use crate::{
-    message::{self, MessageRef},
+    message::{self, Due, MessageRef},
     store::{
         self, DEFAULT_LANE, LANE_NAME_LEN_MAX, Lane, LaneOptions, Routed, Store, StoreOptions,
         is_lane_name,
@@ -65,8 +65,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "LEVEL")]
     durability: Option<Durability>,
 
+    /// Have the records wait in the store: for an interval (10s, "1h 30m", PT10S) from their append on, or until a
+    /// time (2026-11-21T20:51:53Z). They go to their lane when somebody ships and they are due
+    #[arg(long, value_name = "WHEN", value_parser = due::due)]
+    due: Option<Due>,
+
     /// Print each record's number, one a line, as soon as it is on disk
-    #[arg(long)]
+    #[arg(long, conflicts_with = "due")]
     acks: bool,
 
     /// Files to read; none or - is standard input
@@ -101,11 +106,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let store = super::open_store_with(global, &options)?;
     let routed = route(&store, arguments, named);
     let (lane, topic) = (&store.lanes()[routed.place], &*routed.topic);
+    let due = arguments.due.filter(|due| !store.is_due(*due));
 
     let started = Instant::now();
     let mut sending = Sending {
         arguments,
         topic,
+        due,
+        store: &store,
         lane,
         chunks: input::read(sources.clone()),
         sources: &sources,
@@ -123,7 +131,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
             .acks
             .then(|| scope.spawn(move || print_acks(lane, first, end)));
         let appended = sending.append_all(total_bytes);
-        let synced = lane.sync();
+        let synced = sending.sync();
         let durable = *synced.as_ref().unwrap_or(&lane.marks().durable);
         end.store(durable.get(), Ordering::Release);
         let printed = printing.map_or(Ok(()), |printing| {
@@ -132,12 +140,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         });
         (appended, synced, printed)
     });
-    let sent = Sent {
-        count: sending.count,
-        bytes: sending.bytes,
-        seqs: sending.last.map(|last| (sending.first, last)),
-        elapsed: started.elapsed(),
-    };
+    let sent = sending.sent(started);
     let closed = synced.and_then(|_| store.close());
     if let Err(error) = closed {
         let fact = format!(
@@ -211,6 +214,9 @@ struct Refused {
 struct Sending<'a> {
     arguments: &'a Arguments,
     topic: &'a str,
+    /// When they are due, if that is later.
+    due: Option<Due>,
+    store: &'a Store,
     lane: &'a Lane,
     chunks: Receiver<Chunk>,
     sources: &'a [Source],
@@ -256,6 +262,27 @@ impl Sending<'_> {
         Ok(())
     }
 
+    /// Waits until all of it is on disk; how much of the lane is.
+    fn sync(&self) -> Result<SeqNo, store::Error> {
+        match self.due {
+            None => self.lane.sync(),
+            Some(_) => self
+                .store
+                .sync_schedule()
+                .map(|()| self.lane.marks().durable),
+        }
+    }
+
+    fn sent(&self, started: Instant) -> Sent {
+        Sent {
+            count: self.count,
+            bytes: self.bytes,
+            seqs: self.last.map(|last| (self.first, last)),
+            waits: self.due.is_some(),
+            elapsed: started.elapsed(),
+        }
+    }
+
     fn next_chunk(&self) -> Result<Chunk, Failure> {
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -282,12 +309,18 @@ impl Sending<'_> {
                 (Some(key), value)
             }
         };
-        let ticket = self.lane.append(&MessageRef {
+        let message = MessageRef {
             key,
             value: Some(value),
+            due: self.due,
             ..MessageRef::to(self.topic)
-        })?;
-        self.last = Some(ticket.seq());
+        };
+        if self.due.is_some() {
+            // It has no number in its lane yet.
+            drop(self.store.schedule(self.lane, &[message])?);
+        } else {
+            self.last = Some(self.lane.append(&message)?.seq());
+        }
         self.count += 1;
         self.bytes += line.len() as u64;
         Ok(())
@@ -354,6 +387,8 @@ struct Sent {
     count: u64,
     bytes: u64,
     seqs: Option<(SeqNo, SeqNo)>,
+    /// Whether they wait until they are due.
+    waits: bool,
     elapsed: Duration,
 }
 
@@ -386,14 +421,16 @@ impl Sent {
                 "bytes": self.bytes,
                 "first_seq": self.seqs.map(|(first, _)| first.get()),
                 "last_seq": self.seqs.map(|(_, last)| last.get()),
+                "scheduled": self.waits,
                 "seconds": self.elapsed.as_secs_f64(),
             }));
         }
         let text = format!(
-            "{} for {} accepted and on disk{}, {}\n",
+            "{} for {} accepted and on disk{}{}, {}\n",
             output::count(self.count, "record"),
             topic,
             self.range(),
+            if self.waits { " until due" } else { "" },
             output::rate(self.count, self.elapsed),
         );
         // Standard output belongs to the acknowledgements where they were asked for.

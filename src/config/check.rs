@@ -15,6 +15,7 @@ use crate::event::{self, Routes};
 use crate::kafka::{self, Settings};
 use crate::message;
 use crate::ship::exactly_once;
+use crate::ship::LinkOptions;
 use crate::store::MAIN_CLUSTER;
 use crate::{ship, store, wal};
 
@@ -203,19 +204,32 @@ impl Check<'_> {
     }
 
     fn link(&mut self) {
-        if let Err(ship::Error::Option { key, reason }) = self.config().link.options().check() {
-            self.refused(key, reason);
+        let main = self.config().link.options();
+        self.one_link("", &main);
+        // What is wrong with the main one would be told again.
+        if main.check().is_ok() {
+            for (cluster, link) in self.config().links() {
+                self.one_link(&format!("clusters.{cluster}."), &link);
+            }
         }
-        if !self.config().link.enabled {
-            for key in [
-                "link.targets",
-                "link.require",
-                "link.ping_url",
-                "link.timeout",
-            ] {
-                if self.is_changed(key) {
-                    self.add(key, "is of no use with link.enabled = false");
-                }
+    }
+
+    fn one_link(&mut self, prefix: &str, link: &LinkOptions) {
+        if let Err(ship::Error::Option { key, reason }) = link.check() {
+            self.refused(&format!("{prefix}{key}"), reason);
+        }
+        if link.enabled {
+            return;
+        }
+        for key in [
+            "link.targets",
+            "link.require",
+            "link.ping_url",
+            "link.timeout",
+        ] {
+            let key = format!("{prefix}{key}");
+            if self.is_changed(&key) {
+                self.add(&key, "is of no use with link.enabled = false");
             }
         }
     }

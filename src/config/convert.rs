@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig};
+use super::keys::{
+    ClusterConfig, Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig,
+};
 use super::secret::Property;
 use super::value::{Delivery, Rate};
 use crate::event::{self, EventOptions, Routes};
@@ -139,6 +141,8 @@ impl Config {
             id_header: self.kafka.id_header,
             max_in_flight_bytes: self.shipping.max_in_flight_bytes.0,
             link: self.link.options(),
+            links: self.links(),
+            interval: self.shipping.interval,
             drain_rate,
             drain_window: self.shipping.drain_window.clone(),
             retry: self.retry_policy(),
@@ -171,6 +175,14 @@ impl Config {
             max_time: self.kafka.txn_max_time,
             ..ExactlyOnceOptions::default()
         }
+    }
+
+    /// How the links of other clusters than the main one are watched.
+    pub(super) fn links(&self) -> BTreeMap<String, LinkOptions> {
+        let named = self.clusters.iter();
+        named
+            .map(|(name, cluster)| (name.clone(), cluster.link(&self.link).options()))
+            .collect()
     }
 
     /// How events are made, and where they go.
@@ -265,6 +277,25 @@ impl LaneConfig {
         wal.durability = self.durability.unwrap_or(wal.durability);
         wal.quota_bytes = self.quota.map_or(wal.quota_bytes, |quota| quota.0);
         wal.on_full = self.on_full.unwrap_or(wal.on_full);
+    }
+}
+
+impl ClusterConfig {
+    /// What it says, and else as the main link is; the targets of that are no way to this cluster.
+    fn link(&self, main: &LinkConfig) -> LinkConfig {
+        LinkConfig {
+            enabled: self.enabled.unwrap_or(main.enabled),
+            targets: self.targets.clone(),
+            require: self.require.unwrap_or(main.require),
+            ping_url: self.ping_url.clone().or(main.ping_url.clone()),
+            ping_body: self.ping_body.clone().or(main.ping_body.clone()),
+            timeout: self.timeout.unwrap_or(main.timeout),
+            backoff_initial: self.backoff_initial.or(main.backoff_initial),
+            backoff_multiplier: self.backoff_multiplier.or(main.backoff_multiplier),
+            backoff_max: self.backoff_max.or(main.backoff_max),
+            stable: self.stable.unwrap_or(main.stable),
+            profile: self.profile.unwrap_or(main.profile),
+        }
     }
 }
 

@@ -119,6 +119,8 @@ section! {
         "max_in_flight_bytes" => max_in_flight_bytes: Size = Size(ShipOptions::default().max_in_flight_bytes);
         /// Most bytes of keys and values in a second, before compression.
         "drain_rate" => drain_rate: Rate = Rate(ShipOptions::default().drain_rate);
+        /// How often what is there is shipped, such as "1m": always, if 0s.
+        "interval" => interval: Duration = ShipOptions::default().interval;
         /// Hours of the day in local time, such as "22:00-06:00"; always, if empty.
         "drain_window" => drain_window: DrainWindow = ShipOptions::default().drain_window;
         /// A partition that takes nothing for longer gets a parking log of its own.
@@ -182,10 +184,33 @@ section! {
 
 section! {
     /// One more cluster, for the lanes, topics and tenants that name it. `[clusters.NAME.properties]` is as
-    /// `[kafka.properties]`; nothing of that holds for it.
+    /// `[kafka.properties]`; nothing of that holds for it. Of `[link]` all holds but its targets, unless it is
+    /// said here.
     ClusterConfig {
         /// Brokers to start from.
         "bootstrap_servers" ~ "\"audit.example:9092\"" => bootstrap_servers: Option<String> = None;
+        /// Its link, where that is otherwise than `[link]`: whether the way to it is probed.
+        "link.enabled" ~ "true" => enabled: Option<bool> = None;
+        /// What to connect to, as host:port; its bootstrap servers if empty.
+        "link.targets" => targets: Vec<String> = Vec::new();
+        /// How many of them must be there.
+        "link.require" ~ "\"any\"" => require: Option<Require> = None;
+        /// A page that answers with status 204, or with ping_body, and not with a redirect.
+        "link.ping_url" ~ "\"http://ping.example/\"" => ping_url: Option<String> = None;
+        /// What the page says, without white space around it.
+        "link.ping_body" ~ "\"ok\"" => ping_body: Option<String> = None;
+        /// How long the whole probe may take: up to 60s.
+        "link.timeout" ~ "\"5s\"" => timeout: Option<Duration> = None;
+        /// The longest wait before the second try.
+        "link.backoff.initial" ~ "\"250ms\"" => backoff_initial: Option<Duration> = None;
+        /// By how much the wait grows with each try.
+        "link.backoff.multiplier" ~ "2.0" => backoff_multiplier: Option<f64> = None;
+        /// The longest wait at all.
+        "link.backoff.max" ~ "\"5s\"" => backoff_max: Option<Duration> = None;
+        /// How long the link must stay up for the waits to start over.
+        "link.stable" ~ "\"10s\"" => stable: Option<Duration> = None;
+        /// What a try costs: nothing to speak of, or money.
+        "link.profile" ~ "\"normal\"" => profile: Option<Profile> = None;
     }
 }
 

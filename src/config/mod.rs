@@ -48,6 +48,8 @@ pub use load::{Argument, Loaded, Row, load, settle};
 pub use print::{example, toml};
 pub use schema::schema;
 pub use secret::{Property, Secret};
+#[cfg(feature = "agent")]
+pub(crate) use value::duration;
 pub use value::{Delivery, Limit, Rate, Size};
 
 /// The program in the documentation compiles.

@@ -436,7 +436,7 @@ fn bytes_text(bytes: u64) -> String {
 }
 
 /// One number with its unit, or several of them: `1h 30m`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (mut millis, mut rest) = number_and_unit(text, &DURATIONS)?;
     while !rest.is_empty() {
         let (more, behind) = number_and_unit(rest, &DURATIONS)?;

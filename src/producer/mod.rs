@@ -183,6 +183,7 @@ impl Producer {
     pub fn close(&self, within: Duration) -> Result<Closed, CloseError> {
         let shared = self.shared();
         shared.refuse_more();
+        shared.hurry();
         let deadline = Instant::now().checked_add(within);
         // Whatever is said: it is counted below.
         drop(block_on(shared.store.emptied(), deadline));

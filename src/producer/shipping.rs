@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +93,7 @@ impl Shipping {
                 exactly_once::check_order(lane, order)?;
             }
         }
-        Ok(self.delivery.ship().link.check()?)
+        Ok(self.delivery.ship().check()?)
     }
 }
 
@@ -172,6 +173,15 @@ impl Shared {
         }
         *self.shipping.lock() = Arc::new(shipping);
         self.raise_all();
+    }
+
+    /// Ships what is there without a rest.
+    pub(super) fn hurry(&self) {
+        let mut shipping = Shipping::clone(&self.shipping());
+        let interval = &mut shipping.delivery.ship_mut().interval;
+        if !mem::take(interval).is_zero() {
+            self.ship_by(shipping);
+        }
     }
 
     /// The settings of one cluster, if anybody said where it is.

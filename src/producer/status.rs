@@ -383,7 +383,7 @@ impl News {
         let is_online = match progress.link_state {
             LinkState::Up => true,
             // It is tried when there is something to ship.
-            LinkState::Unknown => progress.queued == 0,
+            LinkState::Unknown => progress.queued == 0 || progress.rests.is_some(),
             LinkState::Disabled | LinkState::Down | LinkState::Probing | LinkState::Blocked(_) => {
                 false
             }

@@ -55,15 +55,17 @@ impl Delivery {
         }
     }
 
-    /// The same for one cluster of so many: with its part of what they share. `link.targets` are those of
-    /// the main one; the others are probed at their bootstrap servers.
+    /// The same for one cluster of so many: with its part of what they share, and a link of its own.
     #[must_use]
     pub fn of_cluster(&self, cluster: &str, count: usize) -> Self {
         let mut own = self.clone();
         let ship = own.ship_mut();
         let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
         if cluster != crate::store::MAIN_CLUSTER {
-            ship.link.targets.clear();
+            match ship.links.remove(cluster) {
+                Some(link) => ship.link = link,
+                None => ship.link.targets.clear(),
+            }
         }
         ship.cluster = cluster.into();
         ship.max_in_flight_bytes /= count;
@@ -166,4 +168,35 @@ pub fn drain_all(
         });
         ended.collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ship::LinkOptions;
+    use crate::store::MAIN_CLUSTER;
+
+    #[test]
+    fn a_cluster_has_a_link_of_its_own_or_that_of_the_main_one_without_its_targets() {
+        let mut ship = ShipOptions::default();
+        ship.link.timeout = Duration::from_secs(7);
+        ship.link.targets = vec!["a:1".into()];
+        let own = LinkOptions {
+            targets: vec!["b:1".into()],
+            ..LinkOptions::default()
+        };
+        ship.links.insert("audit".into(), own.clone());
+        let main = ship.link.clone();
+        let all = Delivery::AtLeastOnce(Box::new(ship));
+        let link = |cluster| all.of_cluster(cluster, 3).ship().link.clone();
+        assert_eq!(link(MAIN_CLUSTER), main);
+        assert_eq!(link("audit"), own);
+        let rest = LinkOptions {
+            targets: Vec::new(),
+            ..main
+        };
+        assert_eq!(link("other"), rest);
+    }
 }

@@ -55,9 +55,10 @@ mod suspect;
 mod tend;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use clusters::{Delivery, Ended, drain_all, lanes_of, lanes_of_none};
 pub use dead_letter::DeadLetterShipping;
@@ -123,6 +124,13 @@ pub struct ShipOptions {
     pub max_in_flight_bytes: u64,
     /// How the link is watched, and when a lost one is tried again.
     pub link: LinkOptions,
+    /// The same of other clusters than [`MAIN_CLUSTER`], by name. One that is not named here is watched as
+    /// [`link`](Self::link) says, at its bootstrap servers.
+    pub links: BTreeMap<String, LinkOptions>,
+    /// Once so long everything on disk is shipped, and nothing between: for a link that costs by the
+    /// connection, or a radio that may sleep. Always, if zero; not looked at where shipping ends when all
+    /// is shipped ([`Until::Empty`]).
+    pub interval: Duration,
     /// The most bytes of keys and values that are handed over in a second, before compression; no
     /// limit, if `None`.
     pub drain_rate: Option<NonZeroU64>,
@@ -161,6 +169,8 @@ impl Default for ShipOptions {
             // 100,000 records of 256 bytes: seconds of work for a fast link.
             max_in_flight_bytes: 64 * 1024 * 1024,
             link: LinkOptions::default(),
+            links: BTreeMap::new(),
+            interval: Duration::ZERO,
             drain_rate: None,
             drain_window: DrainWindow::default(),
             retry: RetryPolicy::default(),
@@ -174,6 +184,36 @@ impl Default for ShipOptions {
             parked_quota: 4 * 1024 * 1024 * 1024,
             stop_grace: Duration::from_secs(5),
         }
+    }
+}
+
+impl ShipOptions {
+    /// Looks whether the values make sense. Nothing is connected to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] with the key and what is wrong with its value.
+    pub fn check(&self) -> Result<(), Error> {
+        self.link.check()?;
+        for (cluster, link) in &self.links {
+            link.check().map_err(|error| match error {
+                Error::Option { key, reason } => Error::Option {
+                    key,
+                    reason: format!("of the cluster {cluster}: {reason}"),
+                },
+                error => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// When to hand over, as of now.
+    fn pulse(&self, now: Instant) -> link::Pulse {
+        let interval = match self.until {
+            Until::Empty => Duration::ZERO,
+            Until::Stopped => self.interval,
+        };
+        link::Pulse::new(interval, now)
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Progress {
     pub link_state: LinkState,
     /// The state of the link in one sentence, with since when and why.
     pub link: String,
+    /// How long nothing is sent yet, because it rests between two beats of
+    /// [`ShipOptions::interval`](super::ShipOptions::interval).
+    pub rests: Option<Duration>,
     /// How often the state of the link changed; tries that change nothing do not count.
     pub link_changes: u64,
     /// How often a link that was not up was tried.

@@ -15,7 +15,7 @@ use super::collect::POLL_WAIT;
 use super::health::Health;
 use super::judge::Refused;
 use super::letters::Letters;
-use super::link::{DrainRate, Link, WindowClock};
+use super::link::{DrainRate, Link, Pulse, WindowClock};
 use super::place::Placed;
 use super::progress::{Counters, Drained, Lost, Progress};
 use super::restamp::TopicMemory;
@@ -90,6 +90,7 @@ pub(super) struct Shipper<'a, S: Sink> {
     pub(super) link: Link,
     pub(super) rate: DrainRate,
     pub(super) window: WindowClock,
+    pulse: Pulse,
     /// When something was last acknowledged, the link came up, or there was nothing to ship.
     pub(super) progressed: Instant,
     /// When anything was last acknowledged.
@@ -165,6 +166,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             link: Link::new(options.link.backoff(), now),
             rate: DrainRate::new(options.drain_rate, now),
             window: WindowClock::new(),
+            pulse: options.pulse(now),
             progressed: now,
             acknowledged: None,
             doubt: None,
@@ -231,7 +233,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// but what is held.
     fn carry(&mut self) -> Result<bool, Error> {
         while !self.stop.load(Ordering::Relaxed) {
-            let turn = self.hand_over(self.sink.now())?;
+            let turn = self.hand_over_if_due()?;
             let wait = match turn {
                 Turn::More => Duration::ZERO,
                 Turn::Held | Turn::Full | Turn::Dry => {
@@ -261,8 +263,31 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(false)
     }
 
-    /// Waits for something new in the lanes.
-    fn rest(&self) {
+    /// Hands records over, unless it rests until the next beat.
+    fn hand_over_if_due(&mut self) -> Result<Turn, Error> {
+        let now = self.sink.now();
+        if self.pulse.rests(now) {
+            return Ok(Turn::Dry);
+        }
+        let turn = self.hand_over(now)?;
+        let is_over = match turn {
+            Turn::Dry => true,
+            // What is left waits for a partition that takes nothing.
+            Turn::Held => self.link.is_up() && !self.is_busy(),
+            Turn::More | Turn::Full => false,
+        };
+        if is_over && !self.needs_care {
+            self.pulse.caught_up();
+        }
+        Ok(turn)
+    }
+
+    /// Waits for something new in the lanes, or a little where that is not to be looked at yet.
+    fn rest(&mut self) {
+        if self.pulse.left(self.sink.now()).is_some() {
+            self.sink.pause(IDLE_WAIT);
+            return;
+        }
         let lanes = u32::try_from(self.lanes.len()).unwrap_or(1);
         let wait = IDLE_WAIT / lanes.max(1);
         let is_newest = |s: &&Source<'_>| s.stream.parked().is_none() && s.until().is_none();
@@ -422,6 +447,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
         if self.link.is_up() && self.rate.holds_back() {
             link.push_str(", held back by the drain rate");
         }
+        let rests = self.pulse.left(now);
+        if let Some(left) = rests {
+            link.push_str(&format!(", rests for {} s", left.as_secs()));
+        }
         let shipped = self.counters.shipped;
         let lost = self.sources.iter_mut();
         let lost = lost.flat_map(|s| Lost::of(s.stream.lane(), &mut s.lost));
@@ -434,6 +463,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             records_per_second: (shipped - self.shown_shipped).saturating_mul(1000) / millis,
             link_state: self.link.state(),
             link,
+            rests,
             link_changes: self.link.changes(),
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),

@@ -56,6 +56,8 @@ pub use outcome::{Emptied, Settlement};
 pub use parking::{PARKING_LOGS_MAX, ParkingLog};
 pub use reader::{Entry, LaneReader, Undecodable};
 pub use router::Routed;
+#[doc(hidden)]
+pub use schedule::reread_schedule;
 pub use schedule::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions, Scheduled};
 pub use stream::Stream;
 pub use told::Told;

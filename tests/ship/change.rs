@@ -63,8 +63,9 @@ fn settings_may_change_while_records_flow_and_none_is_lost_or_out_of_order() {
             let mut receipts = Vec::new();
             while !stop.load(Ordering::Relaxed) || receipts.len() < 5_000 {
                 receipts.push(send(&producer, receipts.len() as u64));
-                if receipts.len().is_multiple_of(50) {
-                    thread::yield_now();
+                // No faster than a disk, so that what is to be read back stays little.
+                if receipts.len().is_multiple_of(20) {
+                    receipts[receipts.len() - 1].durable().wait().unwrap();
                 }
             }
             receipts

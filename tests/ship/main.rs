@@ -25,6 +25,7 @@ mod events;
 mod examples;
 mod exhausted;
 mod interceptors;
+mod interval;
 mod lanes;
 mod letters;
 mod mock;

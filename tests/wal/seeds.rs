@@ -52,6 +52,11 @@ fn f10_r12_a_changed_cursor_under_a_right_checksum_is_judged() {
 }
 
 #[test]
+fn f18_a_changed_entry_of_the_schedule_decodes_to_what_it_encodes_to_or_not_at_all() {
+    run("schedule", targets::schedule);
+}
+
+#[test]
 fn a_changed_message_decodes_to_what_it_encodes_to_or_not_at_all() {
     run("message", targets::message);
 }

@@ -18,9 +18,10 @@ fn other(before: &Loaded, key: &str, value: &Json) -> String {
         ("link.ping_url" | "link.ping_body" | "store.dir", _) => "\"http://other/\"".into(),
         ("dead_letter.topic", _) => "\"other\"".into(),
         ("shipping.drain_window", _) => "\"01:00-02:00\"".into(),
-        ("lanes.a.topics" | "link.targets", _) => "[\"other\"]".into(),
+        ("lanes.a.topics" | "link.targets" | "clusters.b.link.targets", _) => "[\"other\"]".into(),
         ("lanes.a.quota" | "store.quota" | "tenants.c.quota", _) => "\"2 GiB\"".into(),
         ("clusters.b.bootstrap_servers" | "store.tenant_header", _) => "\"other\"".into(),
+        ("clusters.b.link.enabled", _) => "false".into(),
         (_, Json::Bool(is)) => (!is).to_string(),
         (_, Json::Number(_)) => "77".into(),
         (key, Json::String(text)) if text.contains("iB") || text == "unlimited" => {

@@ -182,7 +182,7 @@ fn every_key_can_be_set_by_a_variable() {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let loaded = with("", &given).unwrap();
+        let loaded = with(EVERY_SECTION, &given).unwrap();
         let now = loaded
             .rows()
             .into_iter()

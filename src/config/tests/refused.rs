@@ -231,6 +231,16 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "is the cluster of [kafka]",
     ),
     (
+        "[clusters.x]\nbootstrap_servers = \"a:1\"\nlink.backoff.initial = \"1h\"",
+        "clusters.x.link.backoff.max",
+        "initial",
+    ),
+    (
+        "[clusters.x]\nbootstrap_servers = \"a:1\"\nlink = { enabled = false, timeout = \"1s\" }",
+        "clusters.x.link.timeout",
+        "link.enabled",
+    ),
+    (
         "clusters.x.bootstrap_servers = \"a:0\"",
         "clusters.x.bootstrap_servers",
         "host:port",

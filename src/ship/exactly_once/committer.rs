@@ -19,7 +19,7 @@ use super::transact::Turn;
 use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::{Register, Report, Settings, TransactionalProducer};
 use crate::ship::budget::Budget;
-use crate::ship::link::{Link, LinkState, Look, WindowClock, local_minute};
+use crate::ship::link::{Link, LinkState, Look, Pulse, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
 use crate::ship::{Counters, Held, Lost, Replacement};
@@ -77,6 +77,7 @@ pub(super) struct Committer<'a> {
     pub(super) pace: Pace,
     pub(super) link: Link,
     window: WindowClock,
+    pulse: Pulse,
     /// What is going on beside the link, for a person.
     pub(super) note: Option<String>,
     pub(super) alarm: Option<String>,
@@ -161,6 +162,7 @@ impl<'a> Committer<'a> {
             pace,
             link: Link::new(options.ship.link.backoff(), now),
             window: WindowClock::new(),
+            pulse: options.ship.pulse(now),
             note: None,
             alarm: None,
             is_fenced: false,
@@ -244,7 +246,7 @@ impl<'a> Committer<'a> {
             source.rewind();
         }
         while !self.is_stopped() {
-            if !self.is_in_window() {
+            if !self.is_in_window() || self.pulse.rests(Instant::now()) {
                 self.progressed = Instant::now();
                 self.pause("")?;
                 continue;
@@ -278,6 +280,7 @@ impl<'a> Committer<'a> {
                 return Ok(Ended::Done);
             }
             if is_dry {
+                self.pulse.caught_up();
                 self.progressed = Instant::now();
                 let lane = &self.sources[0];
                 let _ = lane.stream.wait_durable(lane.position(), IDLE_WAIT);
@@ -380,7 +383,11 @@ impl<'a> Committer<'a> {
     pub(super) fn show(&mut self, now: Instant) {
         let millis = now.saturating_duration_since(self.shown).as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1);
-        let link = self.link.sentence(now);
+        let mut link = self.link.sentence(now);
+        let rests = self.pulse.left(now);
+        if let Some(left) = rests {
+            link.push_str(&format!(", rests for {} s", left.as_secs()));
+        }
         let held = self.held(now);
         let why: Option<String> = match (&self.note, held.first()) {
             (Some(note), _) => Some(note.clone()),
@@ -402,6 +409,7 @@ impl<'a> Committer<'a> {
                 / millis,
             link_state: self.link.state(),
             link,
+            rests,
             link_changes: self.link.changes(),
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),

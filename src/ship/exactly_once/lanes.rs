@@ -247,6 +247,7 @@ fn both(mut all: Progress, now: Progress) -> Progress {
     // The lane whose link is not up has something to tell.
     if all.link_state == LinkState::Up {
         (all.link_state, all.link, all.ladder) = (now.link_state, now.link, now.ladder);
+        all.rests = now.rests;
     }
     all.why = match (all.why, now.why) {
         (Some(first), Some(second)) => Some(format!("{first}; {second}")),

@@ -202,6 +202,15 @@ pub(super) fn decode(payload: &Bytes) -> Result<Entry, Foreign> {
     }
 }
 
+/// Any bytes as an entry: `None`, they are none; else whether it is the same once it was written again. For
+/// who feeds it any bytes.
+#[doc(hidden)]
+#[must_use]
+pub fn reread(payload: &Bytes) -> Option<bool> {
+    let entry = decode(payload).ok()?;
+    Some(decode(&encode(&entry).into()) == Ok(entry))
+}
+
 fn number(rest: &mut In<'_>) -> Result<SeqNo, Foreign> {
     let number = rest.varint()?;
     if number < SeqNo::LIMIT.get() {
@@ -275,7 +284,9 @@ mod tests {
     #[test]
     fn f18_what_is_decoded_equals_what_was_encoded() {
         for entry in entries() {
-            assert_eq!(decode(&encode(&entry).into()), Ok(entry));
+            let bytes: Bytes = encode(&entry).into();
+            assert_eq!(reread(&bytes), Some(true));
+            assert_eq!(decode(&bytes), Ok(entry));
         }
     }
 

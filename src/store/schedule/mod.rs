@@ -27,6 +27,8 @@ use std::{collections::HashMap, path::Path, task::Waker};
 
 use parking_lot::Mutex;
 
+#[doc(hidden)]
+pub use codec::reread as reread_schedule;
 pub(super) use lazy::Lazy;
 pub use space::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions};
 
