@@ -14,8 +14,8 @@ use super::value::Value;
 use crate::event::{self, Routes};
 use crate::kafka::{self, Settings};
 use crate::message;
-use crate::ship::exactly_once;
 use crate::ship::LinkOptions;
+use crate::ship::exactly_once;
 use crate::store::MAIN_CLUSTER;
 use crate::{ship, store, wal};
 

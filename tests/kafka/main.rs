@@ -24,6 +24,7 @@ mod random;
 mod bed;
 mod clusters;
 mod committed_holds;
+mod change;
 mod committed_lanes;
 mod committed_letters;
 mod copies;
