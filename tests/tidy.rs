@@ -420,3 +420,82 @@ fn the_repository_speaks_of_the_product_alone() {
         }
     }
 }
+
+/// Public types that may not get another value or field without a break, and why that is right.
+const CLOSED: [(&str, &str); 24] = [
+    ("MessageRef", SENDS),
+    ("Header", SENDS),
+    ("Replacement", SENDS),
+    ("Uptime", "two numbers of a machine"),
+    ("Settings", "what else there is to set is a property"),
+    ("Argument", "a key, its value, and how the user knows it"),
+    ("Size", NUMBER),
+    ("Limit", NUMBER),
+    ("Rate", NUMBER),
+    ("Breaks", SINK),
+    ("Probed", SINK),
+    ("Outgoing", SINK),
+    ("Report", SINK),
+    ("Failure", SINK),
+    ("Trouble", SINK),
+    ("Reading", "a source of time makes it"),
+    ("Topic", "the format of a record has no third way"),
+    ("Letter", LETTER),
+    ("Origin", LETTER),
+    ("Cause", LETTER),
+    ("Access", HIDDEN),
+    ("Entry", HIDDEN),
+    ("Worker", HIDDEN),
+    ("Durability", "the three levels are the promise"),
+];
+const SENDS: &str = "a program writes it, with what it leaves open behind `..`";
+const NUMBER: &str = "a number with a unit";
+const SINK: &str = "a sink of a test makes it, or takes it apart";
+const LETTER: &str = "who adds a letter says all of it";
+const HIDDEN: &str = "for tests";
+
+/// Whether a type outside of this crate may be made, or taken apart, by all its parts.
+fn is_open(lines: &[&str], at: usize) -> bool {
+    let above = lines[..at].iter().rev();
+    let mut above = above.take_while(|line| !line.is_empty() && **line != "}");
+    if above.any(|line| *line == "#[non_exhaustive]") {
+        return false;
+    }
+    if lines[at].starts_with("pub enum ") {
+        return true;
+    }
+    let Some((_, tuple)) = lines[at].split_once('(') else {
+        let body = lines[at + 1..].iter().take_while(|line| **line != "}");
+        let mut fields =
+            body.filter(|line| line.starts_with("    ") && !line.trim().starts_with(['/', '#']));
+        return fields.all(|line| line.starts_with("    pub ")) && !lines[at].ends_with(';');
+    };
+    tuple.starts_with("pub ")
+}
+
+#[test]
+fn what_will_grow_may_grow() {
+    let mut closed: BTreeSet<&str> = CLOSED.iter().map(|(name, _)| *name).collect();
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        let lines: Vec<&str> = without_tests(&text).lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let named = line
+                .strip_prefix("pub enum ")
+                .or(line.strip_prefix("pub struct "));
+            let Some(named) = named.filter(|_| is_open(&lines, at)) else {
+                continue;
+            };
+            let end = named.find(|c: char| !c.is_alphanumeric()).unwrap();
+            if !closed.remove(&named[..end]) {
+                wrong.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    let wrong = wrong.join("\n");
+    assert!(
+        wrong.is_empty(),
+        "#[non_exhaustive], or a reason in CLOSED:\n{wrong}"
+    );
+    assert!(closed.is_empty(), "no such types: {closed:?}");
+}

@@ -31,12 +31,10 @@ fn main() -> Result<(), Failure> {
 pub(crate) fn run(dir: &str, servers: &str) -> Result<(u64, u64), Failure> {
     let mut store = StoreOptions::default();
     store.default.expires_after = Some(Duration::from_secs(24 * 3600));
-    let alarms = LaneOptions {
-        topics: vec!["alarms*".to_owned()],
-        weight: 8,
-        order: Order::LiveFirst,
-        ..LaneOptions::default()
-    };
+    let mut alarms = LaneOptions::default();
+    alarms.topics = vec!["alarms*".to_owned()];
+    alarms.weight = 8;
+    alarms.order = Order::LiveFirst;
     store.lanes.insert("alarms".to_owned(), alarms);
     let producer = Producer::builder(dir, Settings::new(servers))
         .store(store)

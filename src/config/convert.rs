@@ -26,6 +26,7 @@ const CLIENT_ID: &str = "client.id";
 
 /// Lanes that are there without a section of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Preset {
     /// None but `default`.
     #[default]

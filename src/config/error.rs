@@ -81,6 +81,7 @@ impl fmt::Display for Problem {
 
 /// Why a configuration is refused: nothing of it is in effect. Correct all of it, then try again.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Error {
     /// What is wrong, in the order of the lines; never empty.
     pub problems: Vec<Problem>,

@@ -49,6 +49,7 @@ impl Serialize for Secret {
 /// The value of a librdkafka property.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Property {
     /// It may be shown.
     Plain(String),

@@ -18,6 +18,7 @@ use crate::ship::dead_letter::DeadLetterTopic;
 
 /// How records get to Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Delivery {
     /// At least once, by an idempotent producer: [`ship::drain`](crate::ship::drain).
     #[default]

@@ -76,6 +76,7 @@ impl ErrorClass {
 
 /// Whether a record that came back may be in Kafka all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Persistence {
     /// It is not there.
     No,

@@ -60,6 +60,7 @@ pub struct Report {
 
 /// Delivered or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// All in-sync replicas have it.
     Delivered {
@@ -93,6 +94,7 @@ impl fmt::Display for Failure {
 
 /// Why a record was not taken at all. No report follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError {
     /// librdkafka's queue is full. Poll, then try again.
     QueueFull,

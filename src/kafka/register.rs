@@ -30,6 +30,7 @@ pub struct Register {
 
 /// What a register holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Registered {
     /// Nothing: nobody ever wrote to it, or the cluster forgot it.
     Nothing,

@@ -27,6 +27,7 @@ pub struct Scan {
 
 /// How far a scan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scanned {
     /// Everything up to the end was handed over.
     Done,

@@ -29,6 +29,7 @@ pub struct TransactionalProducer {
 
 /// What an error means for the transaction it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TransactionClass {
     /// Nothing happened yet; the same step may be tried again.
     Retriable,
@@ -44,6 +45,7 @@ pub enum TransactionClass {
 
 /// Why a step failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TransactionError {
     /// The step.
     pub step: &'static str,

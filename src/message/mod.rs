@@ -73,6 +73,7 @@ pub struct MessageRef<'a> {
 
 /// When a message is not worth sending any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Expires {
     /// So many milliseconds after its append, below 2^62.
     After(u64),
@@ -83,6 +84,7 @@ pub enum Expires {
 /// When a message is to be appended to its lane. What its timestamp and expiry leave open counts from
 /// then on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Due {
     /// So many milliseconds after it was accepted, below 2^62; no wall clock is needed for that within
     /// a boot of the machine.

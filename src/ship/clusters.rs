@@ -20,6 +20,7 @@ use crate::store::{Lane, Store};
 
 /// How records are shipped.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Delivery {
     /// At least once.
     AtLeastOnce(Box<ShipOptions>),

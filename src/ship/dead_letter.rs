@@ -28,6 +28,7 @@ const POINTER_KEY_MAX: usize = 256;
 
 /// How a copy in the dead-letter topic tells of the death.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum DeadLetterStyle {
     /// The record as it was, with headers `dlq.*` as text.
     #[default]
@@ -81,6 +82,7 @@ impl DeadLetterTopic {
 
 /// What of the dead letters goes to Kafka, beside those that somebody decided to send again.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct DeadLetterShipping {
     /// The topic that gets a copy of each dead letter; none, if `None`.
     pub topic: Option<DeadLetterTopic>,
@@ -104,6 +106,7 @@ impl Default for DeadLetterShipping {
 
 /// A message to be sent for a letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LetterMessage {
     /// Where it goes.
     pub topic: String,

@@ -80,6 +80,7 @@ use crate::store::{Lane, MAIN_CLUSTER, Store};
 /// What is done about a record whose timestamp Kafka refuses: Kafka 4 takes none that is more than
 /// an hour ahead (`message.timestamp.after.max.ms`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnBadTimestamp {
     /// It is sent with another one, and its own in the header [`TIME`](crate::message::header::TIME).
     #[default]
@@ -90,6 +91,7 @@ pub enum OnBadTimestamp {
 
 /// What is done about a record that does not cross the link in [`ShipOptions::too_slow_after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnTooSlow {
     /// Its partition is held in front of it; it is tried once an hour.
     #[default]
@@ -100,6 +102,7 @@ pub enum OnTooSlow {
 
 /// When shipping is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Until {
     /// When the lane is empty.
     Empty,

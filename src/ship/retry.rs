@@ -84,6 +84,7 @@ impl RetryPolicy {
 
 /// What becomes of a record that is refused for what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnPoison {
     /// It goes to the dead letters, and its partition goes on; or [`OnExhausted::Callback`] decides, where
     /// there is one.
@@ -98,6 +99,7 @@ pub(super) type Decide = dyn Fn(&FailedRecord<'_>) -> Recovery + Send + Sync;
 
 /// What becomes of a record whose attempts are exhausted.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub enum OnExhausted {
     /// It goes to the dead letters, and its partition goes on.
     #[default]
@@ -142,6 +144,7 @@ pub struct FailedRecord<'a> {
 
 /// What a recovery callback answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recovery {
     /// It goes to the dead letters.
     DeadLetter,

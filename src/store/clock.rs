@@ -119,6 +119,7 @@ impl TimeSource for SystemTime {
 
 /// When a wall clock is believed. Neither believes one that stands before 2026.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum Trust {
     /// Once it was synchronised since the boot.
     #[default]
@@ -129,6 +130,7 @@ pub enum Trust {
 
 /// How a store tells the time.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClockOptions {
     /// When the wall clock is believed. Default: [`Trust::Synchronised`].
     pub trust: Trust,
@@ -166,6 +168,7 @@ impl ClockOptions {
 
 /// What time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Now {
     /// Both clocks.
     pub reading: Reading,

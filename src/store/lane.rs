@@ -394,6 +394,9 @@ impl Lane {
     }
 }
 
+/// A look at a log, or why there is none.
+type Viewed = Result<View, wal::Error>;
+
 /// One log of messages, to look at.
 #[derive(Debug)]
 pub struct LaneView {
@@ -403,17 +406,10 @@ pub struct LaneView {
 }
 
 impl LaneView {
-    pub(super) fn open(
-        name: &str,
-        dir: &Path,
-        boots: Arc<Boots>,
-        keys: &wal::Keys,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            name: name.into(),
-            boots,
-            view: super::look(dir, keys).map_err(Error::of_lane(name))?,
-        })
+    pub(super) fn open(name: &str, view: Viewed, boots: Arc<Boots>) -> Result<Self, Error> {
+        let view = view.map_err(Error::of_lane(name))?;
+        let name = name.into();
+        Ok(Self { name, view, boots })
     }
 
     /// The name of the lane.

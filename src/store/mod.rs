@@ -357,7 +357,11 @@ impl StoreView {
         let boots = Arc::new(Boots::load(dir));
         let mut lanes = Vec::new();
         for name in lanes_on_disk(&lanes_dir)?.into_keys() {
-            match LaneView::open(&name, &lanes_dir.join(&name), Arc::clone(&boots), &keys) {
+            match LaneView::open(
+                &name,
+                look(&lanes_dir.join(&name), &keys),
+                Arc::clone(&boots),
+            ) {
                 Ok(lane) => lanes.push(lane),
                 // It was only just made, or the process that made it died there: nothing is in it.
                 Err(Error::Lane {

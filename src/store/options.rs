@@ -28,6 +28,7 @@ pub const WEIGHT_MAX: u32 = 1000;
 
 /// Which records of a lane may overtake which, for one partition.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum Order {
     /// None: first copies are in Kafka in the order of their numbers.
     #[default]
@@ -42,6 +43,7 @@ pub enum Order {
 
 /// What one lane is opened with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LaneOptions {
     /// How its log is kept: durability, quota, what happens when it is full. All of it is the
     /// lane's own, so each lane may hold `memory_budget` bytes of memory.
@@ -108,6 +110,7 @@ impl TenantOptions {
 
 /// What a store is opened with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StoreOptions {
     /// The lane of every topic that no other lane claims. A lane that is found in the directory but
     /// not named in [`lanes`](Self::lanes) is opened with these, too.

@@ -256,8 +256,8 @@ impl StoreView {
             for (topic, partition) in on_disk(&dir)? {
                 let partition = name_of(partition);
                 let name = format!("{}/{topic}/{partition}", lane.name());
-                let dir = dir.join(topic).join(partition);
-                match LaneView::open(&name, &dir, Arc::clone(&boots), &self.keys) {
+                let view = self.look(&dir.join(topic).join(partition));
+                match LaneView::open(&name, view, Arc::clone(&boots)) {
                     Ok(log) => logs.push(log),
                     // It was only just made: nothing is in it.
                     Err(Error::Lane {

@@ -24,6 +24,7 @@ pub(super) const DEFINES_TOPIC: u8 = b't';
 
 /// A record of a lane.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its number in the log it was read from.
     pub seq: SeqNo,
@@ -40,6 +41,7 @@ pub struct Entry {
 
 /// A record that is no message: its bytes are kept.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Undecodable {
     /// The bytes.
     pub raw: Bytes,

@@ -21,6 +21,7 @@ const WHY_LEN_MAX: usize = 4096;
 
 /// What the shipper of a store told last.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Told {
     /// The process that ships, or did.
     pub pid: u32,

@@ -87,6 +87,7 @@ pub use self::worker::Worker;
 
 /// How far a log has come. `first <= acked <= durable <= next`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Marks {
     /// Oldest record that is still on disk.
     pub first: SeqNo,

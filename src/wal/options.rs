@@ -105,6 +105,7 @@ pub struct Options {
 
 /// What opening does where promised records are gone (`docs/durability.md`, rows D to J).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum OnCorruption {
     /// Goes on behind the damage: its bytes are copied to `quarantine/` in the log's directory, the
     /// numbers that are gone are settled as [`lost`](super::Class::Lost), and

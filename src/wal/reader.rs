@@ -78,6 +78,7 @@ impl Segments {
 
 /// One record, as it was appended.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Record {
     /// Its number.
     pub seq: SeqNo,

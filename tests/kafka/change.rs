@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(60);
 fn options(producer: &Producer) -> ExactlyOnceOptions {
     match producer.shipping().delivery {
         Delivery::ExactlyOnce(options) => *options,
-        Delivery::AtLeastOnce(_) => panic!("not in transactions"),
+        _ => panic!("not in transactions"),
     }
 }
 

@@ -129,10 +129,7 @@ fn ship(store: &Store, kafka: &Kafka, topic: Option<&str>) -> Committed {
     let plain = ("compression.type".to_owned(), "none".to_owned());
     settings.properties.push(plain);
     let mut options = ExactlyOnceOptions::default();
-    options.ship.dead_letters = DeadLetterShipping {
-        topic: topic.map(|topic| DeadLetterTopic::new(topic).unwrap()),
-        ..DeadLetterShipping::default()
-    };
+    options.ship.dead_letters.topic = topic.map(|topic| DeadLetterTopic::new(topic).unwrap());
     let stop = AtomicBool::new(false);
     exactly_once::drain(store, &settings, &options, &stop, &mut |_| {}).unwrap()
 }

@@ -260,6 +260,7 @@ fn copies_in_each_style_are_what_a_consumer_of_the_dead_letter_topic_reads() {
                     let text = told["event"]["value_base64"].as_str().unwrap();
                     assert_eq!(BASE64.decode(text).unwrap(), value);
                 }
+                other => panic!("{other:?}"),
             }
         }
     }

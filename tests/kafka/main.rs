@@ -22,9 +22,9 @@ mod program;
 mod random;
 
 mod bed;
+mod change;
 mod clusters;
 mod committed_holds;
-mod change;
 mod committed_lanes;
 mod committed_letters;
 mod copies;

@@ -30,11 +30,10 @@ fn store_options() -> StoreOptions {
     lane.wal.durability = Durability::Os;
     lane.wal.segment_size = 1 << 20;
     let others = LANES[1..].iter();
-    StoreOptions {
-        lanes: others.map(|name| ((*name).into(), lane.clone())).collect(),
-        default: lane,
-        ..StoreOptions::default()
-    }
+    let mut options = StoreOptions::default();
+    options.lanes = others.map(|name| ((*name).into(), lane.clone())).collect();
+    options.default = lane;
+    options
 }
 
 /// What a test of one seed keeps.

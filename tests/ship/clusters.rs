@@ -36,10 +36,9 @@ fn settings(mock: &MockKafka) -> Settings {
 fn with_acme() -> StoreOptions {
     let mut acme = TenantOptions::default();
     acme.cluster = Some(AUDIT.into());
-    StoreOptions {
-        tenants: [("acme".to_owned(), acme)].into(),
-        ..StoreOptions::default()
-    }
+    let mut options = StoreOptions::default();
+    options.tenants.insert("acme".into(), acme);
+    options
 }
 
 const ACME: [Header<'static>; 1] = [Header {
@@ -316,10 +315,8 @@ fn the_prefix_of_a_tenant_stands_before_its_topics_in_kafka_once() {
     main.create_topic("acme.t", 1).unwrap();
     let mut acme = TenantOptions::default();
     acme.topic_prefix = "acme.".into();
-    let options = StoreOptions {
-        tenants: [("acme".to_owned(), acme)].into(),
-        ..StoreOptions::default()
-    };
+    let mut options = StoreOptions::default();
+    options.tenants.insert("acme".into(), acme);
     let dir = tempfile::tempdir().unwrap();
     let producer = builder(dir.path(), &main).store(options).open().unwrap();
     let with_prefix = MessageRef {
@@ -379,10 +376,9 @@ fn store_with_ten(options: &StoreOptions, is_acme: bool) -> (Store, tempfile::Te
 #[test]
 fn a_tenant_in_a_shared_lane_has_its_own_retry_policy_and_its_callback_is_told_whose_record_it_is()
 {
-    let options_of_store = StoreOptions {
-        tenants: [("acme".to_owned(), TenantOptions::default())].into(),
-        ..StoreOptions::default()
-    };
+    let mut options_of_store = StoreOptions::default();
+    let acme = TenantOptions::default();
+    options_of_store.tenants.insert("acme".into(), acme);
     let asked = Arc::new(AtomicU32::new(0));
     let mut options = options();
     options.retry.initial_backoff = Duration::from_millis(1);

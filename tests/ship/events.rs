@@ -354,10 +354,8 @@ fn a_batch_of_events_is_taken_whole_or_not_at_all() {
     let mock = kafka(&["user-events", "api-events"]);
     let dir = tempfile::tempdir().unwrap();
     let mut store = at(NOW_MILLIS);
-    let high = LaneOptions {
-        topics: vec!["system-*".into()],
-        ..LaneOptions::default()
-    };
+    let mut high = LaneOptions::default();
+    high.topics = vec!["system-*".into()];
     store.lanes.insert("high".into(), high);
     let producer = of_service(dir.path(), &mock, EventFormat::CloudEventsBinary)
         .store(store)

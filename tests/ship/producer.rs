@@ -310,10 +310,8 @@ fn messages_go_to_the_lane_of_their_topic_and_wrong_ones_are_refused_by_type() {
     mock.create_topic("alarms", 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut store = StoreOptions::default();
-    let alarms = LaneOptions {
-        topics: vec!["alarm*".into()],
-        ..LaneOptions::default()
-    };
+    let mut alarms = LaneOptions::default();
+    alarms.topics = vec!["alarm*".into()];
     store.lanes.insert("high".into(), alarms);
     let producer = builder(&dir.path().join("store"), &mock)
         .store(store)

@@ -82,11 +82,10 @@ impl Scratch {
 pub(crate) fn options() -> ShipOptions {
     let mut options = ShipOptions::default();
     options.timeout = Some(Duration::from_secs(60));
-    options.link.backoff = Some(Backoff {
-        initial: Duration::from_millis(1),
-        max: Duration::from_millis(20),
-        ..Backoff::default()
-    });
+    let mut backoff = Backoff::default();
+    backoff.initial = Duration::from_millis(1);
+    backoff.max = Duration::from_millis(20);
+    options.link.backoff = Some(backoff);
     options.link.timeout = Duration::from_secs(1);
     options
 }

@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use ferrylog::message::{Header, MessageRef};
-use ferrylog::store::{
-    Error, Lane, LaneOptions, MAIN_CLUSTER, Store, StoreOptions, StoreView, TenantOptions,
-};
+use ferrylog::store::{Error, Lane, MAIN_CLUSTER, Store, StoreOptions, StoreView, TenantOptions};
 use ferrylog::wal::{self, OnFull};
 use tempfile::tempdir;
 
@@ -17,10 +15,9 @@ fn tenant(cluster: Option<&str>, quota: Option<u64>) -> TenantOptions {
 }
 
 fn with_tenant(tenant: TenantOptions) -> StoreOptions {
-    StoreOptions {
-        tenants: [("acme".to_owned(), tenant)].into(),
-        ..StoreOptions::default()
-    }
+    let mut options = StoreOptions::default();
+    options.tenants.insert("acme".into(), tenant);
+    options
 }
 
 fn open(dir: &Path, options: &StoreOptions) -> Store {
@@ -107,12 +104,10 @@ fn a_record_stays_in_its_lane_and_its_lane_with_its_cluster_whatever_is_configur
 #[test]
 fn a_lane_that_moves_to_another_cluster_is_another_log_and_comes_back_to_its_first() {
     let dir = tempdir().unwrap();
-    let with = |cluster: &str| StoreOptions {
-        default: LaneOptions {
-            cluster: cluster.into(),
-            ..LaneOptions::default()
-        },
-        ..StoreOptions::default()
+    let with = |cluster: &str| {
+        let mut options = StoreOptions::default();
+        options.default.cluster = cluster.into();
+        options
     };
     let mut ids = Vec::new();
     for (cluster, name) in [

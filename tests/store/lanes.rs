@@ -32,10 +32,8 @@ fn names(store: &Store) -> Vec<&str> {
 fn with_lanes(names: &[&str]) -> StoreOptions {
     let mut options = StoreOptions::default();
     for name in names {
-        let lane = LaneOptions {
-            topics: vec![format!("{name}-*")],
-            ..LaneOptions::default()
-        };
+        let mut lane = LaneOptions::default();
+        lane.topics = vec![format!("{name}-*")];
         options.lanes.insert((*name).into(), lane);
     }
     options

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ferrylog::message::{Due, Expires, Message, MessageRef};
 use ferrylog::store::{
-    ClockOptions, Error, LaneOptions, SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions, Store,
-    StoreOptions, StoreView, TimeSource,
+    Error, LaneOptions, SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions, Store, StoreOptions,
+    StoreView, TimeSource,
 };
 use ferrylog::wal::{Class, Durability, OnFull, Options, SeqNo};
 use tempfile::tempdir;
@@ -26,16 +26,11 @@ fn options(machine: &Arc<Machine>) -> StoreOptions {
     let mut schedule = ScheduleOptions::default();
     schedule.quota_bytes = SCHEDULE_QUOTA_MIN;
     let mut options = StoreOptions::new(wal.clone());
-    let alarms = LaneOptions {
-        topics: vec!["alarm*".into()],
-        ..LaneOptions::new(wal)
-    };
+    let mut alarms = LaneOptions::new(wal);
+    alarms.topics = vec!["alarm*".into()];
     options.lanes.insert("alarms".into(), alarms);
     options.schedule = schedule;
-    options.clock = ClockOptions {
-        source: Arc::clone(machine) as Arc<dyn TimeSource>,
-        ..ClockOptions::default()
-    };
+    options.clock.source = Arc::clone(machine) as Arc<dyn TimeSource>;
     options
 }
 

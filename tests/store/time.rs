@@ -7,11 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ferrylog::message::{Expires, MessageRef};
-use ferrylog::store::{
-    ClockOptions, Entry, Lane, LaneOptions, Reading, Store, StoreOptions, StoreView, TimeSource,
-    Trust,
-};
-use ferrylog::wal::{Options, SeqNo};
+use ferrylog::store::{Entry, Lane, Reading, Store, StoreOptions, StoreView, TimeSource, Trust};
+use ferrylog::wal::SeqNo;
 use tempfile::tempdir;
 
 pub(crate) const HOUR: u64 = 3_600_000;
@@ -70,17 +67,10 @@ pub(crate) fn real_millis() -> i64 {
 }
 
 fn open(dir: &Path, machine: &Arc<Machine>, trust: Trust) -> Store {
-    let options = StoreOptions {
-        default: LaneOptions {
-            expires_after: Some(Duration::from_millis(HOUR)),
-            ..LaneOptions::new(Options::default())
-        },
-        clock: ClockOptions {
-            trust,
-            source: Arc::clone(machine) as Arc<dyn TimeSource>,
-        },
-        ..StoreOptions::default()
-    };
+    let mut options = StoreOptions::default();
+    options.default.expires_after = Some(Duration::from_millis(HOUR));
+    options.clock.trust = trust;
+    options.clock.source = Arc::clone(machine) as Arc<dyn TimeSource>;
     Store::open_with(dir, &options).unwrap()
 }
 

@@ -31,6 +31,7 @@ const THREADS_MAX: usize = 2 * (TARGETS_MAX + 1);
 
 /// A step up from "a cable is plugged in" to "our records can be delivered".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Rung {
     /// A TCP connection.
     Tcp,
@@ -61,6 +62,7 @@ impl fmt::Display for Rung {
 
 /// How many servers must pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Require {
     /// One is enough.
     #[default]

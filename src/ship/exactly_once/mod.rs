@@ -59,6 +59,7 @@ pub(crate) const ONE_STREAM: &str = "a transaction confirms all that is before i
 
 /// Where the progress is kept that tells whether a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ProgressIn {
     /// A record in a compacted topic: it stays.
     #[default]

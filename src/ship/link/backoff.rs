@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// When to try again after a loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Backoff {
     /// The longest wait before the second try; the first is made at once.
     pub initial: Duration,
@@ -25,6 +26,7 @@ impl Default for Backoff {
 
 /// What a try costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Profile {
     /// Nothing to speak of.
     #[default]

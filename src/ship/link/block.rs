@@ -6,6 +6,7 @@ use std::fmt;
 
 /// What keeps a cluster that answers from taking anything, until a person acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Block {
     /// It does not accept who we say we are.
     Authentication,

@@ -15,6 +15,7 @@ pub struct Ladder {
 
 /// What one rung said.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RungState {
     /// Which.
     pub rung: Rung,

@@ -42,6 +42,7 @@ const BLOCKED_WAIT: Duration = Duration::from_secs(60);
 
 /// The state of the way to one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LinkState {
     /// Not to be used, by the operator's choice.
     Disabled,

@@ -42,6 +42,7 @@ impl fmt::Display for Origin {
 
 /// Where a record failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Stage {
     /// Its bytes in the log are no message.
     Decode,
@@ -96,6 +97,7 @@ pub struct Cause<'a> {
 
 /// What the record holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Content<'a> {
     /// A message. Its partition is the one that was chosen, its timestamp never missing.
     Message(MessageRef<'a>),
@@ -118,6 +120,7 @@ pub struct Letter<'a> {
 
 /// What was decided about a letter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum State {
     /// It lies here until somebody decides.
     Kept,
@@ -156,6 +159,7 @@ impl State {
 
 /// Whether the dead-letter topic has a letter, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Copied {
     /// Not yet, or no such topic is wanted.
     No,
@@ -167,6 +171,7 @@ pub enum Copied {
 
 /// A letter as it was read back.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StoredLetter {
     /// Its number in the dead-letter log.
     pub seq: SeqNo,
@@ -180,6 +185,7 @@ pub struct StoredLetter {
 
 /// What a letter says.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Body {
     /// Where the record comes from.
     pub origin: Origin,
@@ -255,6 +261,7 @@ pub struct DeadLetterCounts {
 
 /// What happens to a new letter when neither copied nor outdated ones can make room for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum OnLettersFull {
     /// It is refused, and its partition waits: nothing is lost.
     #[default]

@@ -119,7 +119,7 @@ impl StoreView {
     /// [`Error::Lane`] if they cannot be read.
     pub fn dead_letter_log(&self) -> Result<Option<LaneView>, Error> {
         let boots = Arc::new(Boots::load(&self.dir));
-        match LaneView::open(DEAD_LETTERS, &dir(&self.dir), boots, &self.keys) {
+        match LaneView::open(DEAD_LETTERS, self.look(&dir(&self.dir)), boots) {
             Err(Error::Lane {
                 source: wal::Error::NotALog { .. },
                 ..

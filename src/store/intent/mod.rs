@@ -30,6 +30,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 
 /// What a transaction is known by: drawn anew for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Nonce {
     /// 128 random bits; all zero is none.
     pub bits: [u8; 16],
@@ -50,6 +51,7 @@ impl Nonce {
 
 /// The dead letters that a transaction carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SentLetters {
     /// Their numbers, [`SENT_LETTERS_MAX`] at most.
     pub seqs: Vec<SeqNo>,
@@ -73,6 +75,7 @@ pub const SENT_LETTERS_MAX: usize = 128;
 
 /// One transaction that is, or was, about to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Intent {
     /// Its own.
     pub nonce: Nonce,
@@ -307,6 +310,7 @@ impl IntentFile {
 
 /// What this store knows of a nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Known {
     /// It is that of the newest intent.
     Newest,

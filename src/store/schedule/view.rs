@@ -67,7 +67,7 @@ impl StoreView {
     /// [`Error::Lane`] if they cannot be read.
     pub fn schedule_log(&self) -> Result<Option<LaneView>, Error> {
         let boots = Arc::new(Boots::load(&self.dir));
-        match LaneView::open(SCHEDULE, &self.dir.join(SCHEDULE), boots, &self.keys) {
+        match LaneView::open(SCHEDULE, self.look(&self.dir.join(SCHEDULE)), boots) {
             Err(Error::Lane {
                 source: wal::Error::NotALog { .. },
                 ..
