@@ -253,7 +253,7 @@ pub fn drain_into<S: Sink>(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Drained, Error> {
-    options.link.check()?;
+    options.check()?;
     let lanes = some_lanes_of(store, &options.cluster)?;
     let mut teller = Teller::new(store, &options.cluster);
     let mut progress = |now: &Progress| {

@@ -167,7 +167,7 @@ pub fn drain(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
-    options.ship.link.check()?;
+    options.ship.check()?;
     for lane in super::lanes_of(store, &options.ship.cluster) {
         check_order(lane.name(), lane.order())?;
     }
@@ -197,7 +197,7 @@ pub fn drain_lane(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
-    options.ship.link.check()?;
+    options.ship.check()?;
     check_order(lane.name(), lane.order())?;
     let shared = lanes::Shared::new(options);
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
