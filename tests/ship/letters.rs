@@ -355,6 +355,8 @@ fn a_line_that_only_breaks_keeps_no_letter_from_its_place() {
     replay_all(&scratch);
     // Enough to suspect them, and then one too few to blame the first one that goes alone.
     sink.careful_breaks = 20 + 4;
+    // One loss in a poll.
+    sink.steps_max = 2;
     let mut options = options();
     options.retry.initial_backoff = Duration::from_millis(1);
     options.retry.max_backoff = Duration::from_millis(2);

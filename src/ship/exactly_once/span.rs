@@ -135,14 +135,13 @@ impl<'a> Committer<'a> {
             if stream.is_settled(entry.seq) {
                 return Ok(Some(true));
             }
-            if entry.seq < source.earlier_below {
-                let Some(has_letter) = self.has_letter(entry) else {
-                    return Ok(None);
-                };
-                if has_letter {
-                    self.dead_lettered(entry)?;
-                    return Ok(Some(true));
-                }
+            let is_earlier = entry.seq < source.earlier_below;
+            let Some(has_letter) = self.has_letter(entry, is_earlier) else {
+                return Ok(None);
+            };
+            if has_letter {
+                self.dead_lettered(entry)?;
+                return Ok(Some(true));
             }
         }
         if self.current == 0 && self.moved.remove(&entry.seq) {

@@ -165,10 +165,14 @@ impl Committer<'_> {
         })
     }
 
-    /// Whether a record has a dead letter, of a run that died before it was settled; `None`: their log
-    /// cannot be opened, and is tried again after a while.
-    pub(super) fn has_letter(&mut self, entry: &Entry) -> Option<bool> {
-        let letters = self.letters.opened(self.store)?;
+    /// Whether a record has a dead letter, and is not settled: an earlier run died in between, or this one
+    /// was not told that it is durable. `None`: their log cannot be opened, which only the records of
+    /// earlier runs have to wait for.
+    pub(super) fn has_letter(&mut self, entry: &Entry, is_earlier: bool) -> Option<bool> {
+        let letters = match is_earlier {
+            true => self.letters.opened(self.store)?,
+            false => self.store.dead_letters_opened(),
+        };
         Some(letters.is_some_and(|letters| letters.holds(self.lane.log_id(), entry.origin)))
     }
 

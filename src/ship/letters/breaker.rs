@@ -39,11 +39,12 @@ impl<S: Sink> Shipper<'_, S> {
             return;
         }
         letters.losses = letters.losses.saturating_add(times);
-        if letters.is_suspicious && letters.losses >= LOSSES_ALONE {
+        let is_only_one = letters.flying.len() == 1;
+        if letters.is_suspicious && is_only_one && letters.losses >= LOSSES_ALONE {
             letters.is_suspicious = false;
             self.give_up_under_way(TRANSPORT, &HoldReason::Suspect.to_string(), now);
         } else if !letters.is_suspicious && letters.losses >= SUSPICION {
-            letters.is_suspicious = true;
+            (letters.is_suspicious, letters.losses) = (true, 0);
             // They come back, and go one at a time.
             self.sink.rebuild_careful();
         }
