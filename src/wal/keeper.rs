@@ -143,7 +143,7 @@ impl<F: Fs> Wal<F> {
 
     /// From now on nothing from this number on leaves the disk, settled or not; `None`: what is settled
     /// leaves as ever. It holds until it is changed or the log is closed: whoever needs it over a restart
-    /// says so again with [`Options::keep_from`].
+    /// says so again with [`Options::keep_from`](crate::wal::Options::keep_from).
     ///
     /// What left before is gone. [`OnFull::DropOldest`] finds no space in what is kept.
     pub fn keep_from(&self, from: Option<SeqNo>) {
