@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
+use ferrylog::ship::Progress;
 use ferrylog::ship::dead_letter::DeadLetterTopic;
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
-use ferrylog::ship::{DeadLetterShipping, Progress};
 use ferrylog::store::{DeadLetterOptions, DeadLetters, LaneOptions, Store, StoreOptions};
 use ferrylog::wal::Options;
 use ferrylog::wal::fs::RealFs;
