@@ -25,6 +25,11 @@ fn mock() -> MockKafka {
 
 /// The values of a topic of one partition, in order.
 fn values(mock: &MockKafka) -> Vec<u64> {
+    read(mock).into_iter().map(|(value, _)| value).collect()
+}
+
+/// The same, each with whether it has its identity with it.
+fn read(mock: &MockKafka) -> Vec<(u64, bool)> {
     let mut consumer = Consumer::new(&Settings::new(mock.bootstrap_servers())).unwrap();
     let mut left = consumer.end("t", 0, DEADLINE).unwrap();
     consumer.assign(&[("t", 1)]).unwrap();
@@ -33,7 +38,8 @@ fn values(mock: &MockKafka) -> Vec<u64> {
         assert!(Instant::now() < deadline, "{left} did not arrive");
         let take = &mut |record: &ferrylog::kafka::Consumed<'_>| {
             let text = std::str::from_utf8(record.value().unwrap()).unwrap();
-            values.push(text.parse().unwrap());
+            let has_id = record.header("ferry-id").is_some();
+            values.push((text.parse().unwrap(), has_id));
             left -= 1;
         };
         consumer.poll(Duration::from_millis(100), take).unwrap();
@@ -78,6 +84,7 @@ fn settings_may_change_while_records_flow_and_none_is_lost_or_out_of_order() {
             ship.max_in_flight_bytes = (1 + round % 3) << 20;
             ship.drain_rate = NonZeroU64::new(10_000_000 + round);
             ship.retry.max_attempts += 1;
+            ship.id_header = round % 2 == 0;
             producer.set_shipping(shipping).unwrap();
             changes += 1;
             // It goes on by the new ones.
@@ -98,11 +105,15 @@ fn settings_may_change_while_records_flow_and_none_is_lost_or_out_of_order() {
     drop(producer);
     // First copies in order; what comes twice repeats a run.
     let mut next = 0;
-    for value in values(&mock) {
+    let mut ids = [0; 2];
+    for (value, has_id) in read(&mock) {
+        ids[usize::from(has_id)] += 1;
         assert!(value <= next, "{value} before {next}");
         next = next.max(value + 1);
     }
     assert_eq!(next, receipts.len() as u64);
+    // Each setting had its time.
+    assert!(ids[0] > 0 && ids[1] > 0, "{ids:?}");
 }
 
 #[test]
