@@ -63,6 +63,7 @@ pub struct SentLetters {
 
 /// Dead letters that were committed, and that their log did not take word of yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Owed {
     /// The log they are in.
     pub log: LogId,
