@@ -23,7 +23,8 @@ use crate::{
 
 /// Ship what the store holds to Kafka, then end
 ///
-/// Each configured cluster is shipped to by itself, and the worst of them is the exit code. 0: the store is empty. 1: records remain because Kafka refuses them, or because of a
+/// Each configured cluster is shipped to by itself, and the worst of them is the exit code. 0: the store is
+/// empty. 1: records, or dead letters to be sent again, remain because Kafka refuses them, or because of a
 /// signal; or some could not be read any more, which are named. 3: Kafka could not be reached. Whatever the
 /// end, what remains is shipped by the next run. A record that is due later waits, and does not count.
 #[derive(Debug, clap::Args)]

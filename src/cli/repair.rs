@@ -72,20 +72,25 @@ fn decide(global: &Global, store: &Store, lane: &Lane, decision: InDoubt) -> Res
     let is_sent = decision == InDoubt::Sent;
     let decided = exactly_once::decide_by_hand(store, lane, is_sent)
         .map_err(|error| failure::of_store(&error, &global.data))?;
-    let Some(span) = decided else {
+    let Some(decided) = decided else {
         let failure = Failure::new(Exit::Wrong, "not_in_doubt", "no transaction is in doubt");
         return Err(failure
             .next("`ferrylog drain --exactly-once` goes on")
             .into());
     };
-    let (first, last) = (span.start.get(), span.end.get().saturating_sub(1));
+    let numbers = decided.numbers;
+    let (first, last) = (numbers.start.get(), numbers.end.get().saturating_sub(1));
+    let what = match decided.are_letters {
+        true => "what it carried of the dead letters",
+        false => "records",
+    };
     let (word, text) = match decision {
         InDoubt::Sent => ("sent", "settled as shipped"),
         InDoubt::NotSent => ("not_sent", "to be sent again"),
     };
     Ok((
-        format!("records {first} to {last} are {text}"),
-        json!({ "decision": word, "from": first, "to": last }),
+        format!("{what} {first} to {last} are {text}"),
+        json!({ "decision": word, "from": first, "to": last, "dead_letters": decided.are_letters }),
     ))
 }
 

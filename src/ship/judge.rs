@@ -439,7 +439,8 @@ pub(super) fn bury(
             Ok(_) => Stage::Produce,
             Err(_) => Stage::Decode,
         },
-        reason: &failure.to_string(),
+        // Its code stands beside it.
+        reason: &failure.name,
         attempts,
         first_attempt_millis: now,
         last_attempt_millis: now,

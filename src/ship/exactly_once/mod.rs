@@ -203,8 +203,17 @@ pub fn drain_lane(
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
 }
 
-/// Decides by hand whether the last transaction was sent; `None` if none is in doubt. Returns the
-/// records it carried, or where it carried dead letters, the range that their numbers are in.
+/// What a transaction carried that was decided by hand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Decided {
+    /// The numbers of its records, or the range that those of its dead letters are in.
+    pub numbers: Range<SeqNo>,
+    /// Whether it carried dead letters.
+    pub are_letters: bool,
+}
+
+/// Decides by hand whether the last transaction was sent; `None` if none is in doubt.
 ///
 /// # Errors
 ///
@@ -213,13 +222,17 @@ pub fn decide_by_hand(
     store: &Store,
     lane: &Lane,
     is_sent: bool,
-) -> Result<Option<Range<SeqNo>>, store::Error> {
+) -> Result<Option<Decided>, store::Error> {
     let mut intents = lane.intents()?;
     let Some(intent) = intents.intent().cloned() else {
         return Ok(None);
     };
     if let Some(sent) = &intent.letters {
-        return letters::decide_by_hand(store, &mut intents, intent.log, sent, is_sent);
+        let decided = letters::decide_by_hand(store, &mut intents, intent.log, sent, is_sent)?;
+        return Ok(decided.map(|numbers| Decided {
+            numbers,
+            are_letters: true,
+        }));
     }
     let Some(stream) = source::stream_of(store, lane, intent.log) else {
         return Ok(None);
@@ -239,5 +252,8 @@ pub fn decide_by_hand(
     if !is_sent {
         intents.note_aborted(true)?;
     }
-    Ok(Some(intent.span))
+    Ok(Some(Decided {
+        numbers: intent.span,
+        are_letters: false,
+    }))
 }
