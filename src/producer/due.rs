@@ -47,8 +47,9 @@ impl Producer {
         lane: &'a Lane,
         message: &MessageRef<'_>,
     ) -> Option<Ticket<'a>> {
-        if message.due.is_some() {
-            return self.shared().store.unsynced_scheduled();
+        let store = &self.shared().store;
+        if message.due.is_some_and(|due| !store.is_due(due)) {
+            return store.unsynced_scheduled();
         }
         let marks = lane.marks();
         (marks.durable < marks.next).then(|| lane.ticket_of(marks.durable..marks.durable + 1))

@@ -266,7 +266,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// Hands records over, unless it rests until the next beat.
     fn hand_over_if_due(&mut self) -> Result<Turn, Error> {
         let now = self.sink.now();
-        if self.pulse.rests(now) {
+        // A search that has begun goes on: it would take an interval for each of its steps.
+        if self.pulse.rests(now) && !self.needs_care {
             return Ok(Turn::Dry);
         }
         let turn = self.hand_over(now)?;

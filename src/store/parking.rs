@@ -57,6 +57,11 @@ pub struct ParkingLog {
 }
 
 impl ParkingLog {
+    /// Whether a record of so many bytes can be parked.
+    pub(crate) fn takes(len: usize) -> bool {
+        len <= record_bytes_max() - PREFIX_LEN
+    }
+
     /// The name of the lane that its records come from.
     #[must_use]
     pub fn lane(&self) -> &str {
@@ -297,15 +302,18 @@ fn options(lane: &Lane) -> wal::Options {
     options.durability = Durability::Os;
     options.segment_size = SEGMENT_SIZE;
     options.memory_budget = options.memory_budget.min(4 << 20);
-    options.max_record_bytes = wal::Options::default()
-        .max_record_bytes
-        .min(usize::try_from(SEGMENT_SIZE / 2).unwrap_or(usize::MAX));
+    options.max_record_bytes = record_bytes_max();
     options.max_spares = 1;
     options.quota_bytes = options
         .quota_bytes
         .map(|bytes| (bytes / 2).max(4 * SEGMENT_SIZE));
     options.on_full = OnFull::Reject;
     options
+}
+
+fn record_bytes_max() -> usize {
+    let half = usize::try_from(SEGMENT_SIZE / 2).unwrap_or(usize::MAX);
+    wal::Options::default().max_record_bytes.min(half)
 }
 
 /// The names in a directory, in order; none where it is not there.

@@ -283,7 +283,11 @@ impl<'a> Committer<'a> {
                 self.pulse.caught_up();
                 self.progressed = Instant::now();
                 let lane = &self.sources[0];
-                let _ = lane.stream.wait_durable(lane.position(), IDLE_WAIT);
+                match lane.pending {
+                    // It is durable, and waits for something else.
+                    Some(_) => thread::sleep(IDLE_WAIT),
+                    None => _ = lane.stream.wait_durable(lane.position(), IDLE_WAIT),
+                }
             }
         }
         Ok(Ended::Done)

@@ -223,8 +223,11 @@ impl<'a> Committer<'a> {
         let mut has_moved = false;
         for topic in &topics {
             let before = self.topics.get(topic);
-            // Silence says nothing about it.
-            has_moved |= self.ask(topic).is_ok() && self.topics.get(topic) != before;
+            // Silence says nothing about it, and each question would wait for as long.
+            if self.is_stopped() || self.ask(topic).is_err() {
+                break;
+            }
+            has_moved |= self.topics.get(topic) != before;
         }
         has_moved
     }

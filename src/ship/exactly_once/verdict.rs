@@ -14,7 +14,7 @@ use super::transact::Carried;
 use crate::kafka::{ErrorClass, Failure, Persistence};
 use crate::ship::health::{HoldReason, STORM, reason_of};
 use crate::ship::{OnBadTimestamp, OnExhausted, OnPoison, judge, storm};
-use crate::store::{Entry, Undecodable};
+use crate::store::{Entry, ParkingLog, Undecodable};
 use crate::wal::{Class, SeqNo};
 
 impl Committer<'_> {
@@ -56,7 +56,9 @@ impl Committer<'_> {
             self.verdicts.insert(ordinal, verdicts);
             if verdicts >= STORM {
                 HoldReason::EverythingRefused(failure)
-            } else if let OnExhausted::Callback(decide) = self.policy(&entry).on_exhausted {
+            } else if let OnExhausted::Callback(decide) = self.policy(&entry).on_exhausted
+                && (self.current > 0 || ParkingLog::takes(entry.raw.len()))
+            {
                 // What it asks for takes a place where the record may wait.
                 if self.current > 0 {
                     return self.recover(&entry, &failure, 1, &*decide);
