@@ -252,12 +252,17 @@ impl<F: Fs> Core<F> {
         self.failure.get_or_init(|| reason.to_string());
         // Nobody tries for space any more.
         self.shortage.end();
-        // Under the lock: an append that is about to wait has seen the failure, or is woken.
-        drop(self.staging.lock());
-        self.space.notify_all();
+        self.wake_appenders();
         self.wake();
         self.watch.wake_all();
         self.check_failed().err().unwrap_or(Error::Closed)
+    }
+
+    /// Has the appends that wait for memory look again at what holds them.
+    pub(crate) fn wake_appenders(&self) {
+        // Under the lock: who is about to wait has seen what is new, or is woken.
+        drop(self.staging.lock());
+        self.space.notify_all();
     }
 
     pub(crate) fn check_failed(&self) -> Result<(), Error> {

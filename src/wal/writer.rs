@@ -54,7 +54,7 @@ impl<F: Fs> Core<F> {
             self.write_groups(&mut writer, None)?;
             self.shortage.end();
         }
-        self.space.notify_all();
+        self.wake_appenders();
         self.wake();
         self.flusher.ring();
         self.syncer.ring();
@@ -437,6 +437,7 @@ impl<F: Fs> Core<F> {
         }
         self.shortage.begin(reason.clone());
         self.files.keeper.ring();
+        self.wake_appenders();
         self.wake();
         Error::Full {
             reason,

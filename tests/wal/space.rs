@@ -431,6 +431,31 @@ fn what_comes_is_refused_or_given_up_and_never_counted_as_accepted() {
 }
 
 #[test]
+fn who_waits_for_memory_is_refused_once_space_is_short() {
+    for on_full in [OnFull::Reject, OnFull::DropNewest] {
+        let disk = Faulty::new(13);
+        let mut options = options();
+        options.on_full = on_full;
+        options.memory_budget = 512 << 10;
+        let wal = open_still(&disk, options).unwrap();
+        no_space(&disk);
+        let record = sized(0, 100_000);
+        while wal.try_append(&record).is_ok() {}
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| wal.append(&record).map(drop));
+            // Who waits for memory asks for a sync.
+            until("somebody waits", || wal.step(Worker::Syncer));
+            let refused = waits.join().unwrap().unwrap_err();
+            match on_full {
+                OnFull::Reject => assert_full(&refused, false),
+                _ => assert!(matches!(refused, Error::Dropped { .. }), "{refused}"),
+            }
+        });
+        assert!(wal.shortage().is_some());
+    }
+}
+
+#[test]
 fn a_quota_holds_over_any_number_of_openings() {
     let disk = Faulty::new(11);
     let mut acknowledged = Records::new();
