@@ -494,8 +494,21 @@ fn from_i64(value: i64) -> u64 {
     clippy::cast_possible_truncation,
     reason = "tests may fail by panic, and cut random numbers"
 )]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The bytes of a worked example in `docs/format.md`, under this heading.
+    pub(crate) fn documented(heading: &str) -> Vec<u8> {
+        let document = include_str!("../../docs/format.md");
+        let (_, section) = document.split_once(heading).unwrap();
+        let (_, block) = section.split_once("```text\n").unwrap();
+        let (block, _) = block.split_once("```").unwrap();
+        block
+            .lines()
+            .flat_map(|line| line.split('|').next().unwrap().split_whitespace())
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    }
 
     /// SplitMix64: small, and the same everywhere.
     struct Random(u64);
@@ -893,15 +906,6 @@ mod tests {
         let mut out = vec![0; encoded_len(&message, Topic::Id(1))];
         encode(&message, Topic::Id(1), &mut out);
 
-        let document = include_str!("../../docs/format.md");
-        let (_, section) = document.split_once("### A worked message").unwrap();
-        let (_, block) = section.split_once("```text\n").unwrap();
-        let (block, _) = block.split_once("```").unwrap();
-        let documented: Vec<u8> = block
-            .lines()
-            .flat_map(|line| line.split('|').next().unwrap().split_whitespace())
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect();
-        assert_eq!(out, documented);
+        assert_eq!(out, documented("### A worked message"));
     }
 }

@@ -134,7 +134,21 @@ impl LetterMessage {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let header = |(name, value): &(String, Option<Bytes>)| HEADER + name.len() + len(value);
         let headers: usize = self.headers.iter().map(header).sum();
-        BATCH + RECORD + len(&self.key) + len(&self.value) + headers
+        BATCH + RECORD + self.content_len() + headers
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn content_len(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        len(&self.key) + len(&self.value)
+    }
+
+    /// The headers as they are handed over.
+    pub(super) fn header_refs(&self) -> Vec<(&str, Option<&[u8]>)> {
+        let headers = self.headers.iter();
+        headers
+            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .collect()
     }
 
     fn header(&mut self, name: &str, value: impl Into<String>) {

@@ -255,11 +255,7 @@ pub fn drain_into<S: Sink>(
 ) -> Result<Drained, Error> {
     options.check()?;
     let lanes = some_lanes_of(store, &options.cluster)?;
-    let mut teller = Teller::new(store, &options.cluster);
-    let mut progress = |now: &Progress| {
-        teller.tell(now);
-        progress(now);
-    };
+    let mut progress = Teller::new(store, &options.cluster).before(progress);
     shipper::Shipper::new(store, lanes, sink, options, stop, &mut progress).run()
 }
 

@@ -262,7 +262,15 @@ impl<'a> Teller<'a> {
         }
     }
 
-    pub(super) fn tell(&mut self, now: &Progress) {
+    /// Told before whoever asked for the progress is.
+    pub(super) fn before(mut self, progress: &mut dyn FnMut(&Progress)) -> impl FnMut(&Progress) {
+        move |now| {
+            self.tell(now);
+            progress(now);
+        }
+    }
+
+    fn tell(&mut self, now: &Progress) {
         let told = Some((now.why.is_some(), now.link_state, now.held.len()));
         if self.told != told {
             self.told = told;

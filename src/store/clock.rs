@@ -335,16 +335,16 @@ pub(super) fn is_expired(
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::store) mod tests {
     use super::*;
 
-    const NOW: i64 = 1_800_000_000_000;
+    pub(in crate::store) const NOW: i64 = 1_800_000_000_000;
 
-    fn now(is_trusted: bool) -> Now {
+    pub(in crate::store) fn now(wall_millis: i64, uptime_millis: u64, is_trusted: bool) -> Now {
         Now {
             reading: Reading {
-                wall_millis: NOW,
-                uptime_millis: 50_000,
+                wall_millis,
+                uptime_millis,
             },
             boot: 1,
             is_trusted,
@@ -352,7 +352,7 @@ mod tests {
     }
 
     /// Boots 2 and 3 ran before this one; of boot 2 the time is known.
-    fn boots() -> Boots {
+    pub(in crate::store) fn boots() -> Boots {
         let dir = tempfile::tempdir().unwrap();
         Boots::load(dir.path()).learn(2, NOW - 100_000, 0);
         Boots::load(dir.path())
@@ -367,7 +367,7 @@ mod tests {
             wall_millis,
             uptime: (boot > 0).then_some(Uptime { boot, millis }),
         };
-        let (trusted, untrusted) = (now(true), now(false));
+        let (trusted, untrusted) = (now(NOW, 50_000, true), now(NOW, 50_000, false));
         for (what, appended, by_trusted, by_untrusted) in [
             ("trusted", at(NOW - 7_000, 0, 0), Some(7_000), None),
             (
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn what_is_not_known_expires_nothing_and_a_records_own_word_counts() {
         let seconds = Duration::from_secs;
-        let (trusted, untrusted) = (now(true), now(false));
+        let (trusted, untrusted) = (now(NOW, 50_000, true), now(NOW, 50_000, false));
         for (expires, limit, age, by_trusted, by_untrusted) in [
             (None, None, Some(9), false, false),
             (None, Some(9), Some(9), true, true),

@@ -12,9 +12,12 @@ use ferrylog::message::MessageRef;
 use ferrylog::ship::Progress;
 use ferrylog::ship::dead_letter::DeadLetterTopic;
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
-use ferrylog::store::{DeadLetterOptions, DeadLetters, LaneOptions, Store, StoreOptions};
-use ferrylog::wal::Options;
+use ferrylog::store::{
+    Cause, Content, DeadLetterOptions, DeadLetters, LaneOptions, Letter, Origin, Stage, Store,
+    StoreOptions,
+};
 use ferrylog::wal::fs::RealFs;
+use ferrylog::wal::{Class, Options, SeqNo};
 
 use crate::exactly_once::{EXACTLY_ONCE, kill_in_commit};
 use crate::gateway::{Gateway, content_of};
@@ -88,7 +91,6 @@ fn letters_are_sent_again_and_copied_once_through_kills_inside_the_commit() {
 
 /// Makes dead letters of these records, as a broker's refusals would.
 fn bury(gateway: &Gateway, is_bad: impl Fn(u64) -> bool) {
-    use ferrylog::store::{Cause, Content, Letter, Origin, Stage};
     let store = Store::open(&gateway.data, Options::default()).unwrap();
     let lane = store.lane();
     let mut reader = lane.reader(lane.marks().first);
@@ -97,31 +99,35 @@ fn bury(gateway: &Gateway, is_bad: impl Fn(u64) -> bool) {
             continue;
         }
         let message = entry.message.unwrap();
-        let add = |message: &MessageRef<'_>| {
-            let letter = Letter {
-                origin: Origin {
-                    log_id: lane.log_id(),
-                    seq: entry.seq,
-                },
-                lane: lane.name(),
-                cause: Cause {
-                    class: "poison",
-                    code: 10,
-                    stage: Stage::Produce,
-                    reason: "a test's",
-                    attempts: 1,
-                    first_attempt_millis: 0,
-                    last_attempt_millis: 0,
-                },
-                content: Content::Message(*message),
-            };
-            store.dead_letters().unwrap().add(&letter).unwrap();
-        };
-        message.with_ref(add);
-        lane.settle(entry.seq..entry.seq + 1, ferrylog::wal::Class::DeadLettered);
+        message.with_ref(|message| bury_one(&store, entry.seq, message));
     }
     lane.save_cursor().unwrap();
     store.close().unwrap();
+}
+
+/// Makes a dead letter of a record of the first lane, and returns its number.
+pub(crate) fn bury_one(store: &Store, seq: SeqNo, message: &MessageRef<'_>) -> SeqNo {
+    let lane = store.lane();
+    let letter = Letter {
+        origin: Origin {
+            log_id: lane.log_id(),
+            seq,
+        },
+        lane: lane.name(),
+        cause: Cause {
+            class: "poison",
+            code: 10,
+            stage: Stage::Produce,
+            reason: "a test's",
+            attempts: 1,
+            first_attempt_millis: 0,
+            last_attempt_millis: 0,
+        },
+        content: Content::Message(*message),
+    };
+    let number = store.dead_letters().unwrap().add(&letter).unwrap();
+    lane.settle(seq..seq + 1, Class::DeadLettered);
+    number
 }
 
 fn ship(store: &Store, kafka: &Kafka, topic: Option<&str>) -> Committed {

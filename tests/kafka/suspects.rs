@@ -11,10 +11,11 @@ use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::ship::{Held, Progress, ShipOptions, Until};
-use ferrylog::store::{self, Cause, Letter, Origin, Stage, Store};
-use ferrylog::wal::{Class, Durability, Options, SeqNo};
+use ferrylog::store::Store;
+use ferrylog::wal::{Durability, Options, SeqNo};
 use tempfile::TempDir;
 
+use crate::committed_letters::bury_one;
 use crate::copies::{self, Content, Repeats};
 use crate::gateway::content_of;
 use crate::kafka::{Kafka, wait_for};
@@ -222,31 +223,16 @@ fn a_record_that_breaks_the_connection_is_parked_alone_and_its_lane_goes_on_in_t
 fn a_letter_that_breaks_the_connection_is_kept_with_the_reason_in_transactions() {
     let scratch = Scratch::new();
     let (ours, settings) = (&scratch.store, scratch.settings());
-    let suspect = SeqNo::new(SUSPECT);
     let letters = ours.dead_letters().unwrap();
-    let letter = letters.add(&Letter {
-        origin: Origin {
-            log_id: ours.lane().log_id(),
-            seq: suspect,
-        },
-        lane: "default",
-        cause: Cause {
-            class: "poison",
-            code: 10,
-            stage: Stage::Produce,
-            reason: "a test's",
-            attempts: 1,
-            first_attempt_millis: 0,
-            last_attempt_millis: 0,
-        },
-        content: store::Content::Message(MessageRef {
+    let letter = bury_one(
+        ours,
+        SeqNo::new(SUSPECT),
+        &MessageRef {
             value: Some(FORBIDDEN),
             ..MessageRef::to(TOPIC)
-        }),
-    });
-    letters.mark_pending(&[letter.unwrap()]).unwrap();
-    ours.lane()
-        .settle(suspect..suspect + 1, Class::DeadLettered);
+        },
+    );
+    letters.mark_pending(&[letter]).unwrap();
     let (stop, mut told) = (AtomicBool::new(false), None);
     let options = ExactlyOnceOptions::default();
     let started = Instant::now();

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ferrylog::Outcome;
-use ferrylog::kafka::{self, MockKafka, Outgoing, Probed, Report, SendError, Trouble};
-use ferrylog::ship::{self, LinkOptions, LinkState, Sink, Until};
+use ferrylog::kafka::{MockKafka, Outgoing, Report, SendError};
+use ferrylog::ship::{self, LinkState, Sink, Until};
 use tempfile::TempDir;
 
 use crate::producer::{DEADLINE, builder, until, with_value};
-use crate::sink::Scripted;
+use crate::sink::{Scripted, forward};
 use crate::support::{Scratch, options};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,46 +46,16 @@ impl Site<'_> {
 }
 
 impl Sink for Site<'_> {
+    forward!(cluster: begin_piece end_piece in_flight partitions trouble probe rebuild address);
+
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         self.sent.push(self.now);
         self.cluster.send(record)
     }
 
-    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
-        self.cluster.begin_piece(topic, partition)
-    }
-
-    fn end_piece(&mut self, topic: &str, partition: i32) {
-        self.cluster.end_piece(topic, partition);
-    }
-
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
         self.passes(timeout);
         self.cluster.poll(timeout, reports);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.cluster.in_flight()
-    }
-
-    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
-        self.cluster.partitions(topic, timeout)
-    }
-
-    fn trouble(&mut self) -> Option<Trouble> {
-        self.cluster.trouble()
-    }
-
-    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
-        self.cluster.probe(link)
-    }
-
-    fn rebuild(&mut self) -> Result<(), kafka::Error> {
-        self.cluster.rebuild()
-    }
-
-    fn address(&self) -> &str {
-        self.cluster.address()
     }
 
     fn now(&self) -> Instant {

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ferrylog::Producer;
-use ferrylog::kafka::{self, Outcome, Outgoing, Probed, Report, SendError, Trouble};
+use ferrylog::kafka::{self, Outcome, Outgoing, Report, SendError};
 use ferrylog::message::MessageRef;
 use ferrylog::producer::OpenError;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
-use ferrylog::ship::{self, LinkOptions, Sink};
+use ferrylog::ship::{self, Sink};
 use ferrylog::store::{LaneOptions, Order, Store, StoreOptions};
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
 use crate::random::Random;
-use crate::sink::{Fault, Scripted};
+use crate::sink::{Fault, Scripted, forward};
 use crate::support::options;
 
 fn quick() -> Options {
@@ -168,6 +168,8 @@ impl<'a> Gateway<'a> {
 }
 
 impl Sink for Gateway<'_> {
+    forward!(sink: begin_piece end_piece in_flight trouble probe address);
+
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         if self.sink.sent_count % 50 == 49 && !self.is_quiet && self.end < 60_000 {
             let topic = ["t", self.second][self.fresh.len() % 2];
@@ -176,14 +178,6 @@ impl Sink for Gateway<'_> {
             self.end += 1;
         }
         self.sink.send(record)
-    }
-
-    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
-        self.sink.begin_piece(topic, partition)
-    }
-
-    fn end_piece(&mut self, topic: &str, partition: i32) {
-        self.sink.end_piece(topic, partition);
     }
 
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
@@ -199,31 +193,15 @@ impl Sink for Gateway<'_> {
         self.is_away = is_away;
     }
 
-    fn in_flight(&self) -> usize {
-        self.sink.in_flight()
-    }
-
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
         let answer = self.sink.partitions(topic, timeout);
         self.is_quiet &= answer.is_err();
         answer
     }
 
-    fn trouble(&mut self) -> Option<Trouble> {
-        self.sink.trouble()
-    }
-
-    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
-        self.sink.probe(link)
-    }
-
     fn rebuild(&mut self) -> Result<(), kafka::Error> {
         self.cut();
         self.sink.rebuild()
-    }
-
-    fn address(&self) -> &str {
-        self.sink.address()
     }
 }
 

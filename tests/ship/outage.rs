@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ferrylog::kafka::{self, Outgoing, Probed, Report, SendError, Trouble};
-use ferrylog::ship::{self, LinkOptions, LinkState, ShipOptions, Sink};
+use ferrylog::kafka::{self, Report};
+use ferrylog::ship::{self, LinkState, ShipOptions, Sink};
 
-use crate::sink::Scripted;
+use crate::sink::{Scripted, forward};
 use crate::support::Scratch;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,46 +37,16 @@ impl Outage {
 }
 
 impl Sink for Outage {
-    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
-        self.cluster.send(record)
-    }
-
-    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
-        self.cluster.begin_piece(topic, partition)
-    }
-
-    fn end_piece(&mut self, topic: &str, partition: i32) {
-        self.cluster.end_piece(topic, partition);
-    }
+    forward!(cluster: send begin_piece end_piece in_flight partitions trouble probe address);
 
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
         self.passes(timeout);
         self.cluster.poll(timeout, reports);
     }
 
-    fn in_flight(&self) -> usize {
-        self.cluster.in_flight()
-    }
-
-    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
-        self.cluster.partitions(topic, timeout)
-    }
-
-    fn trouble(&mut self) -> Option<Trouble> {
-        self.cluster.trouble()
-    }
-
-    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
-        self.cluster.probe(link)
-    }
-
     fn rebuild(&mut self) -> Result<(), kafka::Error> {
         self.rebuilds += 1;
         self.cluster.rebuild()
-    }
-
-    fn address(&self) -> &str {
-        self.cluster.address()
     }
 
     fn now(&self) -> Instant {

@@ -13,7 +13,7 @@ use ferrylog::store;
 use ferrylog::wal::{self, Class, OnCorruption, OnFull, Options, SeqNo};
 
 use crate::random::Random;
-use crate::sink::{Fault, Scripted};
+use crate::sink::{Fault, Scripted, forward};
 use crate::support::{Scratch, options};
 
 const SEEDS: std::ops::Range<u64> = 0..40;
@@ -508,48 +508,14 @@ struct Flood<'a> {
 }
 
 impl Sink for Flood<'_> {
+    forward!(sink: begin_piece end_piece poll in_flight partitions trouble probe rebuild address);
+
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         if self.sink.sent_count == self.at {
             self.at = usize::MAX;
             self.scratch.fill_with("t", 10_000, &[7; 1000]);
         }
         self.sink.send(record)
-    }
-
-    fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
-        self.sink.begin_piece(topic, partition)
-    }
-
-    fn end_piece(&mut self, topic: &str, partition: i32) {
-        self.sink.end_piece(topic, partition);
-    }
-
-    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
-        self.sink.poll(timeout, reports);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.sink.in_flight()
-    }
-
-    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
-        self.sink.partitions(topic, timeout)
-    }
-
-    fn trouble(&mut self) -> Option<Trouble> {
-        self.sink.trouble()
-    }
-
-    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
-        self.sink.probe(link)
-    }
-
-    fn rebuild(&mut self) -> Result<(), kafka::Error> {
-        self.sink.rebuild()
-    }
-
-    fn address(&self) -> &str {
-        self.sink.address()
     }
 }
 
@@ -663,27 +629,13 @@ struct Unprobeable {
 }
 
 impl Sink for Unprobeable {
-    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
-        self.sink.send(record)
-    }
+    forward!(sink: send poll in_flight partitions rebuild address);
 
     fn begin_piece(&mut self, _: &str, _: i32) -> bool {
         false
     }
 
     fn end_piece(&mut self, _: &str, _: i32) {}
-
-    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
-        self.sink.poll(timeout, reports);
-    }
-
-    fn in_flight(&self) -> usize {
-        self.sink.in_flight()
-    }
-
-    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
-        self.sink.partitions(topic, timeout)
-    }
 
     /// So that it is probed again and again.
     fn trouble(&mut self) -> Option<Trouble> {
@@ -697,14 +649,6 @@ impl Sink for Unprobeable {
 
     fn probe(&mut self, _: &LinkOptions) -> Option<Probed> {
         Some(Err("no route to host".to_owned()).into())
-    }
-
-    fn rebuild(&mut self) -> Result<(), kafka::Error> {
-        self.sink.rebuild()
-    }
-
-    fn address(&self) -> &str {
-        self.sink.address()
     }
 }
 

@@ -17,6 +17,76 @@ use ferrylog::ship::{LinkOptions, Sink};
 
 use crate::random::Random;
 
+/// What a sink around another one leaves to it, by the names of the methods.
+macro_rules! forward {
+    ($to:ident: $($method:ident)*) => { $(forward!(@$method $to);)* };
+    (@send $to:ident) => {
+        fn send(
+            &mut self,
+            record: &ferrylog::kafka::Outgoing<'_>,
+        ) -> Result<(), ferrylog::kafka::SendError> {
+            self.$to.send(record)
+        }
+    };
+    (@begin_piece $to:ident) => {
+        fn begin_piece(&mut self, topic: &str, partition: i32) -> bool {
+            self.$to.begin_piece(topic, partition)
+        }
+    };
+    (@end_piece $to:ident) => {
+        fn end_piece(&mut self, topic: &str, partition: i32) {
+            self.$to.end_piece(topic, partition);
+        }
+    };
+    (@poll $to:ident) => {
+        fn poll(
+            &mut self,
+            timeout: std::time::Duration,
+            reports: &mut Vec<ferrylog::kafka::Report>,
+        ) {
+            self.$to.poll(timeout, reports);
+        }
+    };
+    (@in_flight $to:ident) => {
+        fn in_flight(&self) -> usize {
+            self.$to.in_flight()
+        }
+    };
+    (@partitions $to:ident) => {
+        fn partitions(
+            &mut self,
+            topic: &str,
+            timeout: std::time::Duration,
+        ) -> Result<u32, ferrylog::kafka::Error> {
+            self.$to.partitions(topic, timeout)
+        }
+    };
+    (@trouble $to:ident) => {
+        fn trouble(&mut self) -> Option<ferrylog::kafka::Trouble> {
+            self.$to.trouble()
+        }
+    };
+    (@probe $to:ident) => {
+        fn probe(
+            &mut self,
+            link: &ferrylog::ship::LinkOptions,
+        ) -> Option<ferrylog::kafka::Probed> {
+            self.$to.probe(link)
+        }
+    };
+    (@rebuild $to:ident) => {
+        fn rebuild(&mut self) -> Result<(), ferrylog::kafka::Error> {
+            self.$to.rebuild()
+        }
+    };
+    (@address $to:ident) => {
+        fn address(&self) -> &str {
+            self.$to.address()
+        }
+    };
+}
+pub(crate) use forward;
+
 /// What happens once so many records were written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {

@@ -171,11 +171,7 @@ pub fn drain(
     for lane in super::lanes_of(store, &options.ship.cluster) {
         check_order(lane.name(), lane.order())?;
     }
-    let mut teller = Teller::new(store, &options.ship.cluster);
-    let mut progress = |now: &Progress| {
-        teller.tell(now);
-        progress(now);
-    };
+    let mut progress = Teller::new(store, &options.ship.cluster).before(progress);
     lanes::drain(store, kafka, options, stop, &mut progress)
 }
 

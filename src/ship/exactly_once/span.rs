@@ -401,19 +401,35 @@ impl<'a> Committer<'a> {
             cost: u32::try_from(cost).unwrap_or(u32::MAX),
             partition: u32::try_from(place.index).unwrap_or(u32::MAX),
         };
+        if let Err(SendError::QueueFull) = sent {
+            source.pending = Some(entry);
+        }
+        let is_sent = self.carried(sent, carried, len, now, open);
+        if is_sent {
+            open.bytes += length(len);
+        }
+        is_sent
+    }
+
+    /// Notes what became of a record, or of a letter, of `len` bytes that was offered to librdkafka; false
+    /// if it is not on its way.
+    pub(super) fn carried(
+        &mut self,
+        sent: Result<(), SendError>,
+        carried: Carried,
+        len: usize,
+        now: Instant,
+        open: &mut Transaction,
+    ) -> bool {
         match sent {
             Ok(()) => {
-                self.budget.take(place.index, u64::from(carried.cost), now);
-                let len = u64::try_from(len).unwrap_or(u64::MAX);
-                self.shared.take(len);
-                open.bytes += len;
+                let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+                self.budget.take(index, u64::from(carried.cost), now);
+                self.shared.take(length(len));
                 open.carried.push(carried);
                 true
             }
-            Err(SendError::QueueFull) => {
-                source.pending = Some(entry);
-                false
-            }
+            Err(SendError::QueueFull) => false,
             Err(SendError::Failed(failure)) => {
                 // The newest of the transaction, which is to be aborted.
                 open.carried.push(Carried { cost: 0, ..carried });
@@ -454,6 +470,10 @@ fn partition_of(entry: &Entry, message: &Message, topic: Topic) -> Option<u32> {
         )),
         Some(named) => u32::try_from(named).ok().filter(|&n| n < count.get()),
     }
+}
+
+fn length(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// What librdkafka said, where it names no code.

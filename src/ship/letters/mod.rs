@@ -198,12 +198,7 @@ impl<S: Sink> Shipper<'_, S> {
         now: Instant,
     ) -> Sent {
         let message = &ready.message;
-        let headers = message.headers.iter();
-        let headers: Vec<_> = headers
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
-            .collect();
-        let (key, value) = (message.key.as_deref(), message.value.as_deref());
-        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let (headers, len) = (message.header_refs(), message.content_len());
         let flying = Flying {
             place: self.letters.next_place,
             errand,
@@ -226,8 +221,8 @@ impl<S: Sink> Shipper<'_, S> {
         let sent = self.sink.send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
-            key,
-            value,
+            key: message.key.as_deref(),
+            value: message.value.as_deref(),
             headers: &headers,
             // Zero is the time of sending.
             timestamp_millis: message.timestamp_millis.unwrap_or(0),

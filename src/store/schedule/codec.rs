@@ -242,6 +242,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 #[expect(clippy::indexing_slicing, reason = "tests may fail by panic")]
 mod tests {
     use super::*;
+    use crate::message::codec::tests::documented;
 
     fn scheduled(id: Option<u64>, due: Due, wall_millis: Option<i64>) -> Entry {
         Entry::Scheduled(Scheduled {
@@ -352,15 +353,6 @@ mod tests {
             })
             .into(),
         });
-        let document = include_str!("../../../docs/format.md");
-        let (_, section) = document.split_once("### A worked entry").unwrap();
-        let (_, block) = section.split_once("```text\n").unwrap();
-        let (block, _) = block.split_once("```").unwrap();
-        let documented: Vec<u8> = block
-            .lines()
-            .flat_map(|line| line.split('|').next().unwrap().split_whitespace())
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect();
-        assert_eq!(encode(&entry), documented);
+        assert_eq!(encode(&entry), documented("### A worked entry"));
     }
 }

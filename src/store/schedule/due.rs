@@ -87,27 +87,7 @@ impl Times {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Reading;
-
-    const NOW: i64 = 1_800_000_000_000;
-
-    fn now(wall_millis: i64, uptime_millis: u64, is_trusted: bool) -> Now {
-        Now {
-            reading: Reading {
-                wall_millis,
-                uptime_millis,
-            },
-            boot: 1,
-            is_trusted,
-        }
-    }
-
-    /// Boots 2 and 3 ran before this one; of boot 2 the time is known.
-    fn boots() -> Boots {
-        let dir = tempfile::tempdir().unwrap();
-        Boots::load(dir.path()).learn(2, NOW - 100_000, 0);
-        Boots::load(dir.path())
-    }
+    use crate::store::clock::tests::{NOW, boots, now};
 
     /// Every combination of what it waits for, where it was accepted, and what is known now: the
     /// first moments at which it is due, by uptime and by a trusted wall clock.

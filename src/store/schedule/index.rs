@@ -134,18 +134,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Reading;
-
-    fn now(wall_millis: i64, uptime_millis: u64, is_trusted: bool) -> Now {
-        Now {
-            reading: Reading {
-                wall_millis,
-                uptime_millis,
-            },
-            boot: 1,
-            is_trusted,
-        }
-    }
+    use crate::store::clock::tests::now;
 
     fn slip(seq: u64, wall_millis: Option<i64>, uptime_millis: Option<u64>) -> Slip {
         Slip {

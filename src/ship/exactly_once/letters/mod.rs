@@ -22,7 +22,7 @@ use super::committer::Committer;
 use super::source::Hold;
 use super::transact::{Carried, Load, Transaction, Turn};
 use super::{Error, Until};
-use crate::kafka::{Outgoing, SendError};
+use crate::kafka::Outgoing;
 use crate::ship::budget;
 use crate::ship::dead_letter::{self, LetterMessage};
 use crate::ship::health::HoldReason;
@@ -322,12 +322,7 @@ impl Committer<'_> {
     fn send_letter(&mut self, ready: &Ready, open: &mut Transaction) -> bool {
         let now = Instant::now();
         let message = &ready.message;
-        let headers = message.headers.iter();
-        let headers: Vec<_> = headers
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
-            .collect();
-        let (key, value) = (message.key.as_deref(), message.value.as_deref());
-        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let (headers, len) = (message.header_refs(), message.content_len());
         let cost = budget::cost(len, &headers);
         let room = self.budget.room(ready.index, cost);
         if room != budget::Room::Yes || !self.shared.has_room(now) {
@@ -336,8 +331,8 @@ impl Committer<'_> {
         let sent = self.producer.producer().send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(ready.partition).unwrap_or(i32::MAX),
-            key,
-            value,
+            key: message.key.as_deref(),
+            value: message.value.as_deref(),
             headers: &headers,
             // Zero is the time of sending.
             timestamp_millis: message.timestamp_millis.unwrap_or(0),
@@ -349,21 +344,7 @@ impl Committer<'_> {
             cost: u32::try_from(cost).unwrap_or(u32::MAX),
             partition: u32::try_from(ready.index).unwrap_or(u32::MAX),
         };
-        match sent {
-            Ok(()) => {
-                self.budget.take(ready.index, u64::from(carried.cost), now);
-                self.shared.take(u64::try_from(len).unwrap_or(u64::MAX));
-                open.carried.push(carried);
-                true
-            }
-            Err(SendError::QueueFull) => false,
-            Err(SendError::Failed(failure)) => {
-                // The newest of the transaction, which is to be aborted.
-                open.carried.push(Carried { cost: 0, ..carried });
-                open.record_failed(failure);
-                false
-            }
-        }
+        self.carried(sent, carried, len, now, open)
     }
 
     /// What the intent of a transaction of letters says of them; none if it carries no letters.
