@@ -90,6 +90,10 @@ fn jump(waiting: u64, age: Option<Duration>, beyond_low_mark: u64) -> Option<u64
 impl<'a, S: Sink> Shipper<'a, S> {
     /// Ships from one more log of a lane, or another time from the lane's own.
     pub(super) fn add_source(&mut self, stream: Stream<'a>, lane: usize) -> usize {
+        // At least once: a record that a lane does not know to be moved may be sent again.
+        if let Some(log) = stream.parked() {
+            log.keep(false);
+        }
         self.sources.push(Source::new(stream, lane));
         self.arrange(lane);
         self.sources.len() - 1

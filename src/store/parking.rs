@@ -6,7 +6,8 @@
 //!
 //! Invariants: a parking log holds records of one lane and one topic, in the order of their
 //! numbers in that lane, each with that number; a log that was opened stays open, so that a
-//! reference to it lives as long as the store.
+//! reference to it lives as long as the store; and from the opening on it keeps what is shipped, until
+//! somebody says that its lane knows what was moved.
 
 use std::{
     fs, io,
@@ -107,6 +108,12 @@ impl ParkingLog {
         let seq = self.wal.append(&record)?.seq();
         self.origins.lock().note(origin, seq);
         Ok(())
+    }
+
+    /// Whether what is settled here stays on disk, as it does from the opening on: the only trace of
+    /// records that their lane does not know to be moved.
+    pub(crate) fn keep(&self, is_kept: bool) {
+        self.wal.keep_from(is_kept.then_some(SeqNo::ZERO));
     }
 
     /// The number here of a record of the lane that was moved since the log was opened.
@@ -308,6 +315,7 @@ fn options(lane: &Lane) -> wal::Options {
         .quota_bytes
         .map(|bytes| (bytes / 2).max(4 * SEGMENT_SIZE));
     options.on_full = OnFull::Reject;
+    options.keep_from = Some(SeqNo::ZERO);
     options
 }
 

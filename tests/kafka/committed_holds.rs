@@ -14,8 +14,8 @@ use ferrylog::message::MessageRef;
 use ferrylog::ship::Progress;
 use ferrylog::ship::Until;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
-use ferrylog::store::Store;
-use ferrylog::wal::{Durability, Options, Wal};
+use ferrylog::store::{Store, Stream};
+use ferrylog::wal::{Class, Durability, Options, SeqNo, Wal};
 
 use crate::copies;
 use crate::gateway::content_of;
@@ -216,4 +216,75 @@ fn dead_letters_that_cannot_be_kept_hold_what_needs_them_and_nothing_else() {
         });
     }
     assert_eq!(found, (0..2 * COUNT).filter(|n| !is_bad(*n)).collect());
+}
+
+/// A cursor keeps so many runs of what is settled above its mark, and no more: the parking log has to
+/// remember the others until the mark is past them.
+#[test]
+fn what_was_shipped_from_a_parking_log_before_its_lane_knew_is_not_sent_again() {
+    const COUNT: u64 = 2_000;
+    let seed = random::seed();
+    let kafka = Kafka::start();
+    kafka.create_topic("goes", 1);
+    kafka.create_topic("stays", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("store");
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    let store = Store::open(&data, options.clone()).unwrap();
+    let is_moved = |n: u64| n % 2 == 1;
+    // Those that are moved are longer than two segments of a parking log.
+    let content = |n| (None, content_of(seed, n, 20_000).1);
+    for n in 0..COUNT {
+        let topic = if is_moved(n) { "stays" } else { "goes" };
+        let message = MessageRef {
+            value: Some(&content(n).1),
+            ..MessageRef::to(topic)
+        };
+        drop(store.lane().append(&message).unwrap());
+    }
+    store.lane().sync().unwrap();
+
+    // What a run does that dies while it looks for a refused record in front of them.
+    let lane = Stream::of_lane(store.lane());
+    let log = store.parking_log(store.lane(), &"stays".into(), Some(0));
+    let log = log.unwrap().unwrap();
+    let mut reader = lane.reader(SeqNo::ZERO);
+    let mut moved = Vec::new();
+    while let Some(entry) = lane.next(&mut reader).unwrap() {
+        if is_moved(entry.seq.get()) {
+            log.append(entry.origin, entry.time_micros, &entry.raw)
+                .unwrap();
+            moved.push(entry.seq);
+        }
+    }
+    log.sync().unwrap();
+    for seq in moved {
+        lane.settle(seq..seq + 1, Class::Moved);
+    }
+    let parked = Stream::of_parking(store.lane(), log);
+    parked.settle(SeqNo::ZERO..parked.marks().next, Class::Shipped);
+    store.close().unwrap();
+
+    let store = Store::open(&data, options).unwrap();
+    assert!(store.lane().totals().queued > COUNT / 2, "it knows all");
+    let options = ExactlyOnceOptions::default();
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let go_on = AtomicBool::new(false);
+    let ended = exactly_once::drain(&store, &settings, &options, &go_on, &mut |_| {}).unwrap();
+    assert_eq!(ended.drained.shipped, COUNT / 2, "{ended:?}");
+    assert_eq!(store.totals().queued, 0);
+    let log_id = store.lane().log_id().to_string();
+    let expected: BTreeSet<u64> = (0..COUNT).filter(|n| !is_moved(*n)).collect();
+    let repeats = copies::check_those(&kafka, "goes", &log_id, expected, content);
+    assert_eq!(repeats.duplicates, 0);
+    // And then it forgets them: what is left is the newest segment and a spare.
+    let segments = || {
+        let names = fs::read_dir(data.join("parked/default/stays/0")).unwrap();
+        let names = names.map(|name| name.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("segment-"))
+            .count()
+    };
+    wait_for("the segments to go", SOON, || segments() == 2);
 }

@@ -315,7 +315,25 @@ impl<'a> Committer<'a> {
         if !source.is_active {
             self.shared.unpark(std::mem::take(&mut source.parked_bytes));
         }
+        self.free_kept(place)?;
         turn
+    }
+
+    /// Frees the parking logs, but those that wait, of what they kept for the lane only.
+    fn free_kept(&mut self, place: usize) -> Result<(), Error> {
+        let acked = self.lane.marks().acked;
+        let mut is_saved = false;
+        for (log, source) in self.sources.iter_mut().enumerate().skip(1) {
+            if (source.is_active && log != place) || !source.keeps_in_vain(acked) {
+                continue;
+            }
+            if !is_saved {
+                self.lane.save_cursor()?;
+                is_saved = true;
+            }
+            source.free_kept();
+        }
+        Ok(())
     }
 
     /// Whether all is shipped but what a person has to look at.

@@ -39,6 +39,8 @@ pub(super) struct Source<'a> {
     pub(super) is_active: bool,
     /// What waits in it, if it is a parking log.
     pub(super) parked_bytes: u64,
+    /// The newest number in its lane of what stands in a parking log, which keeps all of it for that.
+    newest_kept: Option<SeqNo>,
     /// What was given up and not told yet.
     pub(super) lost: Vec<Gap>,
 }
@@ -113,6 +115,7 @@ impl<'a> Source<'a> {
             attempted: None,
             is_active: stream.totals().queued > 0,
             parked_bytes: 0,
+            newest_kept: None,
             lost: Vec::new(),
         }
     }
@@ -153,6 +156,28 @@ impl<'a> Source<'a> {
         let bytes = u64::try_from(raw.len()).unwrap_or(0);
         self.parked_bytes += bytes;
         shared.park(bytes);
+    }
+
+    /// A parking log keeps its records, this one of the lane among them, until the lane is sure to know
+    /// that it was moved: a cursor keeps only so many runs above its mark.
+    pub(super) fn keep(&mut self, origin: SeqNo) {
+        if let (None, Some(log)) = (self.newest_kept, self.stream.parked()) {
+            log.keep(true);
+        }
+        self.newest_kept = self.newest_kept.max(Some(origin));
+    }
+
+    /// Whether it keeps records for a lane that has passed them all.
+    pub(super) fn keeps_in_vain(&self, acked: SeqNo) -> bool {
+        self.newest_kept.is_some_and(|newest| newest < acked)
+    }
+
+    /// Keeps what is settled no longer.
+    pub(super) fn free_kept(&mut self) {
+        self.newest_kept = None;
+        if let Some(log) = self.stream.parked() {
+            log.keep(false);
+        }
     }
 
     /// Holds it, or goes on holding it; `random` is evenly spread over all of `u64`.

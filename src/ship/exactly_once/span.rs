@@ -307,6 +307,7 @@ impl<'a> Committer<'a> {
         }
         self.sources[log].is_active = true;
         self.sources[log].parked(self.shared, &entry.raw);
+        self.sources[log].keep(entry.origin);
         self.parked.push((log, entry.seq));
         if self.parked.len() >= PARKED_MAX {
             self.settle_parked()?;
@@ -446,6 +447,7 @@ impl<'a> Committer<'a> {
             let marks = source.stream.marks();
             let mut reader = source.stream.reader(marks.first);
             while let Some(entry) = source.stream.next(&mut reader)? {
+                source.keep(entry.origin);
                 if entry.origin >= low {
                     self.moved.insert(entry.origin);
                 }
