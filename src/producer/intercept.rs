@@ -12,8 +12,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use super::SendError;
-use super::shipping::said;
 use crate::message::{Due, Expires, Header, MessageRef, Uptime};
+use crate::ship::restart::said;
 
 /// A header's name and value; `None` is Kafka's null.
 pub type DraftHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);

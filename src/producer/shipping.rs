@@ -7,9 +7,7 @@
 //! pause, and no other. A cluster is one thread's for ever, so that nothing is shipped by two, whatever
 //! changes meanwhile.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error as _;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -27,15 +25,12 @@ use super::status::Trouble;
 use crate::config::Config;
 use crate::kafka::Settings;
 use crate::ship::exactly_once;
+use crate::ship::restart::{self, Restarts};
 use crate::ship::{self, Delivery, OnExhausted, Progress, Until};
 use crate::store::{Lane, Order, Store};
 
-/// The pause after a first error, and the longest one; each is twice the one before.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// What ran for so long begins with the shortest pause again.
-const STABLE: Duration = Duration::from_secs(60);
+/// The pause after a panic of what brings records to their lane when they are due.
+const FIRE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What clones, receipts and the shippers share.
 pub(super) struct Shared {
@@ -288,7 +283,7 @@ impl Shared {
 /// Ships to the cluster at this place until told to stop.
 pub(super) fn run(shared: &Shared, place: usize) {
     let (store, again) = (&shared.store, &shared.again[place]);
-    let mut pause = PAUSE_MIN;
+    let mut restarts = Restarts::new();
     loop {
         // What is changed from here on raises it anew.
         again.store(false, Ordering::SeqCst);
@@ -307,21 +302,13 @@ pub(super) fn run(shared: &Shared, place: usize) {
         let ship = AssertUnwindSafe(|| delivery.drain(store, &kafka, again, progress));
         let shipped = panic::catch_unwind(ship);
         if again.load(Ordering::SeqCst) {
-            pause = PAUSE_MIN;
+            restarts = Restarts::new();
             continue;
         }
-        let error = match shipped {
-            Ok(Ok(_)) => "it ended although it was not told to".to_owned(),
-            Ok(Err(error)) => told(&error),
-            Err(panic) => format!("it panicked: {}", said(&*panic)),
-        };
-        if began.elapsed() >= STABLE {
-            pause = PAUSE_MIN;
+        let pause = restarts.pause(began.elapsed());
+        if shared.pause(place, restart::told(&shipped), pause) {
+            restarts = Restarts::new();
         }
-        pause = match shared.pause(place, error, pause) {
-            true => PAUSE_MIN,
-            false => (pause * 2).min(PAUSE_MAX),
-        };
     }
 }
 
@@ -332,24 +319,7 @@ pub(super) fn fire(shared: &Shared) {
         let firing = AssertUnwindSafe(|| shared.store.fire_until(stop));
         if panic::catch_unwind(firing).is_err() && !stop.load(Ordering::SeqCst) {
             // The panic has been told; the next round says in the status what stands in the way.
-            thread::sleep(PAUSE_MIN);
+            thread::sleep(FIRE_PAUSE);
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn told(error: &ship::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
-pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a word")
 }

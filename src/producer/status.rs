@@ -372,8 +372,9 @@ impl News {
             return None;
         }
         let cluster = self.cluster.clone();
-        if let Some(trouble) = &self.trouble {
-            let error = trouble.error.clone();
+        let of_lane = self.progress.as_ref().and_then(|p| p.trouble.as_ref());
+        let of_all = self.trouble.as_ref().map(|trouble| &trouble.error);
+        if let Some(error) = of_all.or(of_lane).cloned() {
             return Some(Unhealthy::Shipping { cluster, error });
         }
         let Some(progress) = &self.progress else {

@@ -41,6 +41,7 @@ mod partition;
 mod place;
 mod progress;
 mod restamp;
+pub(crate) mod restart;
 mod retry;
 mod settle;
 #[doc(hidden)]

@@ -16,7 +16,7 @@ use crate::wal::Gap;
 
 /// How far shipping is; handed to the caller a few times a second, and at once when something was
 /// lost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Progress {
     /// Records acknowledged since the start.
@@ -44,6 +44,9 @@ pub struct Progress {
     pub ladder: Ladder,
     /// Why nothing moves, or not everything, in one sentence; none if all is well.
     pub why: Option<String>,
+    /// Which of several lanes that are shipped in transactions pause after an error, and what it was; they
+    /// begin again by themselves, and the others go on.
+    pub trouble: Option<String>,
     /// The partitions that take nothing.
     pub held: Vec<Held>,
     /// What was said about the dead letter that was refused last, sent again or as a copy.

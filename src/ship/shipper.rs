@@ -469,6 +469,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),
             why: self.why(now),
+            trouble: None,
             held: self.all_held(now),
             letter_refused: self.letters.refused.clone(),
             counters: self.counters.clone(),

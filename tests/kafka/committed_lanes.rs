@@ -1,16 +1,19 @@
 //! Several lanes of one `drain --exactly-once`: each goes its own way, and none waits for another.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
+use ferrylog::producer::Unhealthy;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
-use ferrylog::ship::{Error, Until};
+use ferrylog::ship::{Error, Recovery, Until};
 use ferrylog::store::{LaneOptions, Store, StoreOptions};
 use ferrylog::wal::{Durability, Options};
+use ferrylog::{Outcome, Producer};
 
 use crate::exactly_once::EXACTLY_ONCE;
 use crate::gateway::{Gateway, content_of};
@@ -20,7 +23,7 @@ use crate::random;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A lane of its own for each of these topics.
-fn open(gateway: &Gateway, topics: &[&str]) -> Store {
+fn lanes(topics: &[&str]) -> StoreOptions {
     let mut log = Options::default();
     log.durability = Durability::Os;
     let mut options = StoreOptions::new(log.clone());
@@ -29,7 +32,11 @@ fn open(gateway: &Gateway, topics: &[&str]) -> Store {
         lane.topics = vec![(*topic).to_owned()];
         options.lanes.insert((*topic).to_owned(), lane);
     }
-    Store::open_with(&gateway.data, &options).unwrap()
+    options
+}
+
+fn open(gateway: &Gateway, topics: &[&str]) -> Store {
+    Store::open_with(&gateway.data, &lanes(topics)).unwrap()
 }
 
 fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
@@ -164,4 +171,51 @@ fn ten_lanes_are_drained_within_the_memory_of_one() {
     for topic in topics {
         assert_eq!(kafka.consume(topic).len() as u64, COUNT, "{topic}");
     }
+}
+
+/// What is too large is refused, and its callback asked, by a function that panics twice.
+#[test]
+fn a_lane_whose_callback_panics_says_so_and_begins_again_and_no_other_one_waits() {
+    const PANICS: u32 = 2;
+    let seed = random::seed();
+    let kafka = Kafka::start();
+    kafka.create_topic_with("small", 1, &[("max.message.bytes", "20000")]);
+    kafka.create_topic("other", 1);
+    let asked = Arc::new(AtomicU32::new(0));
+    let calls = Arc::clone(&asked);
+    let gateway = Gateway::new();
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let producer = Producer::builder(&gateway.data, settings)
+        .store(lanes(&["small", "other"]))
+        .exactly_once(ExactlyOnceOptions::default())
+        .on_exhausted(move |_| {
+            let call = calls.fetch_add(1, Ordering::SeqCst);
+            assert!(call >= PANICS, "a function of the program");
+            Recovery::DeadLetter
+        });
+    let producer = producer.open().unwrap();
+    let send = |topic, len| {
+        let message = MessageRef {
+            // Which does not compress.
+            value: Some(&content_of(seed, 0, len).1),
+            ..MessageRef::to(topic)
+        };
+        producer.send(&message).unwrap()
+    };
+    let outcome = |receipt: ferrylog::Receipt| receipt.delivered().wait_for(SOON).unwrap();
+    let large = send("small", 30_000);
+    let trouble = || match producer.health(Duration::ZERO) {
+        Err(Unhealthy::Shipping { error, .. }) => error,
+        _ => String::new(),
+    };
+    wait_for("word of it", SOON, || {
+        let said = trouble();
+        said.contains("lane `small`") && said.contains("a function of the program")
+    });
+    println!("{}", trouble());
+    assert_eq!(outcome(send("other", 10)), Outcome::Shipped);
+    assert_eq!(outcome(large), Outcome::DeadLettered);
+    assert_eq!(outcome(send("small", 10)), Outcome::Shipped);
+    assert_eq!(asked.load(Ordering::SeqCst), PANICS + 1);
+    producer.health(SOON).unwrap();
 }

@@ -30,7 +30,7 @@ use crate::wal::{LogId, SeqNo};
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
 /// Pause while something is waited for; bounds how late a stop is seen.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -197,12 +197,12 @@ impl<'a> Committer<'a> {
                 rebuilds: self.counters.rebuilds,
                 is_empty: self.queued() == 0 && !self.letters_wait(),
                 held: self.held(Instant::now()),
-                counters: self.counters,
+                counters: self.counters.clone(),
                 elapsed: self.started.elapsed(),
             },
             transactions: self.transactions,
             aborted: self.aborted,
-            alarm: self.alarm,
+            alarm: self.alarm.take(),
         })
     }
 
@@ -436,6 +436,7 @@ impl<'a> Committer<'a> {
             link_tries: self.link.tries(),
             ladder: self.link.ladder().clone(),
             why,
+            trouble: None,
             held,
             letter_refused: self.letters.refused.clone(),
             counters: self.counters.clone(),
@@ -443,6 +444,14 @@ impl<'a> Committer<'a> {
         });
         self.shown = now;
         self.shown_shipped = self.counters.shipped;
+    }
+}
+
+impl Drop for Committer<'_> {
+    /// Whoever ships the lane next counts anew what is parked of it.
+    fn drop(&mut self) {
+        let parked = self.sources.iter().map(|source| source.parked_bytes);
+        self.shared.unpark(parked.sum());
     }
 }
 

@@ -5,8 +5,10 @@
 //! cluster likes; so lanes that took turns would wait for each other's, the alarms for the bulk.
 //!
 //! Invariants: together they keep within the flight budget, the drain rate and the quota of what is
-//! parked; a lane that fails or never ends holds up no other; what was lost is told once.
+//! parked; a lane that fails or never ends holds up no other, and begins again after a pause where all
+//! are shipped until they are told to stop; what was lost is told once.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -14,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::committer::Committer;
+use super::committer::{Committer, PAUSE};
 use super::letters;
 use super::{Committed, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::Settings;
 use crate::ship::link::{DrainRate, LinkState};
+use crate::ship::restart::{self, Restarts};
 use crate::ship::{Drained, Held};
 use crate::store::{Lane, Store};
 
@@ -84,19 +87,17 @@ pub(super) fn drain(
     let done = thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let run = |place: usize, tell: mpsc::Sender<Told>| {
-            let (shared, options) = (&shared, &each[place]);
+            let (shared, options, lane) = (&shared, &each[place], lanes[place]);
+            // Nobody listens any more when this cannot be sent.
+            let tell = move |told| _ = tell.send((place, told));
             move || {
-                let mut show = |now: &Progress| {
-                    // Nobody listens any more when this cannot be sent.
-                    let _ = tell.send((place, Ok(Box::new(now.clone()))));
+                let ship = || {
+                    let mut show = |now: &Progress| tell(Ok(Box::new(now.clone())));
+                    Committer::new(store, lane, kafka, options, shared, stop, &mut show)?.run()
                 };
-                let lane = lanes[place];
-                let shipped = Committer::new(store, lane, kafka, options, shared, stop, &mut show)
-                    .and_then(Committer::run);
-                if let Err(error) = &shipped {
-                    let _ = tell.send((place, Err(error.to_string())));
-                }
-                shipped
+                let is_once = options.ship.until == Until::Empty;
+                let is_over = || is_once || stop.load(Ordering::Relaxed);
+                go_on(ship, is_over, |why| tell(Err(why)))
             }
         };
         let threads: Vec<_> = (0..lanes.len())
@@ -108,7 +109,7 @@ pub(super) fn drain(
         for thread in threads {
             let ended = match thread.join() {
                 Ok(ended) => ended,
-                Err(panic) => std::panic::resume_unwind(panic),
+                Err(panic) => panic::resume_unwind(panic),
             };
             all = match (all, ended) {
                 (Ok(None), Ok(first)) => Ok(Some(first)),
@@ -123,6 +124,31 @@ pub(super) fn drain(
         })
     })?;
     finish_letters(store, lanes, kafka, options, stop, progress, done)
+}
+
+/// Begins again after a pause what ended with an error or a panic, until it is over.
+fn go_on(
+    ship: impl Fn() -> Result<Committed, Error>,
+    is_over: impl Fn() -> bool,
+    tell: impl Fn(String),
+) -> Result<Committed, Error> {
+    let mut restarts = Restarts::new();
+    loop {
+        let began = Instant::now();
+        let ended = panic::catch_unwind(AssertUnwindSafe(&ship));
+        if let Ok(Ok(done)) = ended {
+            return Ok(done);
+        }
+        tell(restart::told(&ended));
+        let pause = restarts.pause(began.elapsed());
+        let paused = Instant::now();
+        while !is_over() && paused.elapsed() < pause {
+            thread::sleep(PAUSE);
+        }
+        if is_over() {
+            return ended.unwrap_or_else(|panic| panic::resume_unwind(panic));
+        }
+    }
 }
 
 /// The lane that ships the dead letters may have ended before another one wrote its last.
@@ -198,6 +224,7 @@ fn show(lanes: &[&Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&
             Ok((place, Ok(mut now))) => {
                 lost.append(&mut now.lost);
                 newest[place] = Some(now);
+                stopped[place] = None;
             }
             Ok((place, Err(why))) => stopped[place] = Some(why),
             Err(mpsc::RecvError) => {}
@@ -224,10 +251,13 @@ fn merged<'a>(
 ) -> Option<Progress> {
     let mut all: Option<Progress> = None;
     for (name, now, stopped) in lanes {
-        let Some(now) = now else { continue };
-        let mut now = now.clone();
+        let mut now = match (now, stopped) {
+            (None, None) => continue,
+            (now, _) => now.cloned().unwrap_or_default(),
+        };
         let why = stopped.as_ref().map(|why| format!("stopped: {why}"));
         now.why = why.or(now.why).map(|why| format!("lane `{name}`: {why}"));
+        now.trouble = stopped.as_ref().and(now.why.clone());
         all = Some(match all {
             None => now,
             Some(before) => both(before, now),
@@ -249,14 +279,19 @@ fn both(mut all: Progress, now: Progress) -> Progress {
         (all.link_state, all.link, all.ladder) = (now.link_state, now.link, now.ladder);
         all.rests = now.rests;
     }
-    all.why = match (all.why, now.why) {
-        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
-        (first, second) => first.or(second),
-    };
+    all.why = joined(all.why, now.why);
+    all.trouble = joined(all.trouble, now.trouble);
     all.held.extend(now.held);
     all.letter_refused = all.letter_refused.or(now.letter_refused);
     all.counters.add(&now.counters);
     all
+}
+
+fn joined(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
+    }
 }
 
 impl Committed {

@@ -29,8 +29,9 @@ pub struct RungState {
     pub why: Option<String>,
 }
 
-impl Ladder {
-    pub(super) fn new() -> Ladder {
+impl Default for Ladder {
+    /// None was climbed.
+    fn default() -> Ladder {
         let unknown = |rung| RungState {
             rung,
             passed: 0,
@@ -42,7 +43,9 @@ impl Ladder {
             rungs: Rung::ALL.map(unknown),
         }
     }
+}
 
+impl Ladder {
     /// Each rung, in the order in which they are climbed.
     pub fn rungs(&self) -> &[RungState] {
         &self.rungs
@@ -87,7 +90,7 @@ mod tests {
     fn a_rung_counts_and_keeps_since_when_and_why() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut ladder = Ladder::new();
+        let mut ladder = Ladder::default();
         ladder.record(Rung::Tcp, Err("refused"), at(1));
         ladder.record(Rung::Tcp, Err("no route"), at(2));
         let tcp = &ladder.rungs()[0];
@@ -103,7 +106,7 @@ mod tests {
     fn the_probe_passes_since_the_last_of_its_rungs_does() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut ladder = Ladder::new();
+        let mut ladder = Ladder::default();
         assert_eq!(ladder.passes_since(), None);
         ladder.record(Rung::Tcp, Ok(()), at(1));
         ladder.record(Rung::ApiVersions, Err("mute"), at(1));

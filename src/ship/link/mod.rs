@@ -41,12 +41,13 @@ const VERDICTS_NEEDED: u32 = 2;
 const BLOCKED_WAIT: Duration = Duration::from_secs(60);
 
 /// The state of the way to one cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LinkState {
     /// Not to be used, by the operator's choice.
     Disabled,
     /// Not tried yet.
+    #[default]
     Unknown,
     /// The last try failed.
     Down,
@@ -154,7 +155,7 @@ impl Link {
             acknowledged: None,
             last_use: now,
             rebuilt: None,
-            ladder: Ladder::new(),
+            ladder: Ladder::default(),
             tries: 0,
             changes: 0,
         }
