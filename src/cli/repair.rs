@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     };
     let told = match arguments.in_doubt {
         Some(decision) => decide(global, &store, lane, decision)?,
-        None => renew(global, lane)?,
+        None => renew(global, &store, lane)?,
     };
     store.close().map_err(store_failure)?;
     if global.json {
@@ -94,11 +94,10 @@ fn decide(global: &Global, store: &Store, lane: &Lane, decision: InDoubt) -> Res
     ))
 }
 
-fn renew(global: &Global, lane: &Lane) -> Result<Told, Ended> {
+fn renew(global: &Global, store: &Store, lane: &Lane) -> Result<Told, Ended> {
     let store_failure = |error| failure::of_store(&error, &global.data);
-    let mut intents = lane.intents().map_err(store_failure)?;
-    let before = intents.identity();
-    let identity = intents.renew_identity().map_err(store_failure)?;
+    let before = lane.intents().map_err(store_failure)?.identity();
+    let identity = exactly_once::renew_identity(store, lane).map_err(store_failure)?;
     Ok((
         format!(
             "lane {} ships as {identity} from now on, no longer as {before}",

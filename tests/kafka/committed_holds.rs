@@ -17,6 +17,7 @@ use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::store::{Store, Stream};
 use ferrylog::wal::{Class, Durability, Options, SeqNo, Wal};
 
+use crate::committed_letters::bury_one;
 use crate::copies;
 use crate::gateway::content_of;
 use crate::kafka::{Kafka, wait_for};
@@ -287,4 +288,26 @@ fn what_was_shipped_from_a_parking_log_before_its_lane_knew_is_not_sent_again() 
             .count()
     };
     wait_for("the segments to go", SOON, || segments() == 2);
+}
+
+/// Its letter was added, and whoever added it was not told that it is durable.
+#[test]
+fn what_was_parked_is_not_sent_once_its_dead_letter_is_found() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("store"), Options::default()).unwrap();
+    let message = MessageRef {
+        value: Some(b"one or the other"),
+        ..MessageRef::to("late")
+    };
+    let seq = store.lane().append_wait(&message).unwrap();
+    ship(&store, &kafka, &ExactlyOnceOptions::default(), |now| {
+        wait_for("it to be parked", SOON, || now().counters.parked == 1);
+        bury_one(&store, seq, &message);
+        kafka.create_topic("late", 1);
+        wait_for("the end", SOON, || now().queued == 0);
+        let counters = now().counters;
+        assert_eq!((counters.shipped, counters.dead_lettered), (0, 1));
+    });
+    assert!(kafka.consume("late").is_empty());
 }

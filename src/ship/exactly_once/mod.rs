@@ -51,7 +51,7 @@ use super::progress::Teller;
 use super::{Drained, Error, Profile, Progress, ShipOptions, Until};
 use crate::kafka::Settings;
 use crate::store::{self, Lane, Order, Store};
-use crate::wal::{Class, SeqNo};
+use crate::wal::{Class, LogId, SeqNo};
 
 /// Why a lane has no second stream here, and what to have instead of it.
 pub(crate) const ONE_STREAM: &str = "a transaction confirms all that is before it in its lane, so none of it may wait; what \
@@ -199,6 +199,19 @@ pub fn drain_lane(
     check_order(lane.name(), lane.order())?;
     let shared = lanes::Shared::new(options);
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()
+}
+
+/// Makes a lane another gateway by hand: its store is a copy of one that lives on. It ships under the
+/// identity that this gives from now on, and what was in doubt is sent again; not so the dead letters that
+/// are known to be committed.
+///
+/// # Errors
+///
+/// [`store::Error`]: it has its identity still; call it again.
+pub fn renew_identity(store: &Store, lane: &Lane) -> Result<LogId, store::Error> {
+    let mut intents = lane.intents()?;
+    letters::settle_owed(store, &mut intents)?;
+    intents.renew_identity()
 }
 
 /// What a transaction carried that was decided by hand.

@@ -131,7 +131,8 @@ impl<'a> Committer<'a> {
     fn is_over(&mut self, entry: &Entry) -> Result<Option<bool>, Error> {
         let source = &self.sources[self.current];
         let (stream, own) = (source.stream, entry.seq..entry.seq + 1);
-        if entry.seq < source.settled_below {
+        // Of what is parked the dead letter may have become durable without anybody being told.
+        if entry.seq < source.settled_below || self.current > 0 {
             if stream.is_settled(entry.seq) {
                 return Ok(Some(true));
             }

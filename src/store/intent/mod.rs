@@ -282,7 +282,7 @@ impl IntentFile {
     }
 
     /// Makes this store another gateway: what its copies do is no longer its matter. Every intent is
-    /// forgotten.
+    /// forgotten, and what is [`owed`](Self::owed).
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use report::decide_by_hand;
+pub(super) use report::{decide_by_hand, settle_owed};
 
 use super::committer::Committer;
 use super::source::Hold;
@@ -174,7 +174,7 @@ impl Committer<'_> {
 
     /// Makes the letters of the next transaction ready. Whatever fails here is their log.
     fn choose_letters(&mut self, now: Instant) -> Result<Chosen, store::Error> {
-        self.settle_owed()?;
+        settle_owed(self.store, &mut self.intents)?;
         let log = self.store.dead_letters_if_any()?;
         let Some(log) = log.filter(|_| self.letters.is_ours) else {
             return Ok(Chosen::None);

@@ -90,15 +90,6 @@ impl Committer<'_> {
         Ok(())
     }
 
-    /// Writes down what became of letters that were committed while their log took nothing.
-    pub(super) fn settle_owed(&mut self) -> Result<(), store::Error> {
-        if let Some(owed) = self.intents.owed() {
-            mark(self.store, owed.log, &owed.letters)?;
-            self.intents.forget_owed();
-        }
-        Ok(())
-    }
-
     /// These partitions took letters.
     pub(in crate::ship::exactly_once) fn free_lines(&mut self, carried: &[Carried]) {
         for carried in carried {
@@ -223,6 +214,18 @@ fn mark(store: &Store, log: LogId, letters: &SentLetters) -> Result<(), store::E
     Ok(())
 }
 
+/// Writes down what became of letters that were committed while their log took nothing.
+pub(in crate::ship::exactly_once) fn settle_owed(
+    store: &Store,
+    intents: &mut IntentFile,
+) -> Result<(), store::Error> {
+    if let Some(owed) = intents.owed() {
+        mark(store, owed.log, &owed.letters)?;
+        intents.forget_owed();
+    }
+    Ok(())
+}
+
 /// Decides by hand whether letters were sent.
 pub(in crate::ship::exactly_once) fn decide_by_hand(
     store: &Store,
@@ -243,4 +246,66 @@ pub(in crate::ship::exactly_once) fn decide_by_hand(
     }
     let (first, last) = (letters.seqs.iter().min(), letters.seqs.iter().max());
     Ok(first.zip(last).map(|(first, last)| *first..*last + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::MessageRef;
+    use crate::ship::exactly_once::renew_identity;
+    use crate::store::{Cause, Content, Intent, Letter, Nonce, Origin, Stage};
+    use crate::wal::{self, SeqNo};
+
+    #[test]
+    fn another_identity_leaves_no_letter_to_be_sent_again_that_was_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), wal::Options::default()).unwrap();
+        let lane = store.lane();
+        let found = store.dead_letters().unwrap();
+        let letter = Letter {
+            origin: Origin {
+                log_id: lane.log_id(),
+                seq: SeqNo::ZERO,
+            },
+            lane: lane.name(),
+            cause: Cause {
+                class: "poison",
+                code: 10,
+                stage: Stage::Produce,
+                reason: "a test's",
+                attempts: 1,
+                first_attempt_millis: 0,
+                last_attempt_millis: 0,
+            },
+            content: Content::Message(MessageRef::to("t")),
+        };
+        let seqs = vec![found.add(&letter).unwrap()];
+        found.mark_pending(&seqs).unwrap();
+        let mut intents = lane.intents().unwrap();
+        let intent = Intent {
+            nonce: intents.draw().unwrap(),
+            previous: Nonce::NONE,
+            log: found.log_id(),
+            span: seqs[0]..seqs[0] + 1,
+            letters: Some(SentLetters {
+                seqs,
+                are_copies: false,
+                is_done: false,
+            }),
+            cluster_id: "a cluster".into(),
+            is_in_offsets: false,
+            topic: "ferrylog-progress".into(),
+            partition: 0,
+            partition_offset: None,
+            previous_partition_offset: None,
+            is_aborted: false,
+        };
+        intents.write(intent).unwrap();
+        intents.note_letters_done(true).unwrap();
+        let before = intents.identity();
+        drop(intents);
+        assert_ne!(renew_identity(&store, lane).unwrap(), before);
+        let counts = found.counts();
+        assert_eq!((counts.pending, counts.replayed), (0, 1));
+    }
 }
