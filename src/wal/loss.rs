@@ -75,6 +75,9 @@ impl<F: Fs> Core<F> {
         self.write_staged(&mut writer, Some(&token))?;
         self.sync_written(&token);
         // Where that sync failed, the fresh segment holds the gap twice.
-        self.go_on(&mut writer, Some(&token))
+        let done = self.go_on(&mut writer, Some(&token));
+        // A syncer that waits for the sync token tries this one next.
+        drop(writer);
+        done
     }
 }

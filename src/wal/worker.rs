@@ -72,7 +72,7 @@ impl<F: Fs> Core<F> {
         match worker {
             Worker::Flusher => {
                 // An error has made the log fail, or space is short: who is to know was told.
-                drop(self.write_staged(&mut self.writer.lock(), None));
+                drop(self.flush(self.writer.lock()));
             }
             Worker::Syncer => drop(self.write_and_sync(self.sync.lock())),
             Worker::Keeper => {

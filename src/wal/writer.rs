@@ -43,6 +43,17 @@ impl<F: Fs> Core<F> {
         self.write_groups(writer, token)
     }
 
+    /// Writes what is staged, and leaves the sync to others.
+    pub(crate) fn flush(&self, mut writer: MutexGuard<'_, Active<F>>) -> Result<(), Error> {
+        let written = self.write_staged(&mut writer, None);
+        drop(writer);
+        // For one who came after the last group was taken the syncer may have found the token taken.
+        if written.is_ok() && self.waiters.want_disk() {
+            self.ring_for(Durability::Disk);
+        }
+        written
+    }
+
     /// One try to write what a lack of space held up; anybody else may write again if it succeeds.
     pub(crate) fn retry_write(&self) -> Result<(), Error> {
         if !self.shortage.lasts() {
@@ -471,11 +482,10 @@ impl<F: Fs> Core<F> {
     /// Leads, if nobody else does: true if something was written and synced.
     pub(crate) fn lead(&self, level: Durability) -> Result<bool, Error> {
         if level == Durability::Os {
-            let Some(mut writer) = self.writer.try_lock() else {
+            let Some(writer) = self.writer.try_lock() else {
                 return Ok(false);
             };
-            self.write_staged(&mut writer, None)?;
-            return Ok(true);
+            return self.flush(writer).map(|()| true);
         }
         let Some(mut writer) = self.writer.try_lock() else {
             return Ok(false);
