@@ -313,6 +313,8 @@ impl Check<'_> {
         };
         if reason.starts_with("segment_size") {
             "store.segment_size".into()
+        } else if reason.starts_with("linger") {
+            "store.linger".into()
         } else if reason.starts_with("quota") {
             let is_its = self.loaded.is_given(&quota);
             if is_its { quota } else { "store.quota".into() }

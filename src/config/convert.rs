@@ -84,6 +84,7 @@ impl Config {
             on_full: store.on_full,
             segment_size: store.segment_size.0,
             sync_interval: store.sync_interval,
+            linger: store.linger,
             on_corruption: store.on_corruption,
             compression: store.compression,
             keys: self.keys(),

@@ -20,7 +20,7 @@ use super::error::Error;
 use super::fs::Fs;
 use super::keeper::CursorFiles;
 use super::ledger::Ledger;
-use super::options::{Durability, OnFull, SEQ_LEAD};
+use super::options::{Durability, OnFull, SEQ_LEAD, SYNC_BYTES};
 use super::outcome::Watch;
 use super::reader::Segments;
 use super::seq::SeqNo;
@@ -97,6 +97,7 @@ impl<F: Fs> Core<F> {
                 }
                 Err(Wait::Budget) => {
                     // Only a sync gives memory back.
+                    self.files.marks.set_urgent(staging.next_seq);
                     self.syncer.ring();
                     self.space.wait(&mut staging);
                 }
@@ -169,7 +170,8 @@ impl<F: Fs> Core<F> {
     }
 
     /// Waits until everything below `end` has reached this level. A waiter that finds both tokens
-    /// free does the work itself: handing it to a thread costs more than the sync saves.
+    /// free, and does not linger, does the work itself: handing it to a thread costs more than the
+    /// sync saves.
     pub(crate) fn wait(&self, end: SeqNo, level: Durability) -> Result<(), Error> {
         loop {
             if self.reached(end, level) {
@@ -196,7 +198,29 @@ impl<F: Fs> Core<F> {
     pub(crate) fn ring_for(&self, level: Durability) {
         match level {
             Durability::Memory | Durability::Os => self.flusher.ring(),
+            Durability::Disk if self.lingers() => {
+                self.syncer.ring_within(self.files.options.linger);
+            }
             Durability::Disk => self.syncer.ring(),
+        }
+    }
+
+    /// Whether who waits for a sync waits for company first, and so leads none.
+    pub(crate) fn lingers(&self) -> bool {
+        !self.files.options.linger.is_zero() && !self.files.marks.is_urgent()
+    }
+
+    /// After writing without syncing: has the syncer begin now, if a sync is urgent or so much is
+    /// unsynced that it holds up appends or a rotation (R13); as it may linger, if somebody waits for
+    /// the disk; else after `sync_interval`.
+    pub(crate) fn ring_syncer(&self) {
+        let most = (self.files.options.memory_budget as u64 / 4).min(SYNC_BYTES);
+        if self.files.marks.is_urgent() || self.ledger.lock().bytes >= most {
+            self.syncer.ring();
+        } else if self.waiters.want_disk() {
+            self.ring_for(Durability::Disk);
+        } else {
+            self.syncer.ring_soon();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The watermarks of an open log.
 //!
-//! Owns: how far writing, syncing and settling have come. Must not know: who moves them.
+//! Owns: how far writing, syncing and settling have come, and how far a sync is urgent. Must not know:
+//! who moves them.
 //!
 //! Invariants: `acked <= durable <= written`; none moves back.
 
@@ -14,6 +15,7 @@ pub(crate) struct Atomics {
     written: AtomicU64,
     durable: AtomicU64,
     acked: AtomicU64,
+    urgent: AtomicU64,
 }
 
 impl Atomics {
@@ -22,6 +24,7 @@ impl Atomics {
             written: durable.get().into(),
             durable: durable.get().into(),
             acked: acked.get().into(),
+            urgent: 0.into(),
         }
     }
 
@@ -48,5 +51,15 @@ impl Atomics {
 
     pub(crate) fn set_acked(&self, seq: SeqNo) {
         self.acked.fetch_max(seq.get(), SeqCst);
+    }
+
+    /// Whether something is to be synced that must not wait for company.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent.load(SeqCst) > self.durable.load(SeqCst)
+    }
+
+    /// What lies below this number must not wait for company.
+    pub(crate) fn set_urgent(&self, seq: SeqNo) {
+        self.urgent.fetch_max(seq.get(), SeqCst);
     }
 }

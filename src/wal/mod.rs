@@ -145,8 +145,8 @@ impl<F: Fs> Wal<F> {
     }
 
     /// [`open_on`](Wal::open_on) without threads: nothing happens in the background but what
-    /// [`step`](Self::step) does, so a test can repeat an order of events. What waits for space waits
-    /// for ever.
+    /// [`step`](Self::step) does, so a test can repeat an order of events. What waits for space, or
+    /// lingers, waits until then.
     ///
     /// # Errors
     ///
@@ -260,13 +260,15 @@ impl<F: Fs> Wal<F> {
         })
     }
 
-    /// Waits until everything appended so far is on disk; returns the durable mark.
+    /// Waits until everything appended so far is on disk; returns the durable mark. It does not linger
+    /// ([`Options::linger`]).
     ///
     /// # Errors
     ///
     /// [`Error::Failed`], [`Error::Full`]: what of it is on disk is unknown.
     pub fn sync(&self) -> Result<SeqNo, Error> {
         let end = self.core.staging.lock().next_seq;
+        self.core.files.marks.set_urgent(end);
         self.core.wait(end, Durability::Disk)?;
         Ok(self.core.files.marks.durable())
     }

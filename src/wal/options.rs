@@ -79,6 +79,11 @@ pub struct Options {
     pub segment_size: u64,
     /// Longest time that written data stays unsynced, also when appending pauses. Default: 1 s.
     pub sync_interval: Duration,
+    /// How long a sync that somebody waits for waits for company: fewer syncs and less wear of a flash
+    /// disk, and each acknowledgement at level `disk` so much later. At most 1 s and `sync_interval`.
+    /// [`Wal::sync`](super::Wal::sync), closing, a segment that is full and memory that is used up wait
+    /// for no company. Default: none, the sync under way is company enough.
+    pub linger: Duration,
     /// Most bytes held in memory: staged, and written but not yet synced. Default: 16 MiB. One group
     /// larger than this is admitted when nothing else is held.
     pub memory_budget: usize,
@@ -123,6 +128,7 @@ impl Default for Options {
             // Large enough that a rotation's sync is rare, small enough that space returns soon.
             segment_size: 64 << 20,
             sync_interval: Duration::from_secs(1),
+            linger: Duration::ZERO,
             // Four times the 4 MiB that force a sync: staging goes on while one sync runs.
             memory_budget: 16 << 20,
             max_record_bytes: MAX_BATCH_BYTES,
@@ -156,6 +162,8 @@ pub(crate) const FRAME_BYTES: usize = 64 << 10;
 pub(crate) const BUFFER_BYTES: usize = 256 << 10;
 /// Unsynced bytes that start a sync at every level, so that the rotation barrier waits for little.
 pub(crate) const SYNC_BYTES: u64 = 4 << 20;
+/// Longest linger: who waits for an acknowledgement longer is better served by level `os`.
+const MAX_LINGER: Duration = Duration::from_secs(1);
 /// Step of filling a file with zeros ahead of its tail.
 pub(crate) const FILL_BYTES: u64 = 4 << 20;
 /// All definitions of a log together, headers included: they are repeated at the start of every segment.
@@ -199,6 +207,15 @@ impl Options {
                 reason: format!(
                     "memory_budget is {}: use at least 512 KiB",
                     self.memory_budget
+                ),
+            });
+        }
+        let most = self.sync_interval.min(MAX_LINGER);
+        if self.linger > most {
+            return Err(Error::Options {
+                reason: format!(
+                    "linger is {:?}: use at most sync_interval and 1 s, here {most:?}",
+                    self.linger
                 ),
             });
         }

@@ -118,6 +118,8 @@ enum Rung {
     #[default]
     No,
     Soon,
+    /// At this time at the latest.
+    By(Instant),
     Now,
     Stop,
 }
@@ -136,6 +138,17 @@ impl Bell {
     pub(crate) fn ring_soon(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             self.raise(Rung::Soon);
+        }
+    }
+
+    /// There is work that somebody waits for who may wait so long for company. The first one says how
+    /// long they all wait.
+    pub(crate) fn ring_within(&self, linger: Duration) {
+        self.rung.store(true, Ordering::SeqCst);
+        let mut state = self.state.lock();
+        if *state <= Rung::Soon {
+            *state = Rung::By(Instant::now() + linger);
+            self.ringing.notify_one();
         }
     }
 
@@ -163,8 +176,17 @@ impl Bell {
         while *state == Rung::No {
             self.ringing.wait(&mut state);
         }
-        let deadline = Instant::now() + delay;
-        while *state == Rung::Soon && !self.ringing.wait_until(&mut state, deadline).timed_out() {}
+        let soon = Instant::now() + delay;
+        loop {
+            let deadline = match *state {
+                Rung::Soon => soon,
+                Rung::By(deadline) => deadline.min(soon),
+                Rung::No | Rung::Now | Rung::Stop => break,
+            };
+            if self.ringing.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
         self.heard(&mut state)
     }
 
@@ -181,5 +203,61 @@ impl Bell {
         *state = Rung::No;
         self.rung.store(false, Ordering::SeqCst);
         Heard::Ring
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const LINGER: Duration = Duration::from_millis(30);
+
+    /// How long the bell is waited for.
+    fn waited(bell: &Bell, delay: Duration) -> Duration {
+        let begun = Instant::now();
+        assert_eq!(bell.wait(delay), Heard::Ring);
+        begun.elapsed()
+    }
+
+    #[test]
+    fn who_lingers_waits_as_long_as_the_first_one_says() {
+        let bell = Bell::default();
+        let begun = Instant::now();
+        bell.ring_within(LINGER);
+        bell.ring_within(HOUR);
+        // What nobody waits for does not put it off.
+        bell.ring_soon();
+        assert!(waited(&bell, HOUR) < HOUR && begun.elapsed() >= LINGER);
+        // It is over: the next one begins anew.
+        bell.ring_within(LINGER);
+        assert!(waited(&bell, HOUR) < HOUR && begun.elapsed() >= 2 * LINGER);
+        // No longer than what nobody waits for.
+        bell.ring_within(HOUR);
+        assert!(waited(&bell, LINGER) >= LINGER);
+    }
+
+    #[test]
+    fn a_bell_that_lingers_is_hurried_and_stopped() {
+        let bell = Bell::default();
+        bell.ring_within(HOUR);
+        bell.ring();
+        assert!(waited(&bell, HOUR) < HOUR);
+        for early in [Bell::ring_within, |bell: &Bell, _| bell.ring_soon()] {
+            thread::scope(|scope| {
+                early(&bell, HOUR);
+                let waiting = scope.spawn(|| waited(&bell, HOUR));
+                bell.ring();
+                assert!(waiting.join().unwrap() < HOUR);
+            });
+        }
+        bell.ring_soon();
+        thread::scope(|scope| {
+            scope.spawn(|| bell.ring_within(LINGER));
+            assert!(waited(&bell, HOUR) < HOUR);
+        });
+        bell.ring_within(HOUR);
+        bell.stop();
+        assert_eq!(bell.wait(HOUR), Heard::Stop);
     }
 }

@@ -21,7 +21,7 @@ use super::core::Core;
 use super::error::Error;
 use super::fs::{File, Fs};
 use super::ledger::{Ledger, Over};
-use super::options::{Durability, SYNC_BYTES};
+use super::options::Durability;
 use super::segment::{EndKind, Predecessor, SegmentHeader};
 use super::seq::SeqNo;
 use super::slots::StandIn;
@@ -199,17 +199,6 @@ impl<F: Fs> Core<F> {
             self.rotate(writer, token)?;
         }
         Ok(())
-    }
-
-    /// After writing without syncing: has the syncer begin now, if somebody waits for the disk or
-    /// so much is unsynced that it holds up appends or a rotation (R13); else after `sync_interval`.
-    fn ring_syncer(&self) {
-        let most = (self.files.options.memory_budget as u64 / 4).min(SYNC_BYTES);
-        if self.waiters.want_disk() || self.ledger.lock().bytes >= most {
-            self.syncer.ring();
-        } else {
-            self.syncer.ring_soon();
-        }
     }
 
     /// Syncs what was written before and publishes it. On failure the file is poisoned; the caller
@@ -479,13 +468,17 @@ impl<F: Fs> Core<F> {
         written.and_then(|()| self.mend_if_broken())
     }
 
-    /// Leads, if nobody else does: true if something was written and synced.
+    /// Leads, if nobody else does and it need not wait for company: true if something was written
+    /// and synced.
     pub(crate) fn lead(&self, level: Durability) -> Result<bool, Error> {
         if level == Durability::Os {
             let Some(writer) = self.writer.try_lock() else {
                 return Ok(false);
             };
             return self.flush(writer).map(|()| true);
+        }
+        if self.lingers() {
+            return Ok(false);
         }
         let Some(mut writer) = self.writer.try_lock() else {
             return Ok(false);

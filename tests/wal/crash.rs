@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use ferrylog::wal::fs::Fs;
 use ferrylog::wal::{Class, Durability, Error, OnFull, Options, SeqNo, Ticket, Wal, Worker};
@@ -156,7 +157,9 @@ impl<F: Fs> Life<'_, F> {
     /// One append of a record or a batch, and perhaps a wait for it.
     fn append(&mut self, records: Vec<Vec<u8>>, level: Option<Durability>) {
         let is_short = self.wal.shortage().is_some();
-        let by_steps = self.weather.may_be_full() || self.random.one_in(3);
+        // Nobody but a step ends a linger there.
+        let lingers = !self.wal.options().linger.is_zero();
+        let by_steps = self.weather.may_be_full() || self.random.one_in(3) || lingers;
         let by_steps = by_steps && self.weather.pace == Pace::Steps;
         let wal = self.wal.clone();
         let next = wal.marks().next;
@@ -469,7 +472,8 @@ fn rot(disk: &Faulty, random: &mut Random) {
 }
 
 /// Four lives on a disk; `dress` is what stands between the log and it. Returns the digest of all that
-/// was done to the disk. `at_rest` draws how each life stores its records; `None`: as they are.
+/// was done to the disk. `at_rest` draws how each life stores its records, and whether who waits lingers;
+/// `None`: as they are, and nobody.
 pub(crate) fn history<F: Fs + Clone>(
     seed: u64,
     pace: Pace,
@@ -489,6 +493,7 @@ pub(crate) fn history<F: Fs + Clone>(
         let mut options = weather.options(&mut random);
         if let Some(at_rest) = &mut at_rest {
             draw_at_rest(&mut options, at_rest);
+            options.linger = Duration::from_millis([0, 0, 1, 5][at_rest.below(4) as usize]);
         }
         if weather.errors && random.one_in(3) {
             // Something fails while it opens; the next time it does not.

@@ -23,6 +23,7 @@ mod everywhere;
 mod flips;
 mod forged;
 mod hostile;
+mod linger;
 mod loss;
 mod oracle;
 mod planted;

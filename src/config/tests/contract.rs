@@ -63,7 +63,7 @@ fn of_this_version() -> String {
         if let Some(header) = header.filter(|_| line.starts_with('[')) {
             skips = is_later(header.trim_start_matches('['));
         }
-        if !skips && !line.starts_with("linger ") {
+        if !skips {
             text.push_str(line);
             text.push('\n');
         }

@@ -191,6 +191,16 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "store.segment_size",
         "1 MiB to 4 GiB",
     ),
+    (
+        "store.linger = \"2s\"",
+        "store.linger",
+        "is 2s: use at most sync_interval and 1 s",
+    ),
+    (
+        "store.linger = \"20ms\"\nstore.sync_interval = \"10ms\"",
+        "store.linger",
+        "here 10ms",
+    ),
     ("store.quota = \"100 MiB\"", "store.quota", "three segments"),
     (
         "lanes.a.quota = \"1 MiB\"",

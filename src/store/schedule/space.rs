@@ -66,6 +66,7 @@ pub(super) fn wal_options(segment_size: u64, lanes: &wal::Options) -> wal::Optio
     wal::Options {
         durability: lanes.durability,
         sync_interval: lanes.sync_interval,
+        linger: lanes.linger,
         segment_size,
         memory_budget: MEMORY_BUDGET,
         max_spares: 1,
