@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -54,6 +54,8 @@ pub(crate) struct Core<F: Fs> {
     /// Told like the waiters, but nobody hurries for them: a shipper that waits for records must not
     /// turn level `os` into `disk`.
     pub watchers: Waiters,
+    /// The syncer found the write token taken, perhaps, since its holder last looked at staging.
+    pub missed: AtomicBool,
     pub flusher: Bell,
     pub syncer: Bell,
     pub failure: OnceLock<String>,

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -330,6 +330,7 @@ fn core<F: Fs>(
         cursor: Mutex::new(cursor),
         waiters: Waiters::default(),
         watchers: Waiters::default(),
+        missed: AtomicBool::new(false),
         watch: Watch::default(),
         flusher: Bell::default(),
         syncer: Bell::default(),

@@ -13,6 +13,7 @@
 //! (R2).
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::SeqCst;
 
 use parking_lot::MutexGuard;
 
@@ -47,8 +48,8 @@ impl<F: Fs> Core<F> {
     pub(crate) fn flush(&self, mut writer: MutexGuard<'_, Active<F>>) -> Result<(), Error> {
         let written = self.write_staged(&mut writer, None);
         drop(writer);
-        // For one who came after the last group was taken the syncer may have found the token taken.
-        if written.is_ok() && self.waiters.want_disk() {
+        // What was staged since the last look: the syncer, rung for it, found the token taken.
+        if written.is_ok() && self.missed.load(SeqCst) {
             self.ring_for(Durability::Disk);
         }
         written
@@ -78,6 +79,7 @@ impl<F: Fs> Core<F> {
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         loop {
+            self.missed.store(false, SeqCst);
             let group = self.staging.lock().take();
             let Some(group) = group else { return Ok(()) };
             self.write_group(writer, group, token)?;
@@ -458,7 +460,8 @@ impl<F: Fs> Core<F> {
 
     /// Writes and syncs everything staged so far, in one go: what a leading waiter and the syncer do.
     pub(crate) fn write_and_sync(&self, token: SyncToken<'_>) -> Result<(), Error> {
-        // Somebody who writes right now may be waiting for this token: only try.
+        // Who writes right now may be waiting for this token: only try. It is told before it lets go.
+        self.missed.store(true, SeqCst);
         let written = match self.writer.try_lock() {
             Some(mut writer) => self.write_staged(&mut writer, Some(&token)),
             None => Ok(()),
@@ -468,8 +471,7 @@ impl<F: Fs> Core<F> {
         written.and_then(|()| self.mend_if_broken())
     }
 
-    /// Leads, if nobody else does and it need not wait for company: true if something was written
-    /// and synced.
+    /// Leads, if nobody else does and it does not linger: true if something was written and synced.
     pub(crate) fn lead(&self, level: Durability) -> Result<bool, Error> {
         if level == Durability::Os {
             let Some(writer) = self.writer.try_lock() else {
