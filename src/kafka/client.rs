@@ -13,7 +13,7 @@ use super::Error;
 use super::bad_server;
 
 /// Where the cluster is, and any librdkafka property on top of our defaults.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `host:port` of one or more brokers, separated by commas.
     pub bootstrap_servers: String,

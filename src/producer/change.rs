@@ -7,7 +7,6 @@
 //! what the store holds.
 
 use super::{ChangeError, Producer, Shipping};
-use crate::store::Lane;
 
 impl Producer {
     /// Where it ships, and how, at present: to be changed and handed to
@@ -37,17 +36,7 @@ impl Producer {
     ///
     /// [`ChangeError`]: nothing was changed.
     pub fn set_shipping(&self, shipping: Shipping) -> Result<(), ChangeError> {
-        let shared = self.shared();
-        if !shared.takes_records() {
-            return Err(ChangeError::Closed);
-        }
-        let lanes = shared.store.lanes().iter();
-        let named = lanes.filter(|lane| lane.is_configured()).map(Lane::cluster);
-        let lanes = shared.store.lanes().iter();
-        let orders = lanes.map(|lane| (lane.name(), lane.order()));
-        shipping.check(named, orders).map_err(ChangeError::Wrong)?;
-        shared.ship_by(shipping);
-        Ok(())
+        self.shared().change(|current| *current = shipping)
     }
 }
 
@@ -78,8 +67,13 @@ mod configured {
             Builder::from_config(&loaded.config)?.open()
         }
 
-        /// Goes by another configuration from now on, for all clones: [`set_shipping`](Self::set_shipping) and
-        /// [`set_routes`](Self::set_routes) with what it says, if it says otherwise than the one before.
+        /// Goes by another configuration from now on, for all clones, as [`set_shipping`](Self::set_shipping) and
+        /// [`set_routes`](Self::set_routes) would.
+        ///
+        /// What the program set itself, in the [`Builder`] or since, stays where this configuration says the same as
+        /// the one before. What counts as one there is each cluster's [`Settings`](crate::kafka::Settings), the
+        /// [`delivery`](Shipping::delivery), and the routes: a single key that is new in it replaces all of it, so a
+        /// new `shipping.drain_rate` takes back an [`exactly_once`](Builder::exactly_once) that the file does not say.
         ///
         /// # Errors
         ///
@@ -92,8 +86,17 @@ mod configured {
             if !keys.is_empty() {
                 return Err(ChangeError::Reopen { keys });
             }
-            self.set_shipping(Shipping::of(config).map_err(ChangeError::Wrong)?)?;
-            // Those that a program set stay, unless these are news.
+            let [said, says] = [before, config].map(Shipping::of);
+            let (said, says) = (
+                said.map_err(ChangeError::Wrong)?,
+                says.map_err(ChangeError::Wrong)?,
+            );
+            if says == said {
+                self.check_open().map_err(|_| ChangeError::Closed)?;
+            } else {
+                self.shared()
+                    .change(|shipping| shipping.follow(&said, says))?;
+            }
             let routes = config.event_routes();
             if routes != before.event_routes() {
                 self.set_routes(routes);
@@ -130,6 +133,21 @@ mod configured {
                 clusters: clusters.ok_or_else(|| OpenError::Configuration(missing()))?,
                 delivery: config.delivery(),
             })
+        }
+
+        /// Takes over what a configuration says otherwise than the one before it.
+        fn follow(&mut self, said: &Self, says: Self) {
+            self.clusters.retain(|name, _| {
+                says.clusters.contains_key(name) || !said.clusters.contains_key(name)
+            });
+            for (name, kafka) in says.clusters {
+                if said.clusters.get(&name) != Some(&kafka) {
+                    self.clusters.insert(name, kafka);
+                }
+            }
+            if says.delivery != said.delivery {
+                self.delivery = says.delivery;
+            }
         }
     }
 }

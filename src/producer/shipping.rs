@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::OpenError;
 use super::events::Events;
 use super::intercept::Interceptors;
 use super::status::Trouble;
+use super::{ChangeError, OpenError};
 #[cfg(feature = "config")]
 use crate::config::Config;
 use crate::kafka::Settings;
@@ -57,7 +57,7 @@ pub(super) struct Shared {
 }
 
 /// Where records are shipped, and how: what can be changed while a producer runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Shipping {
     /// The clusters by name: that of [`MAIN_CLUSTER`](crate::store::MAIN_CLUSTER), and all that a lane,
@@ -134,7 +134,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             changed: Condvar::new(),
         };
-        shared.ship_by(shipping);
+        shared.ship_by(&mut shared.news.lock(), shipping);
         shared
     }
 
@@ -155,15 +155,31 @@ impl Shared {
         Arc::clone(&self.shipping.lock())
     }
 
-    /// Ships by these settings, which were checked, as soon as what is in flight has ended.
-    pub(super) fn ship_by(&self, mut shipping: Shipping) {
+    /// Ships otherwise from now on, as soon as what is in flight has ended. Of two who change something at
+    /// once the later one sees the other's change.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Shipping)) -> Result<(), ChangeError> {
+        let mut news = self.news.lock();
+        if !self.takes_records() {
+            return Err(ChangeError::Closed);
+        }
+        let mut shipping = Shipping::clone(&self.shipping());
+        change(&mut shipping);
+        let lanes = self.store.lanes().iter();
+        let orders = lanes.clone().map(|lane| (lane.name(), lane.order()));
+        let named = lanes.filter(|lane| lane.is_configured());
+        let checked = shipping.check(named.map(Lane::cluster), orders);
+        checked.map_err(ChangeError::Wrong)?;
+        self.ship_by(&mut news, shipping);
+        Ok(())
+    }
+
+    /// Ships by these settings, which were checked. The news are locked: who ends a pause by this sees them.
+    fn ship_by(&self, news: &mut [News], mut shipping: Shipping) {
         if let Some(on_exhausted) = &self.on_exhausted {
             let retry = &mut shipping.delivery.ship_mut().retry;
             retry.on_exhausted = on_exhausted.clone();
         }
-        // Who ends a pause by this sees the new ones.
-        let mut news = self.news.lock();
-        for news in news.iter_mut() {
+        for news in news {
             news.is_given = shipping.clusters.contains_key(&news.cluster);
         }
         *self.shipping.lock() = Arc::new(shipping);
@@ -175,7 +191,7 @@ impl Shared {
         let mut shipping = Shipping::clone(&self.shipping());
         let interval = &mut shipping.delivery.ship_mut().interval;
         if !mem::take(interval).is_zero() {
-            self.ship_by(shipping);
+            self.ship_by(&mut self.news.lock(), shipping);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::kafka::Settings;
 use crate::store::{Lane, Store};
 
 /// How records are shipped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Delivery {
     /// At least once.

@@ -112,7 +112,7 @@ pub enum Until {
 }
 
 /// How to ship.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ShipOptions {
     /// The cluster whose lanes are shipped: those whose name says so. All others are left alone.

@@ -15,7 +15,7 @@ use crate::store::{Entry, Lane, Store};
 
 /// What the records of a lane, topic or tenant do otherwise than [`ShipOptions::retry`] says. What is
 /// `None` is as there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RetryOverride {
     /// As [`RetryPolicy::max_attempts`].
@@ -69,7 +69,7 @@ impl RetryOverride {
 
 /// Whose records have another retry policy, by name. A tenant's counts before a topic's, and that before
 /// a lane's, field by field.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RetryOverrides {
     /// By lane, as the store's options name it: for all its clusters and tenants.

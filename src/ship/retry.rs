@@ -4,6 +4,7 @@
 //! tries is never longer than [`RetryPolicy::max_backoff`].
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::message::Message;
 use crate::wal::SeqNo;
 
 /// What is done about a record that Kafka refuses, and about a partition that takes nothing.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
     /// Attempts after which a record is exhausted. An attempt counts only when a broker refused
@@ -111,6 +112,16 @@ pub enum OnExhausted {
     /// A function of the program decides, on the shipping thread: it must not block for long. It is asked
     /// about a record that is refused for what it is, too, unless that [halts](OnPoison::Halt).
     Callback(Arc<dyn Fn(&FailedRecord<'_>) -> Recovery + Send + Sync>),
+}
+
+/// Two functions are the same only where one is a clone of the other.
+impl PartialEq for OnExhausted {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Callback(own), Self::Callback(other)) => Arc::ptr_eq(own, other),
+            _ => mem::discriminant(self) == mem::discriminant(other),
+        }
+    }
 }
 
 impl fmt::Debug for OnExhausted {

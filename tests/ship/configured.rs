@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use ferrylog::config::{Config, Environment, load};
+use ferrylog::config::{Config, Environment, Property, load};
 use ferrylog::kafka::{MockKafka, Settings};
 use ferrylog::message::Header;
-use ferrylog::producer::{Builder, ChangeError, OpenError};
+use ferrylog::producer::{Builder, ChangeError, OpenError, Shipping};
+use ferrylog::ship::exactly_once::ExactlyOnceOptions;
+use ferrylog::ship::{Delivery, ShipOptions};
+use ferrylog::store::MAIN_CLUSTER;
 use ferrylog::{MessageRef, Outcome, Producer};
 use serde_json::json;
 use tempfile::TempDir;
@@ -189,4 +193,65 @@ fn another_configuration_is_gone_by_while_it_runs_or_refused_whole() {
     let plain = Producer::open(dir.path(), site.main.bootstrap_servers()).unwrap();
     let told = plain.set_config(&first).unwrap_err();
     assert!(matches!(told, ChangeError::NotConfigured), "{told}");
+}
+
+#[test]
+fn what_a_program_set_stays_until_the_configuration_says_something_new_there() {
+    let site = Site::new();
+    let config = |more: &str| site.config(more);
+    let mut own = ShipOptions::default();
+    own.stop_grace = Duration::from_secs(2);
+    let builder = Builder::from_config(&config("")).unwrap();
+    let producer = builder.ship(own).open().unwrap();
+    let mut shipping = producer.shipping();
+    let mut here = Settings::new(site.main.bootstrap_servers());
+    here.properties.push(("linger.ms".into(), "7".into()));
+    shipping.clusters.insert(MAIN_CLUSTER.into(), here);
+    let nowhere = Settings::new("127.0.0.1:1");
+    shipping.clusters.insert("spare".into(), nowhere);
+    producer.set_shipping(shipping.clone()).unwrap();
+
+    // Nothing is new, then only what is no shipping.
+    producer.set_config(&config("")).unwrap();
+    assert_eq!(producer.shipping(), shipping);
+    let mut routed = config("");
+    routed.routes.insert("user.*".into(), "everything".into());
+    producer.set_config(&routed).unwrap();
+    assert_eq!(producer.shipping(), shipping);
+
+    // A secret is news also where it is not shown, and of its cluster alone.
+    let secret = "[clusters.audit.properties]\n\"sasl.password\" = \"hunter2\"\n";
+    producer.set_config(&config(secret)).unwrap();
+    let audit = config(secret).clusters().unwrap().remove("audit");
+    shipping.clusters.insert("audit".into(), audit.unwrap());
+    assert_eq!(producer.shipping(), shipping);
+
+    let limited = format!("{secret}[shipping]\ndrain_rate = \"1 MiB/s\"\n");
+    producer.set_config(&config(&limited)).unwrap();
+    shipping.delivery = config(&limited).delivery();
+    assert_eq!(producer.shipping(), shipping);
+
+    producer.close(Duration::ZERO).unwrap();
+    for config in [config(&limited), config("")] {
+        let told = producer.set_config(&config).unwrap_err();
+        assert!(matches!(told, ChangeError::Closed), "{told}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_new_elsewhere_takes_no_exactly_once_back() {
+    let site = Site::new();
+    let builder = Builder::from_config(&site.config("")).unwrap();
+    let builder = builder.exactly_once(ExactlyOnceOptions::default());
+    let producer = builder.open().unwrap();
+    let mut other = site.config("");
+    other
+        .properties
+        .insert("linger.ms".into(), Property::new("linger.ms", "7"));
+    producer.set_config(&other).unwrap();
+    let Shipping {
+        clusters, delivery, ..
+    } = producer.shipping();
+    assert!(matches!(delivery, Delivery::ExactlyOnce(_)), "{delivery:?}");
+    assert_eq!(clusters, other.clusters().unwrap());
 }

@@ -72,7 +72,7 @@ pub enum ProgressIn {
 }
 
 /// How to ship exactly once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ExactlyOnceOptions {
     /// What is the same as without transactions. A stop waits for the transaction under way, not
