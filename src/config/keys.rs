@@ -444,9 +444,15 @@ impl Config {
             }
             let listed = listed.iter().filter(|key| !changes_live(name, key.name));
             let listed = listed.map(|key| format!("{name}.{}", key.name));
-            keys.extend(listed.filter(|key| self.value(key) != other.value(key)));
+            keys.extend(listed.filter(|key| self.differs(other, key)));
         }
         keys
+    }
+
+    /// Whether another configuration says something else of a key. What is in the file of keys is never shown,
+    /// and may be another one at the same path.
+    fn differs(&self, other: &Self, key: &str) -> bool {
+        self.value(key) != other.value(key) || key == KEY_FILE && self.keys() != other.keys()
     }
 
     /// Makes a section of a name of its own, with the defaults.

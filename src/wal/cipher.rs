@@ -21,6 +21,7 @@ pub(crate) const TAG_LEN: usize = 16;
     not(feature = "encryption"),
     expect(dead_code, reason = "this build encrypts nothing")
 )]
+#[derive(PartialEq, Eq)]
 pub(crate) struct Key([u8; 32]);
 
 impl fmt::Debug for Key {
@@ -40,7 +41,7 @@ impl Drop for Key {
 ///
 /// An id names one key for ever; it stands in each segment's header, the key itself nowhere. Clones
 /// share the keys' bytes, which are wiped with the last one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     current: Option<NonZeroU32>,
     ring: BTreeMap<NonZeroU32, Arc<Key>>,

@@ -90,3 +90,23 @@ fn keys_come_from_a_file_and_are_shown_nowhere() {
         assert!(!told.contains("0f1e"), "{told}");
     }
 }
+
+#[test]
+fn other_keys_at_the_same_path_are_told_by_their_name_and_not_shown() {
+    let file = "[store]\nencryption_key_file = \"/run/keys\"";
+    let with = |keys: &str| {
+        let file = Some((Path::new(FILE), file));
+        let read = |_: &Path| Ok(keys.to_owned());
+        let loaded = settle(file, &Environment::default(), &[], &read);
+        loaded.unwrap().config
+    };
+    let [a, b] = ["0f1e", "abcd"].map(|digits| digits.repeat(16));
+    let before = with(&format!("1 {a}"));
+    for other in [format!("1 {b}"), format!("2 {a}"), format!("2 {b}\n1 {a}")] {
+        let keys = before.reopening(&with(&other));
+        assert_eq!(keys, ["store.encryption_key_file"], "{other}");
+    }
+    // What is no key is no news.
+    let same = with(&format!("# of the site\n1  {}\n", a.to_uppercase()));
+    assert!(before.reopening(&same).is_empty());
+}
