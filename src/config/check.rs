@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use serde_json::Value as Json;
+
 use super::convert::add_route;
 use super::error::Problem;
 use super::keys::{Config, KEY_FILE, LANES, ROUTES};
@@ -80,7 +82,9 @@ impl Check<'_> {
             }
             key => Config::default().value(key),
         };
-        self.loaded.is_given(key) && self.config().value(key) != default
+        // None is none, said or not.
+        let some = |value: Option<Json>| value.filter(|value| !value.is_null() && value != "");
+        self.loaded.is_given(key) && some(self.config().value(key)) != some(default)
     }
 
     fn kafka(&mut self) {
@@ -216,7 +220,7 @@ impl Check<'_> {
 
     fn one_link(&mut self, prefix: &str, link: &LinkOptions) {
         if let Err(ship::Error::Option { key, reason }) = link.check() {
-            self.refused(&format!("{prefix}{key}"), reason);
+            self.refused(&self.of_link(prefix, key), reason);
         }
         if link.enabled {
             return;
@@ -232,6 +236,15 @@ impl Check<'_> {
                 self.add(&key, "is of no use with link.enabled = false");
             }
         }
+    }
+
+    /// The key of a link that a complaint is about: the one that somebody wrote, of those that contradict
+    /// each other. For a cluster that is its own, since the main link is right by itself.
+    fn of_link(&self, prefix: &str, key: &str) -> String {
+        let named = |key| format!("{prefix}{key}");
+        let keys = [key, "link.backoff.initial", "link.profile"].map(named);
+        let mut written = keys.into_iter().filter(|key| self.loaded.is_given(key));
+        written.next().unwrap_or_else(|| named(key))
     }
 
     fn retry(&mut self) {

@@ -8,6 +8,7 @@ use super::keys::{
     ClusterConfig, Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig,
 };
 use super::secret::Property;
+use super::section::Section;
 use super::value::{Delivery, Rate};
 use crate::event::{self, EventOptions, Routes};
 use crate::kafka::Settings;
@@ -179,11 +180,11 @@ impl Config {
         }
     }
 
-    /// How the links of other clusters than the main one are watched.
+    /// How the links of clusters are watched that have something to say of it; the others follow the main one.
     pub(super) fn links(&self) -> BTreeMap<String, LinkOptions> {
-        let named = self.clusters.iter();
-        named
-            .map(|(name, cluster)| (name.clone(), cluster.link(&self.link).options()))
+        let own = self.clusters.iter();
+        let own = own.filter(|(_, cluster)| cluster.says_of_link());
+        own.map(|(name, cluster)| (name.clone(), cluster.link(&self.link).options()))
             .collect()
     }
 
@@ -283,18 +284,28 @@ impl LaneConfig {
 }
 
 impl ClusterConfig {
+    /// Whether it has a key of a link.
+    fn says_of_link(&self) -> bool {
+        let shown = |of: &Self, key| of.setting(key).map(|setting| setting.shown());
+        let mut keys = Self::KEYS.iter().map(|key| key.name);
+        keys.any(|key| key.starts_with("link.") && shown(self, key) != shown(&Self::default(), key))
+    }
+
     /// What it says, and else as the main link is; the targets of that are no way to this cluster.
     fn link(&self, main: &LinkConfig) -> LinkConfig {
+        let ping_url = self.ping_url.clone().unwrap_or(main.ping_url.clone());
+        // Where no page is asked it has nothing to say.
+        let ping_body = main.ping_body.clone().filter(|_| ping_url.is_some());
         LinkConfig {
             enabled: self.enabled.unwrap_or(main.enabled),
             targets: self.targets.clone(),
             require: self.require.unwrap_or(main.require),
-            ping_url: self.ping_url.clone().or(main.ping_url.clone()),
-            ping_body: self.ping_body.clone().or(main.ping_body.clone()),
+            ping_body: self.ping_body.clone().unwrap_or(ping_body),
+            ping_url,
             timeout: self.timeout.unwrap_or(main.timeout),
-            backoff_initial: self.backoff_initial.or(main.backoff_initial),
-            backoff_multiplier: self.backoff_multiplier.or(main.backoff_multiplier),
-            backoff_max: self.backoff_max.or(main.backoff_max),
+            backoff_initial: self.backoff_initial.unwrap_or(main.backoff_initial),
+            backoff_multiplier: self.backoff_multiplier.unwrap_or(main.backoff_multiplier),
+            backoff_max: self.backoff_max.unwrap_or(main.backoff_max),
             stable: self.stable.unwrap_or(main.stable),
             profile: self.profile.unwrap_or(main.profile),
         }

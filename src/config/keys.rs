@@ -198,18 +198,18 @@ section! {
         "link.targets" => targets: Vec<String> = Vec::new();
         /// How many of them must be there.
         "link.require" ~ "\"any\"" => require: Option<Require> = None;
-        /// A page that answers with status 204, or with ping_body, and not with a redirect.
-        "link.ping_url" ~ "\"http://ping.example/\"" => ping_url: Option<String> = None;
-        /// What the page says, without white space around it.
-        "link.ping_body" ~ "\"ok\"" => ping_body: Option<String> = None;
+        /// A page that answers with status 204, or with ping_body, and not with a redirect; none if empty.
+        "link.ping_url" ~ "\"http://ping.example/\"" => ping_url: Option<Option<String>> = None;
+        /// What the page says, without white space around it; status 204 if empty.
+        "link.ping_body" ~ "\"ok\"" => ping_body: Option<Option<String>> = None;
         /// How long the whole probe may take: up to 60s.
         "link.timeout" ~ "\"5s\"" => timeout: Option<Duration> = None;
-        /// The longest wait before the second try.
-        "link.backoff.initial" ~ "\"250ms\"" => backoff_initial: Option<Duration> = None;
-        /// By how much the wait grows with each try.
-        "link.backoff.multiplier" ~ "2.0" => backoff_multiplier: Option<f64> = None;
-        /// The longest wait at all.
-        "link.backoff.max" ~ "\"5s\"" => backoff_max: Option<Duration> = None;
+        /// The longest wait before the second try; as its profile has it if empty.
+        "link.backoff.initial" ~ "\"250ms\"" => backoff_initial: Option<Option<Duration>> = None;
+        /// By how much the wait grows with each try; as its profile has it if empty.
+        "link.backoff.multiplier" ~ "2.0" => backoff_multiplier: Option<Option<f64>> = None;
+        /// The longest wait at all; as its profile has it if empty.
+        "link.backoff.max" ~ "\"5s\"" => backoff_max: Option<Option<Duration>> = None;
         /// How long the link must stay up for the waits to start over.
         "link.stable" ~ "\"10s\"" => stable: Option<Duration> = None;
         /// What a try costs: nothing to speak of, or money.

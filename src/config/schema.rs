@@ -84,7 +84,7 @@ fn of_section(keys: &[Key], section: &dyn Section) -> Json {
         let default = setting.shown();
         if !default.is_null() {
             schema["default"] = default;
-        } else if setting.kind() != Kind::Factor {
+        } else {
             // An empty text is none.
             let or_none = json!({"anyOf": [schema, {"const": ""}]});
             schema = or_none;

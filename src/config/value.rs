@@ -136,6 +136,11 @@ pub(super) trait Value: Sized {
 
     /// Null: there is none.
     fn shown(&self) -> Json;
+
+    /// What an empty text says. `None`: nothing, as if the key were not there.
+    fn of_nothing() -> Option<Self> {
+        None
+    }
 }
 
 /// A value in its place, whatever its type.
@@ -165,19 +170,28 @@ impl<T: Value> Setting for T {
     }
 }
 
-/// An empty text is none.
+/// An empty text is none. Of an `Option` in another one it is none of the inner one: that is said, and counts
+/// before what is said elsewhere.
 impl<T: Value> Value for Option<T> {
     const KIND: Kind = T::KIND;
 
     fn read(raw: &Raw) -> Option<Self> {
         if raw.text() == Some("") {
-            return Some(None);
+            return Some(T::of_nothing());
         }
         T::read(raw).map(Some)
     }
 
     fn shown(&self) -> Json {
-        self.as_ref().map_or(Json::Null, Value::shown)
+        match self.as_ref().map(Value::shown) {
+            None => Json::Null,
+            Some(Json::Null) => "".into(),
+            Some(shown) => shown,
+        }
+    }
+
+    fn of_nothing() -> Option<Self> {
+        Some(None)
     }
 }
 

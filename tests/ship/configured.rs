@@ -255,3 +255,19 @@ fn a_configuration_that_is_new_elsewhere_takes_no_exactly_once_back() {
     assert!(matches!(delivery, Delivery::ExactlyOnce(_)), "{delivery:?}");
     assert_eq!(clusters, other.clusters().unwrap());
 }
+
+#[test]
+fn a_change_of_the_link_reaches_every_cluster_that_says_nothing_of_its_own() {
+    let site = Site::new();
+    let more = "[clusters.own]\nbootstrap_servers = \"127.0.0.1:1\"\nlink.timeout = \"3s\"\n";
+    let producer = Producer::from_config(site.write(more)).unwrap();
+    let mut shipping = producer.shipping();
+    shipping.delivery.ship_mut().link.timeout = Duration::from_secs(9);
+    producer.set_shipping(shipping).unwrap();
+    let delivery = producer.shipping().delivery;
+    let timeouts = ["main", "audit", "own"].map(|cluster| {
+        let delivery = delivery.of_cluster(cluster, 3);
+        delivery.ship().link.timeout.as_secs()
+    });
+    assert_eq!(timeouts, [9, 9, 3]);
+}

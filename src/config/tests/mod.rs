@@ -361,3 +361,46 @@ fn clusters_tenants_and_topics_become_options() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_cluster_has_a_link_of_its_own_where_it_says_something_of_it() {
+    let text = "[link]\nping_url = \"http://a/\"\nping_body = \"ok\"\ntimeout = \"7s\"\n\
+         targets = [\"a:1\"]\nbackoff = { initial = \"1s\", max = \"2s\" }\n\
+         [clusters]\nplain.bootstrap_servers = \"b:1\"\n\
+         empty = { bootstrap_servers = \"b:1\", link = {} }\n\
+         body = { bootstrap_servers = \"b:1\", link.ping_body = \"\" }\n\
+         quiet = { bootstrap_servers = \"b:1\", link.ping_url = \"\" }\n\
+         off = { bootstrap_servers = \"b:1\", link = { enabled = false, ping_url = \"\" } }\n\
+         costly = { bootstrap_servers = \"b:1\", link = { profile = \"metered\", \
+         backoff = { initial = \"\", max = \"\" } } }\n\
+         same = { bootstrap_servers = \"b:1\", link.timeout = \"7s\" }\n";
+    let loaded = loaded(text);
+    let ship = loaded.config.ship_options();
+    let names: Vec<&str> = ship.links.keys().map(String::as_str).collect();
+    assert_eq!(names, ["body", "costly", "off", "quiet", "same"]);
+    let page = |name: &str| {
+        (
+            ship.links[name].ping_url.as_deref(),
+            ship.links[name].ping_body.as_deref(),
+        )
+    };
+    assert_eq!(page("same"), (Some("http://a/"), Some("ok")));
+    assert_eq!(page("body"), (Some("http://a/"), None));
+    assert_eq!((page("quiet"), page("off")), ((None, None), (None, None)));
+    let costly = &ship.links["costly"];
+    assert_eq!(costly.backoff(), costly.profile.backoff());
+    assert!(
+        ship.links
+            .values()
+            .all(|link| link.timeout.as_secs() == 7 && link.targets.is_empty())
+    );
+
+    // To say that there is none is shown as that, and read again.
+    let shown = toml(&loaded.rows());
+    assert!(
+        shown.contains("clusters.quiet.link.ping_url = \"\""),
+        "{shown}"
+    );
+    let again = self::loaded(&shown).config.ship_options();
+    assert_eq!(again.links, ship.links);
+}

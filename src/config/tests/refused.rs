@@ -173,7 +173,7 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("link.targets = [\"a:0\"]", "link.targets", "`a:0`"),
     (
         "link.backoff.initial = \"1h\"",
-        "link.backoff.max",
+        "link.backoff.initial",
         "initial",
     ),
     (
@@ -242,8 +242,28 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "[clusters.x]\nbootstrap_servers = \"a:1\"\nlink.backoff.initial = \"1h\"",
+        "clusters.x.link.backoff.initial",
+        "longest wait of 5s",
+    ),
+    (
+        "link.backoff.max = \"10s\"\n[clusters.x]\nbootstrap_servers = \"a:1\"\nlink.profile = \"metered\"",
+        "clusters.x.link.profile",
+        "longest wait of 10s",
+    ),
+    (
+        "link.backoff.initial = \"2s\"\n[clusters.x]\nbootstrap_servers = \"a:1\"\nlink.backoff.max = \"1s\"",
         "clusters.x.link.backoff.max",
-        "initial",
+        "initial one of 2s",
+    ),
+    (
+        "link.ping_url = \"http://a/\"\n[clusters.x]\nbootstrap_servers = \"a:1\"\nlink = { ping_url = \"\", ping_body = \"ok\" }",
+        "clusters.x.link.ping_body",
+        "link.ping_url",
+    ),
+    (
+        "link.timeout = \"2m\"\n[clusters.x]\nbootstrap_servers = \"a:1\"\nlink.profile = \"metered\"",
+        "link.timeout",
+        "60",
     ),
     (
         "[clusters.x]\nbootstrap_servers = \"a:1\"\nlink = { enabled = false, timeout = \"1s\" }",

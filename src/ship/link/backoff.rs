@@ -75,7 +75,8 @@ impl Backoff {
         }
         if self.max < self.initial {
             let Backoff { initial, max, .. } = self;
-            let reason = format!("{max:?} is less than the initial wait of {initial:?}");
+            let reason =
+                format!("the longest wait of {max:?} is less than the initial one of {initial:?}");
             return Err(("link.backoff.max", reason));
         }
         Ok(())
