@@ -74,6 +74,8 @@ mod configured {
         /// the one before. What counts as one there is each cluster's [`Settings`](crate::kafka::Settings), the
         /// [`delivery`](Shipping::delivery), and the routes: a single key that is new in it replaces all of it, so a
         /// new `shipping.drain_rate` takes back an [`exactly_once`](Builder::exactly_once) that the file does not say.
+        /// Files that librdkafka itself reads, such as certificates, are not looked into: `set_shipping` with what
+        /// [`shipping`](Self::shipping) says has them read again.
         ///
         /// # Errors
         ///

@@ -8,7 +8,6 @@
 //! changes meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -186,23 +185,31 @@ impl Shared {
         self.raise_all();
     }
 
-    /// Ships what is there without a rest.
+    /// Has those that rest between two beats ship what is there: nothing more is taken.
     pub(super) fn hurry(&self) {
-        let mut shipping = Shipping::clone(&self.shipping());
-        let interval = &mut shipping.delivery.ship_mut().interval;
-        if !mem::take(interval).is_zero() {
-            self.ship_by(&mut self.news.lock(), shipping);
+        // What is set meanwhile raises them too.
+        let _news = self.news.lock();
+        if !self.shipping().delivery.ship().interval.is_zero() {
+            self.raise_all();
         }
     }
 
-    /// The settings of one cluster, if anybody said where it is.
+    /// The settings of one cluster, if anybody said where it is, as a producer goes by them: until it is
+    /// told to stop, and without a rest once nothing more is taken.
     fn shipping_of(&self, place: usize) -> Option<(Settings, Delivery)> {
         let shipping = self.shipping();
         let cluster = &self.places[place];
         let kafka = shipping.clusters.get(cluster)?.clone();
         let is_given = |name: &&String| shipping.clusters.contains_key(*name);
         let count = self.places.iter().filter(is_given).count();
-        Some((kafka, shipping.delivery.of_cluster(cluster, count)))
+        let mut delivery = shipping.delivery.of_cluster(cluster, count);
+        let options = delivery.ship_mut();
+        options.until = Until::Stopped;
+        options.timeout = None;
+        if !self.takes_records() {
+            options.interval = Duration::ZERO;
+        }
+        Some((kafka, delivery))
     }
 
     /// Has every thread look at its settings, and at whether it is to end. The news are locked.
@@ -306,13 +313,10 @@ pub(super) fn run(shared: &Shared, place: usize) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        let Some((kafka, mut delivery)) = shared.shipping_of(place) else {
+        let Some((kafka, delivery)) = shared.shipping_of(place) else {
             shared.rest(place);
             continue;
         };
-        let options = delivery.ship_mut();
-        options.until = Until::Stopped;
-        options.timeout = None;
         let began = Instant::now();
         let progress = &mut |progress: &Progress| shared.told(place, progress);
         let ship = AssertUnwindSafe(|| delivery.drain(store, &kafka, again, progress));
@@ -337,5 +341,85 @@ pub(super) fn fire(shared: &Shared) {
             // The panic has been told; the next round says in the status what stands in the way.
             thread::sleep(FIRE_PAUSE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventOptions;
+    use crate::ship::ShipOptions;
+    use crate::store::{MAIN_CLUSTER, StoreOptions};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn every(interval: Duration) -> Shipping {
+        let options = ShipOptions {
+            interval,
+            ..ShipOptions::default()
+        };
+        Shipping {
+            clusters: [(MAIN_CLUSTER.to_owned(), Settings::new("127.0.0.1:1"))].into(),
+            delivery: Delivery::AtLeastOnce(Box::new(options)),
+        }
+    }
+
+    fn shared(shipping: Shipping) -> (Shared, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), &StoreOptions::default()).unwrap();
+        let events = Events::new(EventOptions::default());
+        let shared = Shared::new(
+            store,
+            "".into(),
+            Interceptors::default(),
+            events,
+            shipping,
+            None,
+        );
+        shared.again[0].store(false, Ordering::SeqCst);
+        (shared, dir)
+    }
+
+    #[test]
+    fn who_closes_rests_no_more_and_takes_no_setting_back_whatever_is_set_meanwhile() {
+        let set = |shared: &Shared| shared.change(|shipping| *shipping = every(HOUR));
+        let before: fn(&Shared) = |_| ();
+        let between: fn(&Shared) = |shared| {
+            // It had looked whether records are taken before the close.
+            shared.ship_by(&mut shared.news.lock(), every(HOUR));
+        };
+        for (begins_with, meanwhile) in [(HOUR, before), (Duration::ZERO, between)] {
+            let (shared, _dir) = shared(every(begins_with));
+            let interval = || shared.shipping_of(0).unwrap().1.ship().interval;
+            assert_eq!(interval(), begins_with);
+            shared.refuse_more();
+            meanwhile(&shared);
+            shared.hurry();
+            assert!(shared.again[0].load(Ordering::SeqCst), "it looks again");
+            assert_eq!(interval(), Duration::ZERO);
+            assert_eq!(*shared.shipping(), every(HOUR), "and finds what was set");
+            let told = set(&shared).unwrap_err();
+            assert!(matches!(told, ChangeError::Closed), "{told}");
+        }
+    }
+
+    #[test]
+    fn of_two_who_change_it_none_undoes_the_other() {
+        let (shared, _dir) = shared(every(Duration::ZERO));
+        thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let shared = &shared;
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let there = Settings::new(format!("127.0.0.1:{}", n + 1));
+                        let insert = |shipping: &mut Shipping| {
+                            shipping.clusters.insert(format!("{name}{n}"), there);
+                        };
+                        shared.change(insert).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(shared.shipping().clusters.len(), 1 + 2 * 50);
     }
 }
