@@ -6,9 +6,6 @@
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-
-use parking_lot::Mutex;
 
 use super::events::Events;
 use super::intercept::{Draft, Interceptors};
@@ -158,22 +155,14 @@ impl Builder {
         #[cfg(feature = "config")]
         let shared = shared.configured(self.config);
         let shared = Arc::new(shared);
-        let shippers = Mutex::default();
-        let owner = Arc::new(Owner { shared, shippers });
-        let theirs = Arc::clone(&owner.shared);
-        let firing = thread::Builder::new()
-            .name("ferrylog-due".into())
-            .spawn(move || shipping::fire(&theirs))
-            .map_err(OpenError::Thread)?;
-        owner.shippers.lock().push(firing);
+        let owner = Arc::new(Owner { shared });
+        // Where there is no thread, the others end with the owner.
+        let firing = owner.shared.start("ferrylog-due", shipping::fire);
+        firing.map_err(OpenError::Thread)?;
         for place in 0..owner.shared.places() {
-            let theirs = Arc::clone(&owner.shared);
-            // Where there is no thread, the others end with the owner.
-            let shipper = thread::Builder::new()
-                .name("ferrylog-ship".into())
-                .spawn(move || shipping::run(&theirs, place))
-                .map_err(OpenError::Thread)?;
-            owner.shippers.lock().push(shipper);
+            let run = move |shared: &Shared| shipping::run(shared, place);
+            let shipper = owner.shared.start("ferrylog-ship", run);
+            shipper.map_err(OpenError::Thread)?;
         }
         Ok(Producer { owner })
     }

@@ -362,18 +362,34 @@ impl fmt::Display for NotDelivered {
 
 impl Error for NotDelivered {}
 
-/// A log that could not be closed cleanly. What was acknowledged is safe; what was not may be gone.
+/// Why it cannot be said that a producer closed in order.
 #[derive(Debug)]
-pub struct CloseError(pub(super) store::Error);
+#[non_exhaustive]
+pub enum CloseError {
+    /// A log could not be closed cleanly. What was acknowledged is safe; what was not may be gone.
+    Store(store::Error),
+    /// A callback called it, on a thread that is itself to end, and so cannot wait for that. Nothing more is
+    /// taken, and shipping stops; when the callback has returned and what is in flight has ended, the
+    /// store is closed. To wait for that, close it on another thread.
+    InCallback,
+}
 
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the store could not be closed cleanly")
+        f.write_str(match self {
+            Self::Store(_) => "the store could not be closed cleanly",
+            Self::InCallback => {
+                "the producer closes when the callback that told it to has returned"
+            }
+        })
     }
 }
 
 impl Error for CloseError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
+        match self {
+            Self::Store(source) => Some(source),
+            Self::InCallback => None,
+        }
     }
 }

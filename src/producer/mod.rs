@@ -30,15 +30,13 @@ mod intercept;
 mod receipt;
 mod shipping;
 mod status;
+mod threads;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 pub use self::builder::Builder;
 pub use self::error::{ChangeError, CloseError, NotDelivered, NotDurable, OpenError, SendError};
@@ -68,8 +66,6 @@ pub struct Producer {
 /// What ends with the last clone, although receipts may still hold what is shared.
 struct Owner {
     shared: Arc<Shared>,
-    /// One a cluster, and the one that brings what is due to its lane.
-    shippers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Producer {
@@ -175,22 +171,29 @@ impl Producer {
     ///
     /// Takes up to [`ShipOptions::stop_grace`](crate::ship::ShipOptions::stop_grace) longer than `within`
     /// if records are in flight at the end of it; in transactions, until the one under way has ended.
-    /// Closing again tells what was left.
+    /// Closing again tells what was left; of several who close at once each waits for the end, which is that
+    /// of the one who waits the shortest.
     ///
     /// # Errors
     ///
-    /// [`CloseError`] if a log could not be closed cleanly: what was acknowledged is safe.
+    /// [`CloseError::Store`] if a log could not be closed cleanly: what was acknowledged is safe.
+    /// [`CloseError::InCallback`] at once, whatever `within` is, where a callback on one of the producer's own
+    /// threads calls this: it ends soon after the callback.
     pub fn close(&self, within: Duration) -> Result<Closed, CloseError> {
         let shared = self.shared();
         shared.refuse_more();
+        if shared.is_own_thread() {
+            shared.stop();
+            return Err(CloseError::InCallback);
+        }
         shared.hurry();
         let deadline = Instant::now().checked_add(within);
         // Whatever is said: it is counted below.
         drop(block_on(shared.store.emptied(), deadline));
-        self.owner.stop();
-        let shut = shared.store.shut();
+        shared.stop();
+        let ended = shared.ended();
         let closed = shared.closed(&shared.news());
-        shut.map(|()| closed).map_err(CloseError)
+        ended.map(|()| closed).map_err(CloseError::Store)
     }
 
     /// Appends a message as the interceptors leave it.
@@ -343,26 +346,14 @@ impl fmt::Debug for Producer {
     }
 }
 
-impl Owner {
-    /// Ends shipping. Whoever comes second waits for it as well.
-    fn stop(&self) {
-        self.shared.stop();
-        let mut shippers = self.shippers.lock();
-        for thread in shippers.drain(..) {
-            // It would wait for itself where the last clone was in a callback of the shipper.
-            if thread.thread().id() != thread::current().id() {
-                // It catches its panics.
-                drop(thread.join());
-            }
-        }
-    }
-}
-
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.refuse_more();
-        self.stop();
-        // An error is what recovery is for; `close` tells it.
-        drop(self.shared.store.shut());
+        self.shared.stop();
+        // Where the last clone was in a callback, nobody waits.
+        if !self.shared.is_own_thread() {
+            // An error is what recovery is for; `close` tells it.
+            drop(self.shared.ended());
+        }
     }
 }

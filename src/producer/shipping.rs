@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use super::events::Events;
 use super::intercept::Interceptors;
 use super::status::Trouble;
+use super::threads::Threads;
 use super::{ChangeError, OpenError};
 #[cfg(feature = "config")]
 use crate::config::Config;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     again: Vec<AtomicBool>,
     refuses: AtomicBool,
     stop: AtomicBool,
+    pub(super) threads: Threads,
     news: Mutex<Vec<News>>,
     /// Notified with every change of the news, and when it is to stop.
     changed: Condvar,
@@ -131,6 +133,7 @@ impl Shared {
             config: Mutex::new(None),
             refuses: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            threads: Threads::default(),
             changed: Condvar::new(),
         };
         shared.ship_by(&mut shared.news.lock(), shipping);

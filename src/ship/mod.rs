@@ -28,6 +28,7 @@ mod budget;
 mod care;
 mod clusters;
 mod collect;
+mod crew;
 pub mod dead_letter;
 mod error;
 pub mod exactly_once;
@@ -60,6 +61,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+
+pub(crate) use crew::principal;
 
 pub use clusters::{Delivery, Ended, drain_all, lanes_of, lanes_of_none};
 pub use dead_letter::DeadLetterShipping;

@@ -16,6 +16,7 @@ mod random;
 
 mod change;
 mod chaos;
+mod closing;
 mod clusters;
 #[cfg(feature = "config")]
 mod configured;

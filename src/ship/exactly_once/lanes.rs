@@ -20,6 +20,7 @@ use super::committer::{Committer, PAUSE};
 use super::letters;
 use super::{Committed, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::Settings;
+use crate::ship::crew;
 use crate::ship::link::{DrainRate, LinkState};
 use crate::ship::restart::{self, Restarts};
 use crate::ship::{Drained, Held};
@@ -84,6 +85,7 @@ pub(super) fn drain(
         return Committer::new(store, only, kafka, options, &shared, stop, progress)?.run();
     }
     let each: Vec<ExactlyOnceOptions> = share(store, lanes, options);
+    let principal = crew::principal();
     let done = thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let run = |place: usize, tell: mpsc::Sender<Told>| {
@@ -91,6 +93,7 @@ pub(super) fn drain(
             // Nobody listens any more when this cannot be sent.
             let tell = move |told| _ = tell.send((place, told));
             move || {
+                crew::work_for(principal);
                 let ship = || {
                     let mut show = |now: &Progress| tell(Ok(Box::new(now.clone())));
                     Committer::new(store, lane, kafka, options, shared, stop, &mut show)?.run()
