@@ -17,10 +17,6 @@ pub(crate) const NONCE_LEN: usize = 24;
 pub(crate) const TAG_LEN: usize = 16;
 
 /// A key of 256 bits.
-#[cfg_attr(
-    not(feature = "encryption"),
-    expect(dead_code, reason = "this build encrypts nothing")
-)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct Key([u8; 32]);
 
