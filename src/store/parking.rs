@@ -59,6 +59,7 @@ pub struct ParkingLog {
 
 impl ParkingLog {
     /// Whether a record of so many bytes can be parked.
+    #[cfg(feature = "kafka")]
     pub(crate) fn takes(len: usize) -> bool {
         len <= record_bytes_max() - PREFIX_LEN
     }
@@ -112,6 +113,7 @@ impl ParkingLog {
 
     /// Whether what is settled here stays on disk, as it does from the opening on: the only trace of
     /// records that their lane does not know to be moved.
+    #[cfg(feature = "kafka")]
     pub(crate) fn keep(&self, is_kept: bool) {
         self.wal.keep_from(is_kept.then_some(SeqNo::ZERO));
     }
