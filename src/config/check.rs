@@ -165,15 +165,8 @@ impl Check<'_> {
     fn exactly_once(&mut self) {
         let options = self.config().exactly_once_options();
         if self.config().is_exactly_once() {
-            if options
-                .max_time
-                .is_some_and(|time| time >= options.transaction_timeout)
-            {
-                let most = options.transaction_timeout;
-                self.add(
-                    "kafka.txn.max_time",
-                    format!("must be less than {most:?}, after which the cluster aborts"),
-                );
+            if let Some(reason) = options.too_slow() {
+                self.add("kafka.txn.max_time", reason);
             }
             let of_no_use = "is of no use with kafka.delivery = \"exactly_once\"";
             let orders: Vec<String> = (self.config().lanes.keys())

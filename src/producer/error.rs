@@ -368,7 +368,7 @@ impl Error for NotDelivered {}
 pub enum CloseError {
     /// A log could not be closed cleanly. What was acknowledged is safe; what was not may be gone.
     Store(store::Error),
-    /// A callback called it, on a thread that is itself to end, and so cannot wait for that. Nothing more is
+    /// A callback or a waker called it, on a thread that is itself to end, and so cannot wait for that. Nothing more is
     /// taken, and shipping stops; when the callback has returned and what is in flight has ended, the
     /// store is closed. To wait for that, close it on another thread.
     InCallback,

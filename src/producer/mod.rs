@@ -178,7 +178,7 @@ impl Producer {
     ///
     /// [`CloseError::Store`] if a log could not be closed cleanly: what was acknowledged is safe.
     /// [`CloseError::InCallback`] at once, whatever `within` is, where a callback on one of the producer's own
-    /// threads calls this: it ends soon after the callback.
+    /// threads, or a task's waker, calls this: it ends soon after the callback.
     pub fn close(&self, within: Duration) -> Result<Closed, CloseError> {
         let shared = self.shared();
         shared.refuse_more();

@@ -89,7 +89,10 @@ impl Shipping {
                 exactly_once::check_order(lane, order)?;
             }
         }
-        Ok(self.delivery.ship().check()?)
+        Ok(match &self.delivery {
+            Delivery::AtLeastOnce(options) => options.check(),
+            Delivery::ExactlyOnce(options) => options.check(),
+        }?)
     }
 }
 
@@ -99,6 +102,8 @@ pub(super) struct News {
     pub(super) cluster: String,
     /// Whether anybody said where that is.
     pub(super) is_given: bool,
+    /// What follows was told under the settings before.
+    pub(super) is_stale: bool,
     pub(super) progress: Option<Progress>,
     pub(super) trouble: Option<Trouble>,
     pub(super) restarts: u32,
@@ -183,6 +188,7 @@ impl Shared {
         }
         for news in news {
             news.is_given = shipping.clusters.contains_key(&news.cluster);
+            news.is_stale = true;
         }
         *self.shipping.lock() = Arc::new(shipping);
         self.raise_all();
@@ -191,7 +197,13 @@ impl Shared {
     /// Has those that rest between two beats ship what is there: nothing more is taken.
     pub(super) fn hurry(&self) {
         // What is set meanwhile raises them too.
-        let _news = self.news.lock();
+        let news = self.news.lock();
+        // A pause after an error is over, too.
+        let places = self.again.iter().zip(&*news);
+        for (again, _) in places.filter(|(_, news)| news.trouble.is_some()) {
+            again.store(true, Ordering::SeqCst);
+        }
+        self.changed.notify_all();
         if !self.shipping().delivery.ship().interval.is_zero() {
             self.raise_all();
         }
@@ -253,7 +265,8 @@ impl Shared {
         let mut news = self.news.lock();
         loop {
             let answer = ask(&news);
-            if answer.is_ok() {
+            // Once it was stopped nothing changes any more.
+            if answer.is_ok() || self.stop.load(Ordering::SeqCst) {
                 return answer;
             }
             match deadline {
@@ -273,6 +286,17 @@ impl Shared {
         news.progress = Some(progress.clone());
         news.trouble = None;
         self.changed.notify_all();
+    }
+
+    /// Begins anew at this place, by the settings that are there. False: it is to stop.
+    fn begin(&self, place: usize) -> bool {
+        let news = &mut self.news.lock()[place];
+        // What is changed from here on raises it anew.
+        self.again[place].store(false, Ordering::SeqCst);
+        if std::mem::take(&mut news.is_stale) {
+            (news.progress, news.trouble) = (None, None);
+        }
+        !self.stop.load(Ordering::SeqCst)
     }
 
     /// Waits after an error, or until there is something to look at. False: the time was over first.
@@ -310,12 +334,7 @@ impl Shared {
 pub(super) fn run(shared: &Shared, place: usize) {
     let (store, again) = (&shared.store, &shared.again[place]);
     let mut restarts = Restarts::new();
-    loop {
-        // What is changed from here on raises it anew.
-        again.store(false, Ordering::SeqCst);
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
-        }
+    while shared.begin(place) {
         let Some((kafka, delivery)) = shared.shipping_of(place) else {
             shared.rest(place);
             continue;
@@ -351,7 +370,7 @@ pub(super) fn fire(shared: &Shared) {
 mod tests {
     use super::*;
     use crate::event::EventOptions;
-    use crate::ship::ShipOptions;
+    use crate::ship::{LinkState, ShipOptions};
     use crate::store::{MAIN_CLUSTER, StoreOptions};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -404,6 +423,44 @@ mod tests {
             let told = set(&shared).unwrap_err();
             assert!(matches!(told, ChangeError::Closed), "{told}");
         }
+    }
+
+    #[test]
+    fn what_was_told_under_other_settings_is_no_news_of_these() {
+        let (shared, _dir) = shared(every(Duration::ZERO));
+        let is_well = || shared.news()[0].wrong().is_none();
+        let tell = || {
+            let told = Progress {
+                link_state: LinkState::Up,
+                ..Progress::default()
+            };
+            shared.told(0, &told);
+        };
+        assert!(shared.begin(0) && !is_well());
+        tell();
+        assert!(is_well());
+        shared.change(|_| ()).unwrap();
+        assert!(!is_well());
+        // The last word of the one before.
+        tell();
+        assert!(!is_well());
+        assert!(shared.begin(0) && !is_well());
+        tell();
+        assert!(is_well());
+    }
+
+    #[test]
+    fn who_closes_waits_for_no_pause_after_an_error() {
+        let (shared, _dir) = shared(every(Duration::ZERO));
+        thread::scope(|scope| {
+            let paused = scope.spawn(|| shared.pause(0, "an error".into(), HOUR));
+            while shared.news()[0].trouble.is_none() {
+                thread::yield_now();
+            }
+            shared.refuse_more();
+            shared.hurry();
+            assert!(paused.join().unwrap());
+        });
     }
 
     #[test]

@@ -367,20 +367,22 @@ impl From<News> for ClusterStatus {
 }
 
 impl News {
-    fn wrong(&self) -> Option<Unhealthy> {
+    pub(super) fn wrong(&self) -> Option<Unhealthy> {
         if !self.is_given {
             return None;
         }
         let cluster = self.cluster.clone();
+        let nothing_yet = self.progress.is_none() && self.trouble.is_none();
+        if self.is_stale || nothing_yet {
+            let why = "not tried yet".to_owned();
+            return Some(Unhealthy::Offline { cluster, why });
+        }
         let of_lane = self.progress.as_ref().and_then(|p| p.trouble.as_ref());
         let of_all = self.trouble.as_ref().map(|trouble| &trouble.error);
         if let Some(error) = of_all.or(of_lane).cloned() {
             return Some(Unhealthy::Shipping { cluster, error });
         }
-        let Some(progress) = &self.progress else {
-            let why = "not tried yet".to_owned();
-            return Some(Unhealthy::Offline { cluster, why });
-        };
+        let progress = self.progress.as_ref()?;
         let is_online = match progress.link_state {
             LinkState::Up => true,
             // It is tried when there is something to ship.

@@ -13,7 +13,7 @@ use std::thread::{self, ThreadId};
 use parking_lot::{Condvar, Mutex};
 
 use super::shipping::Shared;
-use crate::{ship, store};
+use crate::{ship, store, wal};
 
 /// Those of a producer that did not end yet.
 #[derive(Default)]
@@ -52,15 +52,18 @@ impl Shared {
             return running.retain(|id| *id != own);
         }
         drop(running);
-        // It is still one of them: a waker that closes the producer does not wait for this either.
+        // It is still one of them: nobody is told before the store is shut.
         let shut = self.store.shut();
         *threads.failure.lock() = shut.err();
         threads.running.lock().clear();
         threads.ended.notify_all();
     }
 
-    /// Whether this thread is one of them, or works for one.
+    /// Whether this thread is one of them, or works for one, or is in a waker, where it may be a log's.
     pub(super) fn is_own_thread(&self) -> bool {
+        if wal::is_waking() {
+            return true;
+        }
         let own = ship::principal();
         self.threads.running.lock().contains(&own)
     }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::{Error, Lane, Parking, ParkingLog, Store};
-use crate::wal::{Class, SeqNo, Wal, Watched};
+use crate::wal::{self, Class, SeqNo, Wal, Watched};
 
 /// Most runs of moved records that a parking log remembers the origin of: a quarter of a megabyte.
 const RUNS_MAX: usize = 4096;
@@ -204,14 +204,25 @@ impl Future for Emptied<'_> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (this, waker) = (self.get_mut(), context.waker());
         loop {
-            let mut logs = this.store.shipped_from();
-            let Some(wal) = logs.find(|wal| wal.totals().queued > 0) else {
+            let mut failed = Ok(());
+            let next = this.store.shipped_from().find_map(|wal| {
+                let is_left = wal.totals().queued > 0;
+                // The low mark stands at the oldest of them.
+                let oldest = is_left.then(|| wal.marks().acked)?;
+                match wal.outcome(oldest) {
+                    // The others are waited for all the same.
+                    Err(error @ wal::Error::Failed { .. }) => {
+                        failed = Err(error.into());
+                        None
+                    }
+                    outcome => Some((wal, oldest, outcome)),
+                }
+            });
+            let Some((wal, oldest, outcome)) = next else {
                 this.watched = None;
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(failed);
             };
-            // The low mark stands at the oldest of them.
-            let oldest = wal.marks().acked;
-            if wal.outcome(oldest)?.is_some() {
+            if outcome?.is_some() {
                 continue;
             }
             if is_watched(this.watched.as_ref(), wal, oldest, waker) {

@@ -67,7 +67,7 @@ use self::fs::{Fs, RealFs};
 use parking_lot::Mutex;
 
 pub(crate) use self::outcome::Watched;
-pub(crate) use self::wait::with_thread_waker;
+pub(crate) use self::wait::{is_waking, wake_each, with_thread_waker};
 
 pub use self::cipher::Keys;
 pub use self::compress::Compression;

@@ -21,6 +21,7 @@ use super::error::Error;
 use super::fs::{Fs, RealFs};
 use super::seq::SeqNo;
 use super::settled::Class;
+use super::wait::wake_each;
 use super::{Ticket, Wal};
 
 /// Most ranges of records that were not shipped: half a megabyte at most.
@@ -114,7 +115,7 @@ impl Watch {
             woken.extend(keys.iter().filter_map(|key| list.remove(key)));
             self.count.store(list.len(), Ordering::SeqCst);
         }
-        woken.into_iter().for_each(Waker::wake);
+        wake_each(woken);
     }
 
     /// Wakes everybody: there will be no more news.

@@ -3,6 +3,8 @@
 //! Owns: who waits for which number, and waking those that are covered, once. Must not know: what
 //! moves a watermark.
 
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
@@ -78,8 +80,28 @@ impl Waiters {
             }
             self.recount(&list);
         }
-        woken.into_iter().for_each(Waker::wake);
+        wake_each(woken);
     }
+}
+
+thread_local! {
+    static IS_WAKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Wakes each of them, whatever the others do: a waker is the program's own code, and may panic, which
+/// nobody else is to suffer from; its hook has told it.
+pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {
+    let was_waking = IS_WAKING.replace(true);
+    for waker in wakers {
+        drop(panic::catch_unwind(AssertUnwindSafe(|| waker.wake())));
+    }
+    IS_WAKING.set(was_waking);
+}
+
+/// Whether this thread is in a waker that was called here: it may be a log's own, or hold what a log needs
+/// to be shut, and is not to wait for that.
+pub(crate) fn is_waking() -> bool {
+    IS_WAKING.get()
 }
 
 /// Wakes a parked thread.

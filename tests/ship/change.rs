@@ -198,6 +198,13 @@ fn what_is_wrong_is_refused_whole_and_the_settings_before_it_go_on() {
     });
     assert!(told.to_string().starts_with("link.timeout"), "{told}");
     let told = refused(&|shipping| {
+        let mut once = ExactlyOnceOptions::default();
+        // The cluster would abort each transaction before it is full.
+        once.max_time = Some(once.transaction_timeout);
+        shipping.delivery = Delivery::ExactlyOnce(Box::new(once));
+    });
+    assert!(told.to_string().starts_with("max_time"), "{told}");
+    let told = refused(&|shipping| {
         shipping
             .clusters
             .insert(MAIN_CLUSTER.into(), Settings::new("a:0"));

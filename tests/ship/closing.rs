@@ -1,18 +1,24 @@
-//! Closing from where it cannot be waited for: a callback on a thread that is to end.
+//! Closing from where it cannot be waited for, a callback or a waker on a thread that is to end, and beside what
+//! was begun before.
 
+use std::future::{Future, IntoFuture};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use ferrylog::Producer;
 use ferrylog::kafka::{MockKafka, Settings};
-use ferrylog::producer::{Builder, CloseError, Closed};
+use ferrylog::message::{Due, MessageRef};
+use ferrylog::producer::{Builder, CloseError, Closed, Unhealthy};
 use ferrylog::ship::Recovery;
 use ferrylog::ship::exactly_once::{ExactlyOnceOptions, ProgressIn};
 use ferrylog::store::{LaneOptions, Store, StoreOptions};
-use ferrylog::wal::Options;
+use ferrylog::wal::{Durability, Options};
+use ferrylog::{Producer, SendError};
 use tempfile::TempDir;
 
 use crate::producer::{DEADLINE, until, with_value};
@@ -171,4 +177,111 @@ fn the_last_clone_may_be_dropped_in_a_callback_and_the_store_is_closed_behind_it
         assert!(is_taken, "its shipper still runs");
         site.left();
     }
+}
+
+/// What a task's executor has somebody call, where it is no executor's.
+struct InWaker<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for InWaker<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// Asks, as a task would, whether a message is on disk, and has this called once it is.
+fn once_durable(producer: &Producer, call: impl Fn() + Send + Sync + 'static) {
+    let receipt = producer.send(&with_value("t", b"1")).unwrap();
+    let waker = Waker::from(Arc::new(InWaker(call)));
+    let durable = pin!(receipt.durable().into_future());
+    assert!(
+        durable.poll(&mut Context::from_waker(&waker)).is_pending(),
+        "nothing was synced yet"
+    );
+}
+
+/// Without a cluster, and without a sync that nobody asks for.
+fn nobody(store: &Path) -> Producer {
+    let mut log = Options::default();
+    log.durability = Durability::Os;
+    log.sync_interval = Duration::from_secs(3600);
+    log.linger = Duration::from_secs(1);
+    Producer::builder(store, Settings::new("127.0.0.1:1"))
+        .store(StoreOptions::new(log))
+        .open()
+        .unwrap()
+}
+
+#[test]
+fn a_waker_that_panics_takes_nothing_from_the_others_nor_from_who_closes() {
+    let dir = TempDir::new().unwrap();
+    let producer = nobody(dir.path());
+    let woken = Arc::new(AtomicU32::new(0));
+    for _ in 0..2 {
+        for panics in [true, false] {
+            let woken = Arc::clone(&woken);
+            once_durable(&producer, move || {
+                assert!(!panics, "a waker of the program");
+                woken.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        producer.flush().unwrap();
+    }
+    until("the others are woken", || woken.load(Ordering::SeqCst) == 2);
+    once_durable(&producer, || panic!("a waker of the program"));
+    let (tell, told) = mpsc::channel();
+    let closes = producer.clone();
+    thread::spawn(move || tell.send(closes.close(Duration::ZERO)));
+    let closed = told.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(closed.totals.queued, 5);
+    assert!(!is_taken(dir.path()));
+}
+
+#[test]
+fn a_waker_that_closes_does_not_wait_for_the_log_that_woke_it() {
+    let dir = TempDir::new().unwrap();
+    let producer = nobody(dir.path());
+    let (tell, told) = mpsc::channel();
+    let closes = producer.clone();
+    once_durable(&producer, move || {
+        tell.send(closes.close(Duration::MAX)).unwrap();
+    });
+    let flushes = producer.clone();
+    thread::spawn(move || flushes.flush());
+    let closed = told.recv_timeout(DEADLINE).unwrap();
+    assert!(matches!(closed, Err(CloseError::InCallback)), "{closed:?}");
+    assert_eq!(producer.close(DEADLINE).unwrap().totals.queued, 1);
+    assert!(!is_taken(dir.path()));
+    // And nobody waits for better news.
+    let told = producer.health(Duration::MAX).unwrap_err();
+    assert!(matches!(told, Unhealthy::Closed), "{told}");
+}
+
+#[test]
+fn what_is_due_later_and_comes_too_late_opens_nothing_behind_a_close() {
+    let dir = TempDir::new().unwrap();
+    let (tell, told) = mpsc::channel();
+    let (go_on, gone_on) = mpsc::channel();
+    let gone_on = Mutex::new(gone_on);
+    let producer = Producer::builder(dir.path(), Settings::new("127.0.0.1:1"))
+        .intercept(move |_| {
+            tell.send(()).unwrap();
+            gone_on.lock().unwrap().recv().unwrap();
+            Ok(())
+        })
+        .open()
+        .unwrap();
+    let sends = producer.clone();
+    let sending = thread::spawn(move || {
+        let later = MessageRef {
+            due: Some(Due::After(3_600_000)),
+            ..with_value("t", b"1")
+        };
+        sends.send(&later).map(drop)
+    });
+    told.recv_timeout(DEADLINE).unwrap();
+    producer.close(Duration::ZERO).unwrap();
+    go_on.send(()).unwrap();
+    let sent = sending.join().unwrap();
+    assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
+    assert!(!dir.path().join("schedule").exists());
 }

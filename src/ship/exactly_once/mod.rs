@@ -112,6 +112,25 @@ impl Default for ExactlyOnceOptions {
 }
 
 impl ExactlyOnceOptions {
+    /// Whether all of it makes sense together. It is looked at before anything is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Option`] says which one does not.
+    pub fn check(&self) -> Result<(), Error> {
+        self.ship.check()?;
+        let key = "max_time";
+        self.too_slow()
+            .map_or(Ok(()), |reason| Err(Error::Option { key, reason }))
+    }
+
+    /// Why a transaction would take records for too long, if it would.
+    pub(crate) fn too_slow(&self) -> Option<String> {
+        let most = self.transaction_timeout;
+        let is_too_slow = self.max_time.is_some_and(|time| time >= most);
+        is_too_slow.then(|| format!("must be less than {most:?}, after which the cluster aborts"))
+    }
+
     /// How long a transaction takes records.
     pub(crate) fn max_time(&self) -> Duration {
         // How long a reader waits at most for what was sent, beside the commit itself; where bytes
@@ -169,7 +188,7 @@ pub fn drain(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
-    options.ship.check()?;
+    options.check()?;
     for lane in super::lanes_of(store, &options.ship.cluster) {
         check_order(lane.name(), lane.order())?;
     }
@@ -195,7 +214,7 @@ pub fn drain_lane(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Committed, Error> {
-    options.ship.check()?;
+    options.check()?;
     check_order(lane.name(), lane.order())?;
     let shared = lanes::Shared::new(options);
     Committer::new(store, lane, kafka, options, &shared, stop, progress)?.run()

@@ -36,7 +36,8 @@ pub(in crate::store) struct Lazy {
     options: ScheduleOptions,
     wal: wal::Options,
     pub(super) open: OnceLock<Schedule>,
-    opening: Mutex<()>,
+    /// Held while it is opened; whether it is never to be again.
+    opening: Mutex<bool>,
     bell: Bell,
     /// Why the last firing failed.
     why: Mutex<Option<String>>,
@@ -92,7 +93,10 @@ impl Lazy {
         if let Some(schedule) = self.open.get() {
             return Ok(schedule);
         }
-        let _opening = self.opening.lock();
+        let is_shut = self.opening.lock();
+        if *is_shut {
+            return Err(wal::Error::Closed.into());
+        }
         if let Some(schedule) = self.open.get() {
             return Ok(schedule);
         }
@@ -115,6 +119,7 @@ impl Lazy {
 
     /// Writes, syncs and closes the log.
     pub(in crate::store) fn shut(&self) -> Result<(), Error> {
+        *self.opening.lock() = true;
         self.open.get().map_or(Ok(()), Schedule::shut)
     }
 

@@ -35,7 +35,7 @@ pub use space::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions};
 use super::{Error, Lane, Now, boots::Boots, clock::Clock, outcome::Origins};
 use crate::{
     message::MessageRef,
-    wal::{self, Record, SeqNo, Ticket, Wal},
+    wal::{self, Record, SeqNo, Ticket, Wal, wake_each},
 };
 use codec::{Entry, Foreign, VERSION};
 use due::{Accepted, Times};
@@ -319,7 +319,7 @@ impl Schedule {
 
     fn wake(&self) {
         let wakers = std::mem::take(&mut self.state.lock().wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_each(wakers);
     }
 
     fn shut(&self) -> Result<(), Error> {
