@@ -422,8 +422,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let marks = stream.marks();
             let low = lane.marks().acked;
             let mut reader = stream.reader(marks.first);
-            let (mut moved, mut parked) = (HashSet::new(), (0, 0));
-            while let Some(entry) = stream.next(&mut reader)? {
+            let (mut moved, mut parked, mut lost) = (HashSet::new(), (0, 0), Vec::new());
+            while let Some(entry) = stream.next_readable(&mut reader, &mut lost)? {
                 if entry.origin >= low {
                     self.sources[place].moved.insert(entry.origin);
                 }
@@ -439,7 +439,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
             }
             let source = self.add_source(stream, place);
             self.parked_bytes += parked.0;
-            (self.sources[source].moved, self.sources[source].parked) = (moved, parked);
+            let source = &mut self.sources[source];
+            (source.moved, source.parked, source.lost) = (moved, parked, lost);
         }
         Ok(())
     }

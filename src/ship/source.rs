@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use super::settle::{Flight, Flown};
 use crate::store::{self, Entry, LaneReader, Stream};
-use crate::wal::{self, Gap, SeqNo};
+use crate::wal::{Gap, SeqNo};
 
 pub(super) struct Source<'a> {
     pub(super) stream: Stream<'a>,
@@ -106,7 +106,6 @@ impl<'a> Source<'a> {
         if let Some(pending) = self.pending.take() {
             return Ok(Some(pending));
         }
-        let mut read_anew = false;
         loop {
             if self
                 .until
@@ -114,14 +113,7 @@ impl<'a> Source<'a> {
             {
                 return Ok(None);
             }
-            match self.stream.next(&mut self.reader) {
-                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
-                    match self.stream.give_up(&mut self.reader)? {
-                        Some(gap) => self.lost.push(gap),
-                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
-                        None => read_anew = true,
-                    }
-                }
+            match self.stream.next_readable(&mut self.reader, &mut self.lost) {
                 Ok(Some(entry)) if self.until.is_some_and(|until| entry.seq >= until) => {}
                 entry => return entry,
             }

@@ -77,6 +77,31 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// As [`next`](Self::next), but what cannot be read any more is given up, and noted in `lost`.
+    ///
+    /// # Errors
+    ///
+    /// As [`LaneReader::next`], and [`Lane::give_up`].
+    pub fn next_readable(
+        &self,
+        reader: &mut LaneReader<'a>,
+        lost: &mut Vec<Gap>,
+    ) -> Result<Option<Entry>, Error> {
+        let mut read_anew = false;
+        loop {
+            match self.next(reader) {
+                Err(Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
+                    match self.give_up(reader)? {
+                        Some(gap) => lost.push(gap),
+                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
+                        None => read_anew = true,
+                    }
+                }
+                entry => return entry,
+            }
+        }
+    }
+
     /// As [`Lane::give_up`].
     ///
     /// # Errors

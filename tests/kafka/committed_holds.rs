@@ -311,3 +311,34 @@ fn what_was_parked_is_not_sent_once_its_dead_letter_is_found() {
     });
     assert!(kafka.consume("late").is_empty());
 }
+
+/// By a run in this process, which ended before it was on disk and settled in its lane.
+#[test]
+fn what_was_parked_a_moment_ago_is_not_parked_once_more() {
+    let kafka = Kafka::start();
+    kafka.create_topic("t", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    options.sync_interval = Duration::from_secs(3600);
+    let store = Store::open(dir.path().join("store"), options).unwrap();
+    let message = MessageRef {
+        value: Some(b"once"),
+        ..MessageRef::to("t")
+    };
+    drop(store.lane().append(&message).unwrap());
+    store.lane().sync().unwrap();
+    let lane = Stream::of_lane(store.lane());
+    let log = store.parking_log(store.lane(), &"t".into(), Some(0));
+    let log = log.unwrap().unwrap();
+    let entry = lane.next(&mut lane.reader(SeqNo::ZERO)).unwrap().unwrap();
+    log.append(entry.origin, entry.time_micros, &entry.raw)
+        .unwrap();
+    let options = ExactlyOnceOptions::default();
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let go_on = AtomicBool::new(false);
+    let ended = exactly_once::drain(&store, &settings, &options, &go_on, &mut |_| {}).unwrap();
+    assert_eq!(ended.drained.shipped, 1, "{ended:?}");
+    assert_eq!(store.totals().queued, 0);
+    assert_eq!(kafka.consume("t").len(), 1);
+}

@@ -187,7 +187,10 @@ impl<'a> Committer<'a> {
         let ended = self.carry();
         let saved = self.save_cursors();
         self.in_flight = 0;
-        self.show(Instant::now());
+        // A last picture of one that fails would say that it goes on.
+        if ended.is_ok() || self.sources.iter().any(|source| !source.lost.is_empty()) {
+            self.show(Instant::now());
+        }
         ended?;
         saved?;
         Ok(Committed {
@@ -242,6 +245,8 @@ impl<'a> Committer<'a> {
 
     /// Transactions, one after the other, while this producer is good for them.
     fn ship(&mut self) -> Result<Ended, Error> {
+        // Else what the last producer parked is read and parked once more.
+        self.settle_parked()?;
         for source in &mut self.sources {
             source.rewind();
         }

@@ -223,6 +223,7 @@ fn show(lanes: &[&Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&
     loop {
         let heard = told.recv();
         let is_over = heard.is_err();
+        let is_trouble = matches!(heard, Ok((_, Err(_))));
         match heard {
             Ok((place, Ok(mut now))) => {
                 lost.append(&mut now.lost);
@@ -233,7 +234,7 @@ fn show(lanes: &[&Lane], told: &mpsc::Receiver<Told>, progress: &mut dyn FnMut(&
             Err(mpsc::RecvError) => {}
         }
         let is_due = shown.is_none_or(|at: Instant| at.elapsed() >= TELL_INTERVAL);
-        if is_due || is_over || !lost.is_empty() {
+        if is_due || is_over || is_trouble || !lost.is_empty() {
             let each = lanes.iter().zip(&newest).zip(&stopped);
             let each = each.map(|((lane, now), stopped)| (lane.name(), now.as_deref(), stopped));
             if let Some(mut all) = merged(each) {

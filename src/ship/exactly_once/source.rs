@@ -16,7 +16,7 @@ use crate::ship::health::HoldReason;
 use crate::ship::hold::tells_of_missing;
 use crate::ship::{Held, RetryPolicy};
 use crate::store::{self, Entry, Lane, LaneReader, Store, Stream};
-use crate::wal::{self, Gap, LogId, SeqNo};
+use crate::wal::{Gap, LogId, SeqNo};
 
 /// One log to ship from.
 pub(super) struct Source<'a> {
@@ -136,19 +136,7 @@ impl<'a> Source<'a> {
     /// The next record on disk. What cannot be read is given up; what was dropped for space meanwhile
     /// is passed.
     pub(super) fn read(&mut self) -> Result<Option<Entry>, store::Error> {
-        let mut read_anew = false;
-        loop {
-            match self.stream.next(&mut self.reader) {
-                Err(store::Error::Log(wal::Error::Corrupt { .. })) if !read_anew => {
-                    match self.stream.give_up(&mut self.reader)? {
-                        Some(gap) => self.lost.push(gap),
-                        // The disk gives it now, or the frame is whole and holds what nobody wrote.
-                        None => read_anew = true,
-                    }
-                }
-                entry => return entry,
-            }
-        }
+        self.stream.next_readable(&mut self.reader, &mut self.lost)
     }
 
     /// A record was parked in it.

@@ -445,9 +445,16 @@ impl<'a> Committer<'a> {
     pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
         let low = self.lane.marks().acked;
         for source in &mut self.sources[1..] {
+            // What this process appended before and did not sync cannot be read yet.
+            if let Some(log) = source.stream.parked()
+                && source.stream.marks().next > source.stream.marks().durable
+            {
+                log.sync()?;
+            }
             let marks = source.stream.marks();
             let mut reader = source.stream.reader(marks.first);
-            while let Some(entry) = source.stream.next(&mut reader)? {
+            let stream = source.stream;
+            while let Some(entry) = stream.next_readable(&mut reader, &mut source.lost)? {
                 source.keep(entry.origin);
                 if entry.origin >= low {
                     self.moved.insert(entry.origin);

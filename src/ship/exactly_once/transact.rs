@@ -110,6 +110,7 @@ impl Committer<'_> {
             Next::Stuck(error) => return Err(error),
         }
         if !self.shared.has_room(Instant::now()) {
+            self.settle_parked()?;
             self.progressed = Instant::now();
             self.pause("")?;
             return Ok(Turn::Done);
