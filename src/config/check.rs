@@ -286,12 +286,22 @@ impl Check<'_> {
             store::Error::Routing { what, reason } => (self.of_routing(what), reason.clone()),
             _ => ("dead_letter.quota".to_owned(), error.to_string()),
         };
+        let told = |problem: &Problem| {
+            problem
+                .key
+                .as_deref()
+                .is_some_and(|k| k.ends_with(".cluster"))
+        };
+        if reason.starts_with("no cluster is called") && self.problems.iter().any(told) {
+            // With the names that there are.
+            return;
+        }
         self.refused(&key, reason);
     }
 
     /// The key of a lane that a complaint is about.
     fn of_lane(&self, lane: &str, reason: &str) -> String {
-        let is_weight = reason.contains("weight");
+        let is_weight = reason.starts_with("its weight");
         let lane = format!("{LANES}.{lane}");
         let key = format!("{lane}.{}", if is_weight { "weight" } else { "topics" });
         if self.loaded.is_given(&key) {

@@ -230,6 +230,21 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "is no cluster; allowed there: main",
     ),
     (
+        "[lanes.a]\ntopics = [\"a\"]\ncluster = \"AUDIT\"",
+        "lanes.a.cluster",
+        "is no cluster; allowed there: main",
+    ),
+    (
+        "tenants.acme.cluster = \"AUDIT\"",
+        "tenants.acme.cluster",
+        "is no cluster; allowed there: main",
+    ),
+    (
+        "[lanes.a]\ntopics = [\"weights\"]\n[lanes.b]\ntopics = [\"weights\"]",
+        "lanes.b.topics",
+        "weights",
+    ),
+    (
         "topics.\"a.b\".cluster = \"x\"",
         "topics.\"a.b\".cluster",
         "is no cluster",

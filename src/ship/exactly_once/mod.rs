@@ -179,8 +179,9 @@ pub(crate) fn check_order(lane: &str, order: Order) -> Result<(), Error> {
 ///
 /// As [`drain_lane`], once all lanes have ended: one that fails holds up no other, and says so in
 /// [`Progress::why`]. With [`Until::Stopped`] a lane of several that fails, or whose callback panics, begins
-/// again after a pause of 1 s, doubled up to 60 s, and says so in [`Progress::trouble`]; its error is told
-/// here if it is still in one when it is stopped. [`Error::Option`] is told before anything is sent.
+/// again after a pause of 1 s, doubled up to 60 s, and says so in [`Progress::trouble`]; what it counts
+/// begins anew, and its error is told here if it is still in one when it is stopped. [`Error::Option`] is
+/// told before anything is sent.
 pub fn drain(
     store: &Store,
     kafka: &Settings,
