@@ -41,13 +41,13 @@ use kafka::Kafka;
 
 const TOPIC: &str = "readings";
 const PARTITIONS: i32 = 4;
-/// Records of a run, by their length: so many that the start, half a second in transactions, counts for little.
-const RUNS: [(usize, u64); 2] = [(256, 3_000_000), (1024, 1_200_000)];
+/// Records of a run, by their length.
+const RUNS: [(usize, u64); 2] = [(256, 1_000_000), (1024, 400_000)];
 /// What the bare producer may have in flight: as many bytes as `drain` may.
 const IN_FLIGHT: u64 = 64 * 1024 * 1024;
 /// What `drain` counts for a record besides its bytes.
 const OVERHEAD: u64 = 256;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Backlogs whose draining is watched from outside: length and count of records.
 const BACKLOGS: [(usize, u64); 3] = [(100, 5_000_000), (1024, 2_000_000), (1 << 20, 2_000)];
