@@ -13,7 +13,7 @@ use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
 use ferrylog::ship::Progress;
 use ferrylog::ship::Until;
-use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
+use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
 use ferrylog::store::{Store, Stream};
 use ferrylog::wal::{Class, Durability, Options, SeqNo, Wal};
 
@@ -58,6 +58,14 @@ pub(crate) fn ship(
         assert!(!has_ended, "it is to go on whatever is held");
         ended.unwrap();
     });
+}
+
+/// Ships all that there is.
+fn drain(store: &Store, kafka: &Kafka) -> Committed {
+    let options = ExactlyOnceOptions::default();
+    let settings = Settings::new(kafka.bootstrap_servers());
+    let go_on = AtomicBool::new(false);
+    exactly_once::drain(store, &settings, &options, &go_on, &mut |_| {}).unwrap()
 }
 
 /// Each record names its partition; every fifth is of another topic.
@@ -269,10 +277,7 @@ fn what_was_shipped_from_a_parking_log_before_its_lane_knew_is_not_sent_again() 
 
     let store = Store::open(&data, options).unwrap();
     assert!(store.lane().totals().queued > COUNT / 2, "it knows all");
-    let options = ExactlyOnceOptions::default();
-    let settings = Settings::new(kafka.bootstrap_servers());
-    let go_on = AtomicBool::new(false);
-    let ended = exactly_once::drain(&store, &settings, &options, &go_on, &mut |_| {}).unwrap();
+    let ended = drain(&store, &kafka);
     assert_eq!(ended.drained.shipped, COUNT / 2, "{ended:?}");
     assert_eq!(store.totals().queued, 0);
     let log_id = store.lane().log_id().to_string();
@@ -334,10 +339,7 @@ fn what_was_parked_a_moment_ago_is_not_parked_once_more() {
     let entry = lane.next(&mut lane.reader(SeqNo::ZERO)).unwrap().unwrap();
     log.append(entry.origin, entry.time_micros, &entry.raw)
         .unwrap();
-    let options = ExactlyOnceOptions::default();
-    let settings = Settings::new(kafka.bootstrap_servers());
-    let go_on = AtomicBool::new(false);
-    let ended = exactly_once::drain(&store, &settings, &options, &go_on, &mut |_| {}).unwrap();
+    let ended = drain(&store, &kafka);
     assert_eq!(ended.drained.shipped, 1, "{ended:?}");
     assert_eq!(store.totals().queued, 0);
     assert_eq!(kafka.consume("t").len(), 1);
