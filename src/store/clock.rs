@@ -242,10 +242,15 @@ impl Clock {
     }
 
     /// What an append is stamped with: nothing while the wall clock can be believed.
+    #[inline]
     pub(super) fn uptime(&self) -> Option<Uptime> {
-        if self.is_trusted.load(Ordering::Relaxed) {
-            return None;
+        match self.is_trusted.load(Ordering::Relaxed) {
+            true => None,
+            false => self.look_for_uptime(),
         }
+    }
+
+    fn look_for_uptime(&self) -> Option<Uptime> {
         let now = self.now();
         (!now.is_trusted).then_some(Uptime {
             boot: now.boot,

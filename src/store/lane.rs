@@ -213,10 +213,10 @@ impl Lane {
         fired: &[(u64, MessageRef<'_>)],
     ) -> Result<Ticket<'_>, Error> {
         let encoded = fired.iter().map(|(number, message)| {
-            let mut encoded = self.encoded_with(message, Wal::try_define)?;
-            encoded.parts.scheduled = Some(*number);
-            encoded.len = encoded.parts.encoded_len();
-            Ok(encoded)
+            let Encoded { parts, .. } = self.encoded_with(message, Wal::try_define)?;
+            let parts = parts.scheduled_as(*number);
+            let len = parts.encoded_len();
+            Ok(Encoded { parts, len })
         });
         let encoded: Vec<Encoded<'_>> = encoded.collect::<Result<_, Error>>()?;
         Ok(self.wal.try_append_batch(&encoded)?)
@@ -357,21 +357,14 @@ impl Lane {
             return Err(Error::NotDue);
         }
         let topic = match self.topics.get(message.topic) {
-            Some(id) => {
-                message.check_all_but_topic()?;
-                Topic::Id(id)
-            }
+            Some(id) => Topic::Id(id),
             None => {
                 message.check()?;
                 self.define(message.topic, define)?
             }
         };
-        let parts = Parts {
-            message,
-            topic,
-            uptime: message.uptime.or_else(|| self.clock.uptime()),
-            scheduled: None,
-        };
+        let parts = Parts::of(message, topic).appended_at(self.clock.uptime());
+        parts.check()?;
         let len = parts.encoded_len();
         Ok(Encoded { parts, len })
     }

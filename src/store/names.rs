@@ -18,14 +18,14 @@ type Slot = OnceLock<(Box<str>, u32)>;
 #[derive(Debug)]
 pub(super) struct Names {
     /// By a number made of the name; who comes second to a slot goes to the others.
-    slots: Box<[Slot]>,
+    slots: Box<[Slot; SLOTS]>,
     others: RwLock<HashMap<Box<str>, u32>>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| Slot::new()).collect(),
+            slots: Box::new([const { Slot::new() }; SLOTS]),
             others: RwLock::default(),
         }
     }

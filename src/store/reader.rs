@@ -58,8 +58,7 @@ pub struct LaneReader<'a> {
     /// Whether its records stand in a parking log.
     is_parked: bool,
     boots: &'a Boots,
-    /// Names of the topics met so far, so that each is one allocation, not one per record.
-    names: HashMap<u32, Arc<str>>,
+    names: Names,
 }
 
 impl<'a> LaneReader<'a> {
@@ -69,7 +68,7 @@ impl<'a> LaneReader<'a> {
             definitions,
             is_parked: false,
             boots,
-            names: HashMap::new(),
+            names: Names::default(),
         }
     }
 
@@ -97,11 +96,7 @@ impl<'a> LaneReader<'a> {
             parked.unwrap_or((record.seq, record.time_micros, record.payload));
         let (names, definitions) = (&mut self.names, &self.definitions);
         let mut message = codec::decode(&raw, time_micros / 1_000, |id| {
-            names.get(&id).cloned().or_else(|| {
-                let name = definitions.topic(id)?;
-                names.insert(id, Arc::clone(&name));
-                Some(name)
-            })
+            names.get(id, |id| definitions.topic(id))
         });
         if let Ok(message) = &mut message
             && let Some(uptime) = message.uptime
@@ -137,6 +132,35 @@ impl<'a> LaneReader<'a> {
     #[must_use]
     pub fn position(&self) -> SeqNo {
         self.reader.position()
+    }
+}
+
+/// Names of the topics met so far: each is one allocation, not one a record.
+#[derive(Default, Debug)]
+struct Names {
+    by_id: HashMap<u32, Arc<str>>,
+    /// The one asked for last: most records are of the topic of the one before them.
+    last: Option<(u32, Arc<str>)>,
+}
+
+impl Names {
+    /// The name of an id; `find` knows those that have one.
+    fn get(&mut self, id: u32, find: impl FnOnce(u32) -> Option<Arc<str>>) -> Option<Arc<str>> {
+        if let Some((last, name)) = &self.last
+            && *last == id
+        {
+            return Some(Arc::clone(name));
+        }
+        let name = match self.by_id.get(&id) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let found = find(id)?;
+                self.by_id.insert(id, Arc::clone(&found));
+                found
+            }
+        };
+        self.last = Some((id, Arc::clone(&name)));
+        Some(name)
     }
 }
 

@@ -76,6 +76,7 @@ impl<F: Fs> Core<F> {
     }
 
     /// The staging lock, with room for a batch under it.
+    #[inline]
     pub(crate) fn room(&self, need: Need, block: bool) -> Result<MutexGuard<'_, Staging>, Error> {
         let mut staging = self.staging.lock();
         loop {

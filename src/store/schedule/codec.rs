@@ -78,13 +78,12 @@ impl From<DecodeError> for Foreign {
 
 /// A message as it waits.
 pub(super) fn message(message: &MessageRef<'_>) -> Vec<u8> {
-    let parts = Parts {
-        message,
-        topic: Topic::Inline,
-        // The entry has it.
+    // The entry has that.
+    let message = MessageRef {
         uptime: None,
-        scheduled: None,
+        ..*message
     };
+    let parts = Parts::of(&message, Topic::Inline);
     let mut out = vec![0; parts.encoded_len()];
     parts.encode(&mut out);
     out

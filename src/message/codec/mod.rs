@@ -1,7 +1,7 @@
 //! The bytes of a message in the log. `docs/format.md`, "Message codec", is the specification.
 //!
 //! Owns nothing but the layout: pure functions over byte slices. It must not know where a topic id
-//! comes from, nor judge whether a message makes sense: [`MessageRef::check`] did that before.
+//! comes from, nor judge whether a message makes sense: [`MessageRef::check`](super::MessageRef::check) did that before.
 //!
 //! Invariants: [`encode`] fills exactly the [`encoded_len`] bytes and allocates nothing;
 //! [`decode`] of any bytes ends with a message or an error, and allocates nothing but the name of
@@ -9,11 +9,15 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod write;
+
 use std::{error, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Expires, Header, Message, MessageRef, TOPIC_LEN_MAX, Uptime, check_topic};
+pub(crate) use self::write::Parts;
+pub use self::write::{Topic, encode, encoded_len};
+use super::{Expires, Header, Message, TOPIC_LEN_MAX, Uptime, check_topic};
 
 /// First byte of every message.
 const VERSION: u8 = 1;
@@ -33,143 +37,6 @@ const KNOWN: u64 =
 
 /// Bytes of the number that names a boot. It is random: a varint would make it longer.
 const BOOT_LEN: usize = 8;
-
-/// How a topic is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Topic {
-    /// By the number under which the log knows its name.
-    Id(u32),
-    /// By name, in every message: the log's dictionary is full.
-    Inline,
-}
-
-/// Bytes that [`encode`] needs for `message`.
-#[must_use]
-pub fn encoded_len(message: &MessageRef<'_>, topic: Topic) -> usize {
-    Parts::of(message, topic).encoded_len()
-}
-
-/// Writes `message` into `out`.
-///
-/// # Panics
-///
-/// Panics if `out` is not [`encoded_len`] bytes long, or if the message does not pass
-/// [`MessageRef::check`] because of its partition, timestamp or expiry.
-pub fn encode(message: &MessageRef<'_>, topic: Topic, out: &mut [u8]) {
-    Parts::of(message, topic).encode(out);
-}
-
-/// What is written of a message. It borrows it: a copy for each append is felt.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'a> {
-    pub(crate) message: &'a MessageRef<'a>,
-    pub(crate) topic: Topic,
-    /// In place of the message's own.
-    pub(crate) uptime: Option<Uptime>,
-    /// The number by which the schedule log knew it.
-    pub(crate) scheduled: Option<u64>,
-}
-
-impl<'a> Parts<'a> {
-    const fn of(message: &'a MessageRef<'a>, topic: Topic) -> Self {
-        Self {
-            message,
-            topic,
-            uptime: message.uptime,
-            scheduled: None,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn encoded_len(&self) -> usize {
-        let message = self.message;
-        let topic_len = match self.topic {
-            Topic::Id(id) => varint_len(id.into()),
-            Topic::Inline => prefixed_len(message.topic.as_bytes()),
-        };
-        let header_len = match header_block_len(message.headers) {
-            0 => 0,
-            block_len => varint_len(len_u64(block_len)) + block_len,
-        };
-        1 + varint_len(self.flags())
-            + topic_len
-            + message.partition.map_or(0, |p| varint_len(from_i32(p)))
-            + message
-                .timestamp_millis
-                .map_or(0, |t| varint_len(from_i64(t)))
-            + self
-                .uptime
-                .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
-            + message.expires.map_or(0, |e| varint_len(from_expires(e)))
-            + self.scheduled.map_or(0, varint_len)
-            + header_len
-            + message.key.map_or(0, prefixed_len)
-            + message.value.map_or(0, <[u8]>::len)
-    }
-
-    #[inline]
-    pub(crate) fn encode(&self, out: &mut [u8]) {
-        let message = self.message;
-        let mut out = Out(out);
-        out.bytes(&[VERSION]);
-        out.varint(self.flags());
-        match self.topic {
-            Topic::Id(id) => out.varint(id.into()),
-            Topic::Inline => out.prefixed(message.topic.as_bytes()),
-        }
-        if let Some(partition) = message.partition {
-            out.varint(from_i32(partition));
-        }
-        if let Some(timestamp_millis) = message.timestamp_millis {
-            out.varint(from_i64(timestamp_millis));
-        }
-        if let Some(uptime) = self.uptime {
-            out.bytes(&uptime.boot.to_le_bytes());
-            out.varint(uptime.millis);
-        }
-        if let Some(expires) = message.expires {
-            out.varint(from_expires(expires));
-        }
-        if let Some(number) = self.scheduled {
-            out.varint(number);
-        }
-        if !message.headers.is_empty() {
-            out.varint(len_u64(header_block_len(message.headers)));
-            for header in message.headers {
-                out.prefixed(header.name.as_bytes());
-                match header.value {
-                    None => out.varint(0),
-                    Some(value) => {
-                        out.varint(len_u64(value.len()) + 1);
-                        out.bytes(value);
-                    }
-                }
-            }
-        }
-        if let Some(key) = message.key {
-            out.prefixed(key);
-        }
-        if let Some(value) = message.value {
-            out.bytes(value);
-        }
-        assert!(out.0.is_empty(), "the buffer is longer than the message");
-    }
-
-    #[inline]
-    fn flags(&self) -> u64 {
-        let message = self.message;
-        let part = |present: bool, flag: u64| if present { flag } else { 0 };
-        part(self.topic == Topic::Inline, TOPIC_INLINE)
-            | part(message.partition.is_some(), PARTITION)
-            | part(message.timestamp_millis.is_some(), TIMESTAMP)
-            | part(!message.headers.is_empty(), HEADERS)
-            | part(message.key.is_some(), KEY)
-            | part(message.value.is_some(), VALUE)
-            | part(self.uptime.is_some(), UPTIME)
-            | part(message.expires.is_some(), EXPIRES)
-            | part(self.scheduled.is_some(), SCHEDULED)
-    }
-}
 
 /// Reads a message back. Its parts are slices of `payload`; `append_millis` is the time of the
 /// append, used where the message has no timestamp of its own; `resolve` knows the topics' names.
@@ -496,10 +363,11 @@ fn from_i64(value: i64) -> u64 {
 )]
 pub(crate) mod tests {
     use super::*;
+    use crate::message::MessageRef;
 
     /// The bytes of a worked example in `docs/format.md`, under this heading.
     pub(crate) fn documented(heading: &str) -> Vec<u8> {
-        let document = include_str!("../../docs/format.md");
+        let document = include_str!("../../../docs/format.md");
         let (_, section) = document.split_once(heading).unwrap();
         let (_, block) = section.split_once("```text\n").unwrap();
         let (block, _) = block.split_once("```").unwrap();
@@ -809,7 +677,7 @@ pub(crate) mod tests {
             (untrusted, false, 15),
             (expiring, false, 6),
         ] {
-            let flags = Parts::of(&message, Topic::Id(0)).flags();
+            let flags = Parts::of(&message, Topic::Id(0)).flags;
             assert_eq!(flags & !KNOWN_BEFORE == 0, is_known);
             assert_eq!(encoded_len(&message, Topic::Id(0)), len);
         }
@@ -823,10 +691,7 @@ pub(crate) mod tests {
             ..MessageRef::to("t")
         };
         for number in [0, 300, u64::MAX] {
-            let parts = Parts {
-                scheduled: Some(number),
-                ..Parts::of(&message, Topic::Id(0))
-            };
+            let parts = Parts::of(&message, Topic::Id(0)).scheduled_as(number);
             let mut out = vec![0; parts.encoded_len()];
             parts.encode(&mut out);
             let read = decode(&out.into(), 0, |_| Some("t".into())).unwrap();
