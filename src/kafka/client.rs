@@ -41,7 +41,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queue.buffering.max.kbytes", "2147483647"),
     ("socket.timeout.ms", "60000"),
     ("socket.keepalive.enable", "true"),
-    ("reconnect.backoff.ms", "500"),
+    // For half of this a client waits before its second connection, also when it has only just begun.
+    ("reconnect.backoff.ms", "100"),
     ("reconnect.backoff.max.ms", "5000"),
     // A misspelt topic is an error to be seen, not a new topic.
     ("allow.auto.create.topics", "false"),
@@ -187,6 +188,8 @@ impl Settings {
     pub(super) fn admin_config(&self) -> Result<ClientConfig, Error> {
         self.refuse_forbidden()?;
         let mut config = self.base_config();
+        // It asks a question or two, for which somebody waits.
+        config.set("reconnect.backoff.ms", "20");
         for (name, value) in &self.properties {
             config.set(name, value);
         }

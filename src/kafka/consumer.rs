@@ -5,10 +5,10 @@
 
 use std::fmt;
 use std::str;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -54,21 +54,17 @@ impl Consumer {
     ///
     /// [`Error::Forbidden`] and [`Error::Configuration`], as [`Settings::check`].
     pub fn new(settings: &Settings) -> Result<Consumer, Error> {
-        Consumer::isolated(settings, "read_committed")
+        Consumer::isolated(settings.consumer_config()?, "read_committed")
     }
 
-    /// As [`Consumer::new`], but it also sees what belongs to transactions that are open or aborted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Consumer::new`].
-    pub fn of_everything(settings: &Settings) -> Result<Consumer, Error> {
-        Consumer::isolated(settings, "read_uncommitted")
+    /// One that can be asked for [`bounds`](Consumer::bounds) alone, which takes in what belongs to
+    /// transactions that are open or aborted. In no group it also ends at once: to leave one takes 100 ms.
+    pub(super) fn of_everything(settings: &Settings) -> Result<Consumer, Error> {
+        Consumer::isolated(settings.admin_config()?, "read_uncommitted")
     }
 
-    fn isolated(settings: &Settings, isolation: &str) -> Result<Consumer, Error> {
-        let inner = settings
-            .consumer_config()?
+    fn isolated(mut config: ClientConfig, isolation: &str) -> Result<Consumer, Error> {
+        let inner = config
             .set("isolation.level", isolation)
             .create_with_context(Silent)
             .map_err(|error| configuration_error(&error))?;
@@ -143,8 +139,12 @@ impl Consumer {
         partition: i32,
         timeout: Duration,
     ) -> Result<(i64, i64), Error> {
-        self.inner
-            .fetch_watermarks(topic, partition, timeout)
+        let started = Instant::now();
+        // Without it librdkafka looks for the leader before it has a connection, and again after 100 ms.
+        let asked = self.inner.fetch_metadata(Some(topic), timeout);
+        let left = || timeout.saturating_sub(started.elapsed());
+        asked
+            .and_then(|_| self.inner.fetch_watermarks(topic, partition, left()))
             .map_err(|error| Error::of("asking for the end", topic, timeout, code_of(&error)))
     }
 

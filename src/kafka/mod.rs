@@ -11,6 +11,7 @@ mod breaks;
 mod classify;
 mod client;
 mod consumer;
+mod hand_over;
 mod mock;
 mod probe;
 mod producer;

@@ -16,12 +16,13 @@ use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::breaks::{BreakCount, Breaks};
 use super::classify::{ErrorClass, Persistence, classify};
 use super::client::{Settings, configuration_error};
+use super::hand_over::Topics;
 use super::{Error, code_of, number_and_name};
 
 /// Most events handled by one poll; an event is a whole batch of reports.
@@ -118,6 +119,8 @@ pub struct Trouble {
 
 /// A producer. Used by one thread.
 pub struct Producer {
+    /// Before the client: that is the order in which they are dropped.
+    topics: Topics,
     inner: BaseProducer<Inbox>,
     slab: Slab,
     /// Reports of the poll in progress; kept to reuse its memory.
@@ -161,6 +164,7 @@ impl Producer {
             .create_with_context(Inbox::default())
             .map_err(|error| configuration_error(&error))?;
         Ok(Producer {
+            topics: Topics::default(),
             inner,
             slab: Slab::default(),
             batch: Vec::new(),
@@ -215,22 +219,10 @@ impl Producer {
     /// again as it is will not help unless its class says so.
     pub fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         let slot = self.slab.insert(record.token);
-        let mut base: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(record.topic, slot)
-                .partition(record.partition)
-                .timestamp(record.timestamp_millis);
-        base.key = record.key;
-        base.payload = record.value;
-        if !record.headers.is_empty() {
-            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            for &(key, value) in record.headers {
-                headers = headers.insert(Header { key, value });
-            }
-            base.headers = Some(headers);
-        }
-        self.inner.send(base).map_err(|(error, _)| {
+        let client = self.inner.client().native_ptr();
+        self.topics.produce(client, record, slot).map_err(|code| {
             self.slab.take(slot);
-            match code_of(&error) {
+            match code {
                 RDKafkaErrorCode::QueueFull => SendError::QueueFull,
                 code => SendError::Failed(failure(code, Persistence::No)),
             }

@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Reads from one partition offset to another, both exact.
 #[derive(Debug)]
 pub struct Scan {
-    consumer: Consumer,
+    /// `None` where nothing is to be read: to make one, and to end it, takes a tenth of a second.
+    consumer: Option<Consumer>,
     topic: String,
     partition: i32,
     until: i64,
@@ -65,16 +66,17 @@ impl Scan {
         from: i64,
         until: i64,
     ) -> Result<Scan, Error> {
-        let mut consumer = Consumer::new(settings)?;
+        let mut consumer = None;
         if from < until {
-            consumer.assign_at(topic, partition, from)?;
+            let reading = consumer.insert(Consumer::new(settings)?);
+            reading.assign_at(topic, partition, from)?;
         }
         Ok(Scan {
             consumer,
             topic: topic.to_owned(),
             partition,
             until,
-            is_stable: from >= until,
+            is_stable: false,
         })
     }
 
@@ -89,29 +91,28 @@ impl Scan {
         timeout: Duration,
         each: &mut dyn FnMut(&Consumed<'_>),
     ) -> Result<Scanned, Error> {
+        let Some(consumer) = &mut self.consumer else {
+            return Ok(Scanned::Done);
+        };
         if !self.is_stable {
             // A consumer that reads what is committed is told the last stable offset as the end.
-            let stable = self.consumer.end(&self.topic, self.partition, timeout)?;
+            let stable = consumer.end(&self.topic, self.partition, timeout)?;
             if stable < self.until {
                 return Ok(Scanned::Unstable(stable));
             }
             self.is_stable = true;
         }
-        let Some(mut position) = self.consumer.position(&self.topic, self.partition) else {
-            // Nothing was to be read.
-            return Ok(Scanned::Done);
-        };
-        if position < self.until {
-            self.consumer.poll(POLL, each)?;
-            position = self
-                .consumer
-                .position(&self.topic, self.partition)
-                .unwrap_or(position);
+        // Where it is not known nothing was passed.
+        let mut position = consumer.position(&self.topic, self.partition);
+        if position.is_none_or(|position| position < self.until) {
+            consumer.poll(POLL, each)?;
+            position = consumer.position(&self.topic, self.partition);
         }
-        Ok(if position < self.until {
-            Scanned::Going
-        } else {
+        let is_done = position.is_some_and(|position| position >= self.until);
+        Ok(if is_done {
             Scanned::Done
+        } else {
+            Scanned::Going
         })
     }
 }

@@ -171,7 +171,9 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(Placed::Full);
         }
         let late = self.restamped(topic.ordinal, message, now);
-        self.write_identity(source, entry);
+        if self.options.id_header {
+            self.write_identity(source, entry);
+        }
         let text = late.map(|_| message.timestamp_millis.to_string());
         let id = [(header::ID, Some(self.id.as_bytes()))];
         let time = text.as_ref().map(|t| (header::TIME, Some(t.as_bytes())));

@@ -93,7 +93,10 @@ impl Committer<'_> {
             return Ok(Some(self.spent(&error)));
         }
         let mut open = Transaction::new(attempted.seq, 0, Load::Span, self.pace.timeout());
-        while !self.send(place, &mut open) && open.failure.is_none() && open.taint.is_none() {
+        while !self.send(place, Instant::now(), &mut open)
+            && open.failure.is_none()
+            && open.taint.is_none()
+        {
             if Instant::now() >= open.deadline || self.is_stopped() {
                 break;
             }

@@ -145,7 +145,9 @@ impl<'a> Committer<'a> {
                 return Ok(Some(true));
             }
         }
-        if self.current == 0 && self.moved.remove(&entry.seq) {
+        // Looking into an empty set makes a hash all the same.
+        let may_be_moved = self.current == 0 && !self.moved.is_empty();
+        if may_be_moved && self.moved.remove(&entry.seq) {
             stream.settle(own, Class::Moved);
             return Ok(Some(true));
         }
@@ -355,8 +357,7 @@ impl<'a> Committer<'a> {
     }
 
     /// Hands the pending record to librdkafka; false if it has to wait.
-    pub(super) fn send(&mut self, place: Place, open: &mut Transaction) -> bool {
-        let now = Instant::now();
+    pub(super) fn send(&mut self, place: Place, now: Instant, open: &mut Transaction) -> bool {
         let Some(entry) = self.sources[self.current].pending.take() else {
             return false;
         };
@@ -365,9 +366,11 @@ impl<'a> Committer<'a> {
         };
         let late = self.restamped(message, place, now);
         let source = &mut self.sources[self.current];
-        self.id.truncate(self.id_prefix_len);
-        // Writing to a string cannot fail.
-        let _ = write!(self.id, "{}", entry.origin);
+        if self.options.ship.id_header {
+            self.id.truncate(self.id_prefix_len);
+            // Writing to a string cannot fail.
+            let _ = write!(self.id, "{}", entry.origin);
+        }
         let own = [(header::ID, Some(self.id.as_bytes()))];
         let own = &own[..usize::from(self.options.ship.id_header)];
         let text = late.map(|_| message.timestamp_millis.to_string());

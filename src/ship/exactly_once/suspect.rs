@@ -13,7 +13,7 @@ use crate::ship::suspect::TRANSPORT;
 /// Losses of the connection in one transaction, and nothing of it acknowledged between, after which
 /// one of its records is suspected; some ten seconds. Nothing comes twice of that, so fewer than without
 /// transactions are enough, and they fit into one.
-const SUSPICION: u32 = 5;
+const SUSPICION: u32 = 8;
 
 impl Committer<'_> {
     /// Whether what is in a transaction is suspected to break the connection.

@@ -255,12 +255,13 @@ impl Committer<'_> {
         let until = open.started + self.options.max_time();
         loop {
             let mut is_held = false;
+            let now = Instant::now();
             for _ in 0..RECORDS_PER_TURN {
                 if open.carried.len() >= records || open.bytes >= self.options.max_bytes {
                     return Ok(());
                 }
                 match self.next(&mut open.passed)? {
-                    Next::Ready(place) if self.send(place, open) => {}
+                    Next::Ready(place) if self.send(place, now, open) => {}
                     Next::Dry if self.options.ship.until == Until::Empty => return Ok(()),
                     Next::Ready(_) | Next::Dry => {
                         is_held = true;

@@ -17,7 +17,7 @@ use crate::ship::suspect::TRANSPORT;
 
 /// So many losses in a row with a letter alone on its way are its fault. Nothing tries it again by
 /// itself, so one is not enough.
-const LOSSES_ALONE: u32 = 5;
+const LOSSES_ALONE: u32 = 8;
 
 impl Letters<'_> {
     /// Whether a letter is on its way that nothing else may share a connection with.
