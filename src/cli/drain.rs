@@ -429,6 +429,11 @@ pub(super) fn of_ship(error: &ship::Error, global: &Global) -> Failure {
         ship::Error::ExactlyOnce(halt) => of_halt(halt),
         ship::Error::Kafka(error) => return of_kafka(error),
         ship::Error::Store(error) => return failure::of_store(error, &global.data),
+        ship::Error::Thread(_) => (
+            Exit::Unreachable,
+            "threads",
+            "allow this user or service more threads, then run it again",
+        ),
     };
     Failure::new(exit, kind, failure::chain(error)).next(next)
 }

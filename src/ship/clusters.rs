@@ -11,10 +11,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
-use std::thread;
 
 use super::exactly_once::{self, ExactlyOnceOptions};
-use super::{Drained, Error, Progress, ShipOptions};
+use super::{Drained, Error, Progress, ShipOptions, crew};
 use crate::kafka::Settings;
 use crate::store::{Lane, Store};
 
@@ -141,34 +140,31 @@ pub fn drain_all(
     let wanted = |(name, _): &(&String, &Settings)| !lanes_of(store, name).is_empty();
     let wanted: Vec<(&String, &Settings)> = clusters.iter().filter(wanted).collect();
     let count = wanted.len();
-    thread::scope(|scope| {
-        let (tell, told) = mpsc::channel();
-        let ship = |(name, kafka): (&'_ String, &'_ Settings)| {
-            let (tell, name, kafka) = (tell.clone(), name.clone(), kafka.clone());
-            let own = delivery.of_cluster(&name, count);
-            let run = move || {
-                let mut show = |now: &Progress| {
-                    // Nobody listens any more when this cannot be sent.
-                    let _ = tell.send((name.clone(), now.clone()));
-                };
-                own.drain(store, &kafka, stop, &mut show)
+    let (tell, told) = mpsc::channel();
+    let ship = |&(name, kafka): &(&String, &Settings)| {
+        let (tell, name, kafka) = (tell.clone(), name.clone(), kafka.clone());
+        let own = delivery.of_cluster(&name, count);
+        move || {
+            let mut show = |now: &Progress| {
+                // Nobody listens any more when this cannot be sent.
+                let _ = tell.send((name.clone(), now.clone()));
             };
-            scope.spawn(run)
-        };
-        let threads: Vec<_> = wanted.iter().map(|&way| (way.0, ship(way))).collect();
-        drop(tell);
-        for (name, now) in told {
-            progress(&name, &now);
+            own.drain(store, &kafka, stop, &mut show)
         }
-        let ended = threads.into_iter().map(|(name, thread)| {
-            let ended = match thread.join() {
-                Ok(ended) => ended,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            (name.clone(), ended)
-        });
-        ended.collect()
-    })
+    };
+    let jobs = wanted.iter().map(ship).collect();
+    drop(tell);
+    let names = wanted.iter().map(|(name, _)| (*name).clone());
+    // It owns what is told: where it ends early nobody listens any more.
+    let show = move || told.iter().for_each(|(name, now)| progress(&name, &now));
+    match crew::work_together(jobs, show) {
+        Ok(ended) => names.zip(ended).collect(),
+        Err(error) => {
+            // None was begun, each for this reason.
+            let why = |name| (name, Err(Error::Thread(error.kind().into())));
+            names.map(why).collect()
+        }
+    }
 }
 
 #[cfg(test)]

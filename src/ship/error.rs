@@ -5,6 +5,7 @@
 
 use std::error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use super::exactly_once::Halt;
@@ -44,6 +45,9 @@ pub enum Error {
     Kafka(kafka::Error),
     /// A log could not be read, written or its cursor be saved.
     Store(store::Error),
+    /// The system gives no thread for one of several lanes or clusters: none of them was shipped. Try
+    /// again when it has some.
+    Thread(io::Error),
 }
 
 impl fmt::Display for Error {
@@ -70,6 +74,7 @@ impl fmt::Display for Error {
             Error::ExactlyOnce(halt) => halt.fmt(f),
             Error::Kafka(_) => f.write_str("the Kafka client could not be used"),
             Error::Store(_) => f.write_str("the log could not be shipped from"),
+            Error::Thread(_) => f.write_str("the system gives no thread to ship with"),
         }
     }
 }
@@ -79,6 +84,7 @@ impl error::Error for Error {
         match self {
             Error::Kafka(source) => Some(source),
             Error::Store(source) => Some(source),
+            Error::Thread(source) => Some(source),
             Error::Unreachable { .. } | Error::Held { .. } | Error::Option { .. } => None,
             Error::ExactlyOnce(halt) => halt.source(),
         }

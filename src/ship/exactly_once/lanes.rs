@@ -35,27 +35,33 @@ const BUDGET_MIN: u64 = 256 * 1024;
 /// What the lanes of a store share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    rate: Mutex<DrainRate>,
+    /// `None` without a limit: a lock for each record is felt.
+    rate: Option<Mutex<DrainRate>>,
     /// Bytes that wait in parking logs.
     parked_bytes: AtomicU64,
 }
 
 impl Shared {
     pub(super) fn new(options: &ExactlyOnceOptions) -> Arc<Shared> {
+        let limit = options.ship.drain_rate;
+        let rate = || Mutex::new(DrainRate::new(limit, Instant::now()));
         Arc::new(Shared {
-            rate: Mutex::new(DrainRate::new(options.ship.drain_rate, Instant::now())),
+            rate: limit.is_some().then(rate),
             parked_bytes: AtomicU64::new(0),
         })
     }
 
     /// Whether a record may be sent now.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.rate.lock().has_room(now)
+        let rate = self.rate.as_ref();
+        rate.is_none_or(|rate| rate.lock().has_room(now))
     }
 
     /// A record of so many bytes was sent.
     pub(super) fn take(&self, bytes: u64) {
-        self.rate.lock().take(bytes);
+        if let Some(rate) = &self.rate {
+            rate.lock().take(bytes);
+        }
     }
 
     pub(super) fn parked_bytes(&self) -> u64 {
@@ -85,46 +91,34 @@ pub(super) fn drain(
         return Committer::new(store, only, kafka, options, &shared, stop, progress)?.run();
     }
     let each: Vec<ExactlyOnceOptions> = share(store, lanes, options);
-    let principal = crew::principal();
-    let done = thread::scope(|scope| {
-        let (tell, told) = mpsc::channel();
-        let run = |place: usize, tell: mpsc::Sender<Told>| {
-            let (shared, options, lane) = (&shared, &each[place], lanes[place]);
-            // Nobody listens any more when this cannot be sent.
-            let tell = move |told| _ = tell.send((place, told));
-            move || {
-                crew::work_for(principal);
-                let ship = || {
-                    let mut show = |now: &Progress| tell(Ok(Box::new(now.clone())));
-                    Committer::new(store, lane, kafka, options, shared, stop, &mut show)?.run()
-                };
-                let is_once = options.ship.until == Until::Empty;
-                let is_over = || is_once || stop.load(Ordering::Relaxed);
-                go_on(ship, is_over, |why| tell(Err(why)))
-            }
-        };
-        let threads: Vec<_> = (0..lanes.len())
-            .map(|place| scope.spawn(run(place, tell.clone())))
-            .collect();
-        drop(tell);
-        show(lanes, &told, progress);
-        let mut all = Ok(None);
-        for thread in threads {
-            let ended = match thread.join() {
-                Ok(ended) => ended,
-                Err(panic) => panic::resume_unwind(panic),
+    let (tell, told) = mpsc::channel();
+    let run = |place: usize| {
+        let (shared, options, lane) = (&shared, &each[place], lanes[place]);
+        let tell = tell.clone();
+        // Nobody listens any more when this cannot be sent.
+        let tell = move |told| _ = tell.send((place, told));
+        move || {
+            let ship = || {
+                let mut show = |now: &Progress| tell(Ok(Box::new(now.clone())));
+                Committer::new(store, lane, kafka, options, shared, stop, &mut show)?.run()
             };
-            all = match (all, ended) {
-                (Ok(None), Ok(first)) => Ok(Some(first)),
-                (Ok(Some(before)), Ok(next)) => Ok(Some(Committed::and(before, next))),
-                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
-            };
+            let is_once = options.ship.until == Until::Empty;
+            let is_over = || is_once || stop.load(Ordering::Relaxed);
+            go_on(ship, is_over, |why| tell(Err(why)))
         }
-        // Every store has a lane.
-        all?.ok_or_else(|| Error::Option {
-            key: "lanes",
-            reason: "there is none".to_owned(),
-        })
+    };
+    let jobs: Vec<_> = (0..lanes.len()).map(run).collect();
+    drop(tell);
+    let shown = &mut *progress;
+    // It owns what is told: where it ends early nobody listens any more.
+    let show = move || show(lanes, &told, shown);
+    let all = crew::work_together(jobs, show).map_err(Error::Thread)?;
+    let all: Vec<Committed> = all.into_iter().collect::<Result<_, _>>()?;
+    // Every store has a lane.
+    let done = all.into_iter().reduce(Committed::and);
+    let done = done.ok_or_else(|| Error::Option {
+        key: "lanes",
+        reason: "there is none".to_owned(),
     })?;
     finish_letters(store, lanes, kafka, options, stop, progress, done)
 }
