@@ -16,8 +16,8 @@ use super::value::Value;
 use crate::event::{self, Routes};
 use crate::kafka::{self, Settings};
 use crate::message;
-use crate::ship::LinkOptions;
 use crate::ship::exactly_once;
+use crate::ship::{LinkOptions, RetryOverride, RetryPolicy};
 use crate::store::MAIN_CLUSTER;
 use crate::{ship, store, wal};
 
@@ -241,18 +241,50 @@ impl Check<'_> {
     }
 
     fn retry(&mut self) {
-        let retry = &self.config().retry;
-        if retry.backoff_max < retry.backoff_initial {
-            // The one that somebody wrote is the one to look at.
-            let key = ["retry.backoff.max", "retry.backoff.initial"]
-                .into_iter()
-                .find(|key| self.loaded.is_given(key));
-            let key = key.unwrap_or("retry.backoff.max");
-            self.add(
-                key,
-                "makes retry.backoff.max less than retry.backoff.initial",
-            );
+        let ship = self.config().ship_options();
+        self.one_retry("", &ship.retry, &RetryOverride::default());
+        // What is wrong with the main one would be told again.
+        if ship.retry.max_backoff < ship.retry.initial_backoff {
+            return;
         }
+        let by = ship.retry_overrides;
+        let all = [
+            ("lanes", by.lanes),
+            ("topics", by.topics),
+            ("tenants", by.tenants),
+        ];
+        let others = all.clone();
+        for (section, overrides) in all {
+            for (name, retry) in overrides {
+                // A record may have the one from here and the other one from a section of another kind.
+                let mut others = others.iter().filter(|(kind, _)| *kind != section);
+                let says = |retry: &RetryOverride| {
+                    retry.initial_backoff.is_some() || retry.max_backoff.is_some()
+                };
+                if retry.initial_backoff.is_some() != retry.max_backoff.is_some()
+                    && others.any(|(_, overrides)| overrides.values().any(says))
+                {
+                    continue;
+                }
+                let section = path::join(&[section.to_owned(), name]);
+                self.one_retry(&format!("{section}."), &ship.retry, &retry);
+            }
+        }
+    }
+
+    fn one_retry(&mut self, prefix: &str, main: &RetryPolicy, retry: &RetryOverride) {
+        let initial = retry.initial_backoff.unwrap_or(main.initial_backoff);
+        if retry.max_backoff.unwrap_or(main.max_backoff) >= initial {
+            return;
+        }
+        // The one that somebody wrote is the one to look at.
+        let keys =
+            ["retry.backoff.max", "retry.backoff.initial"].map(|key| format!("{prefix}{key}"));
+        let written = keys.iter().find(|key| self.loaded.is_given(key));
+        self.add(
+            written.unwrap_or(&keys[0]),
+            "makes retry.backoff.max less than retry.backoff.initial",
+        );
     }
 
     fn events(&mut self) {

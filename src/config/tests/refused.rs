@@ -187,6 +187,16 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "retry.backoff.max",
     ),
     (
+        "topics.\"a.b\".retry.backoff.initial = \"1h\"",
+        "topics.\"a.b\".retry.backoff.initial",
+        "less than retry.backoff.initial",
+    ),
+    (
+        "lanes.bulk.retry.backoff.max = \"1ms\"",
+        "lanes.bulk.retry.backoff.max",
+        "less than retry.backoff.initial",
+    ),
+    (
         "store.segment_size = \"1 KiB\"",
         "store.segment_size",
         "1 MiB to 4 GiB",
