@@ -456,6 +456,11 @@ impl<F: Fs> Wal<F> {
             return Ok(());
         }
         let shut = self.finish();
+        if let Err(error) = &shut {
+            // What is not on disk by now will not be: nobody is to wait for it, or to ask again.
+            self.core
+                .fail(&format_args!("closed: {}", error.describe()));
+        }
         self.core.wake();
         self.core.watch.wake_all();
         drop(self.lock.lock().take());
