@@ -48,6 +48,8 @@ const IN_FLIGHT: u64 = 64 * 1024 * 1024;
 /// What `drain` counts for a record besides its bytes.
 const OVERHEAD: u64 = 256;
 const ROUNDS: usize = 5;
+/// Rounds before them: the broker's Java machine compiles what it runs often, on the same cores.
+const WARMUPS: usize = 2;
 
 /// Backlogs whose draining is watched from outside: length and count of records.
 const BACKLOGS: [(usize, u64); 3] = [(100, 5_000_000), (1024, 2_000_000), (1 << 20, 2_000)];
@@ -73,8 +75,7 @@ fn main() {
 
 fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
     let mut rates: [Vec<f64>; 6] = Default::default();
-    // The first round warms the broker up.
-    for round in 0..=ROUNDS {
+    for round in 0..WARMUPS + ROUNDS {
         broker.create_topic(TOPIC, PARTITIONS);
         let times = [
             produce(broker, compression, len, count, false),
@@ -85,7 +86,7 @@ fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
             drain_exactly_once(broker, compression, len, count, true),
         ];
         broker.delete_topic(TOPIC);
-        for (rates, time) in rates.iter_mut().zip(times).filter(|_| round > 0) {
+        for (rates, time) in rates.iter_mut().zip(times).filter(|_| round >= WARMUPS) {
             rates.push(count as f64 / time.as_secs_f64());
         }
     }
