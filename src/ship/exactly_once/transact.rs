@@ -99,7 +99,7 @@ impl Committer<'_> {
         let mut passed = 0;
         let next = self.next(&mut passed)?;
         if !matches!(next, Next::Ready(_)) {
-            self.settle_parked()?;
+            self.keep_passed(passed)?;
         }
         match next {
             Next::Ready(_) => {}
@@ -110,12 +110,22 @@ impl Committer<'_> {
             Next::Stuck(error) => return Err(error),
         }
         if !self.shared.has_room(Instant::now()) {
-            self.settle_parked()?;
+            self.keep_passed(passed)?;
             self.progressed = Instant::now();
             self.pause("")?;
             return Ok(Turn::Done);
         }
         self.carry_out(begin, passed, Load::Span)
+    }
+
+    /// Makes durable what was settled without a transaction: the next one begins behind it, and after a crash
+    /// its intent would have it shipped.
+    fn keep_passed(&mut self, passed: u64) -> Result<(), Error> {
+        self.settle_parked()?;
+        if passed > 0 {
+            self.sources[self.current].stream.save_cursor()?;
+        }
+        Ok(())
     }
 
     /// One transaction, from its begin to its end.
