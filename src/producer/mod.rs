@@ -173,6 +173,8 @@ impl Producer {
     /// if records are in flight at the end of it; in transactions, until the one under way has ended.
     /// Closing again tells what was left; of several who close at once each waits for the end, which is that
     /// of the one who waits the shortest.
+    /// In a callback another producer may be closed, which is waited for: of two whose callbacks close each
+    /// other none ends.
     ///
     /// # Errors
     ///
