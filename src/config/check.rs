@@ -253,17 +253,14 @@ impl Check<'_> {
             ("topics", by.topics),
             ("tenants", by.tenants),
         ];
-        let others = all.clone();
+        let waits = |retry: &RetryOverride| (retry.initial_backoff, retry.max_backoff);
+        let says = |retry: &RetryOverride| waits(retry) != (None, None);
+        let kinds = all.iter().filter(|(_, by)| by.values().any(says)).count();
         for (section, overrides) in all {
             for (name, retry) in overrides {
-                // A record may have the one from here and the other one from a section of another kind.
-                let mut others = others.iter().filter(|(kind, _)| *kind != section);
-                let says = |retry: &RetryOverride| {
-                    retry.initial_backoff.is_some() || retry.max_backoff.is_some()
-                };
-                if retry.initial_backoff.is_some() != retry.max_backoff.is_some()
-                    && others.any(|(_, overrides)| overrides.values().any(says))
-                {
+                // A record may have the other one from a section of another kind.
+                let (initial, max) = waits(&retry);
+                if initial.is_some() != max.is_some() && kinds > 1 {
                     continue;
                 }
                 let section = path::join(&[section.to_owned(), name]);
