@@ -262,27 +262,20 @@ impl<'a, S: Sink> Shipper<'a, S> {
         Ok(())
     }
 
-    /// One record of a held partition. Where the oldest was refused alone too often, the one
-    /// behind it: if that is taken, it was the record and not the partition.
+    /// One record of a held partition. Where the oldest was refused alone too often, and just now, the
+    /// one behind it: if that is taken, it was the record and not the partition.
     fn try_one(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
         let Some(mut entry) = self.sources[source].left_behind(index, 0)? else {
             self.sources[source].caught_up(index);
             return Ok(());
         };
-        let attempted = self.health[index].attempted.as_ref();
-        let doubts_it = |a: &Attempted| a.is(source, entry.seq) && a.count >= a.most;
+        let (attempted, millis) = (self.health[index].attempted.as_ref(), self.millis(now));
+        let doubts_it = |a: &Attempted| a.is(source, entry.seq) && a.is_proved_by(millis);
         let mut is_oldest = true;
         if attempted.is_some_and(doubts_it) {
-            let next = self.sources[source].left_behind(index, 1)?;
-            // Else one of another log: a record alone in its log is judged by those.
-            let waits = |other: usize| {
-                other != source
-                    && self.sources[other].behind(index).is_some()
-                    && self.captured(other, index).is_none()
-            };
-            match next {
+            match self.sources[source].left_behind(index, 1)? {
                 Some(next) => (entry, is_oldest) = (next, false),
-                None if (0..self.sources.len()).any(waits) => return Ok(()),
+                None if self.is_other_log(source, index) => return Ok(()),
                 None => {}
             }
         }
@@ -296,6 +289,22 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.sources[source].cared_for(index, entry.seq + 1);
         }
         Ok(())
+    }
+
+    /// Whether another record waits beside the oldest one of a source and partition.
+    pub(super) fn is_other(&mut self, source: usize, index: usize) -> Result<bool, Error> {
+        let is_next = self.sources[source].left_behind(index, 1)?.is_some();
+        Ok(is_next || self.is_other_log(source, index))
+    }
+
+    /// Whether records of another log wait: one that is alone in its own is judged by those.
+    fn is_other_log(&self, source: usize, index: usize) -> bool {
+        let waits = |other: usize| {
+            other != source
+                && self.sources[other].behind(index).is_some()
+                && self.captured(other, index).is_none()
+        };
+        (0..self.sources.len()).any(waits)
     }
 
     /// A piece of a search, as much of it as there is room for.

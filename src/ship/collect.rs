@@ -88,7 +88,7 @@ impl<S: Sink> Shipper<'_, S> {
         if let Some(attempted) = &health.attempted {
             if attempted.is(place, flown.seq) {
                 health.attempted = None;
-            } else if attempted.count >= attempted.most {
+            } else if attempted.is_proved_by(flown.at_millis) {
                 self.doomed.push(index);
             }
         }

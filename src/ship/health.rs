@@ -36,6 +36,10 @@ const LOSSES_TELL: u32 = 2;
 /// found so.
 pub(super) const SUSPICION_CONFIRMED: u32 = 1;
 
+/// Another record of the partition proves that a refused one is to blame only if it was handed over
+/// so soon after: in a longer time what was refused may be over, and nobody to blame.
+const PROOF_MILLIS: u32 = 1000;
+
 /// Records that must be taken as one piece before a search is over.
 const PROBATION: usize = 1024;
 
@@ -127,11 +131,24 @@ pub(super) struct Attempted {
     pub(super) most: u32,
     /// With what, the last time.
     pub(super) failure: Failure,
+    /// When, the last time.
+    pub(super) at_millis: u32,
 }
 
 impl Attempted {
     pub(super) fn is(&self, source: usize, seq: SeqNo) -> bool {
         (self.source, self.seq) == (source, seq)
+    }
+
+    /// Whether another record of its partition that is handed over then, and taken, proves that it is
+    /// to blame.
+    pub(super) fn is_proved_by(&self, handed_over_millis: u32) -> bool {
+        self.is_tried_enough() && handed_over_millis.saturating_sub(self.at_millis) < PROOF_MILLIS
+    }
+
+    /// Whether it was refused as often as it may be.
+    pub(super) fn is_tried_enough(&self) -> bool {
+        self.count >= self.most
     }
 }
 
@@ -424,7 +441,14 @@ impl Health {
 
     /// One record was refused alone, for what says nothing about it: an attempt. Where it was beside
     /// one that was attempted before, it is the partition, and nobody is to blame.
-    pub(super) fn attempt(&mut self, source: usize, seq: SeqNo, failure: Failure, most: u32) {
+    pub(super) fn attempt(
+        &mut self,
+        source: usize,
+        seq: SeqNo,
+        failure: Failure,
+        most: u32,
+        at_millis: u32,
+    ) {
         let count = match self.attempted.take() {
             None => 0,
             Some(attempted) if attempted.is(source, seq) => attempted.count,
@@ -436,6 +460,7 @@ impl Health {
             count: count.saturating_add(1),
             most,
             failure,
+            at_millis,
         });
     }
 }
@@ -601,11 +626,25 @@ mod tests {
     fn attempts_are_counted_for_one_record_of_one_log() {
         let mut health = Health::new(Instant::now());
         let mut attempt = |source, seq| {
-            health.attempt(source, SeqNo::new(seq), failure(ErrorClass::Transient), 10);
+            let not_now = failure(ErrorClass::Transient);
+            health.attempt(source, SeqNo::new(seq), not_now, 10, 0);
             health.attempted.as_ref().map_or(0, |a| a.count)
         };
         assert_eq!([attempt(0, 3), attempt(0, 3)], [1, 2]);
         assert_eq!([attempt(0, 4), attempt(0, 4)], [0, 1], "another one");
         assert_eq!([attempt(1, 4), attempt(1, 4)], [0, 1], "of another log");
+    }
+
+    #[test]
+    fn only_what_is_handed_over_soon_after_the_last_attempt_proves_anything() {
+        let mut health = Health::new(Instant::now());
+        for (count, at) in [(1, 100), (2, 5000), (3, 20_000)] {
+            let not_now = failure(ErrorClass::Transient);
+            health.attempt(0, SeqNo::ZERO, not_now, 2, at);
+            let attempted = health.attempted.as_ref().unwrap();
+            assert_eq!(attempted.is_proved_by(at), count >= 2);
+            assert_eq!(attempted.is_proved_by(at + PROOF_MILLIS - 1), count >= 2);
+            assert!(!attempted.is_proved_by(at + PROOF_MILLIS));
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
+use super::health::{Attempted, HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
 
 use super::retry::{Decide, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
@@ -163,10 +163,15 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let policy = self.policy(source, &entry);
-        let most = policy.max_attempts;
-        self.health[index].attempt(source, refused.first, failure.clone(), most);
-        let random = super::tend::random();
-        self.health[index].hold(reason_of(failure), &policy, now, random);
+        let (most, millis) = (policy.max_attempts, self.millis(now));
+        let health = &mut self.health[index];
+        health.attempt(source, refused.first, failure.clone(), most, millis);
+        health.hold(reason_of(failure), &policy, now, super::tend::random());
+        let attempted = self.health[index].attempted.as_ref();
+        if attempted.is_some_and(Attempted::is_tried_enough) && self.is_other(source, index)? {
+            // The proof follows at once: until then the refusal of all might end.
+            self.health[index].hold_for(reason_of(failure), Duration::ZERO, now);
+        }
         Ok(())
     }
 

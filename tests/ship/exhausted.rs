@@ -19,14 +19,17 @@ const UNKNOWN: i32 = -1;
 /// Kafka's code for a record that is refused for what it is.
 const INVALID_RECORD: i32 = 87;
 
-/// Two records, of which the first is refused so often.
-fn refuse(code: i32, times: usize, on_exhausted: OnExhausted) -> (Scratch, Committed) {
+/// Kafka's code for a request that it carried out.
+const TAKEN: i32 = 0;
+
+/// Two records, and what the requests that carry them are answered with; later ones are taken.
+fn ship(codes: &[i32], on_exhausted: OnExhausted) -> (Scratch, Committed) {
     let mock = MockKafka::start(1).unwrap();
     mock.create_topic("t", 1).unwrap();
     mock.create_topic("ferrylog-progress", 1).unwrap();
     let scratch = Scratch::new();
     scratch.fill("t", 0..2);
-    mock.refuse_produce(&vec![code; times]).unwrap();
+    mock.refuse_produce(codes).unwrap();
     let mut options = ExactlyOnceOptions::default();
     // Else the record of the progress would be refused.
     options.progress = ProgressIn::Offsets;
@@ -41,12 +44,20 @@ fn refuse(code: i32, times: usize, on_exhausted: OnExhausted) -> (Scratch, Commi
     (scratch, committed)
 }
 
-/// Together, alone in the lane, and then from the parking log.
-const UNTIL_EXHAUSTED: usize = 2 + ATTEMPTS as usize;
+/// Together, alone in the lane, and then from the parking log, but for the last time.
+const UNTIL_PROOF: usize = 2 + ATTEMPTS as usize - 1;
+
+/// The mock cluster refuses the first request behind refused ones by itself: it misses their numbers.
+const PROOF: [i32; 2] = [TAKEN; 2];
+
+/// All refusals of the first record: the one behind it is taken before the last one.
+fn until_exhausted() -> Vec<i32> {
+    [&[UNKNOWN; UNTIL_PROOF][..], &PROOF, &[UNKNOWN]].concat()
+}
 
 #[test]
 fn an_exhausted_record_is_a_dead_letter_with_its_attempts_and_the_one_behind_it_goes() {
-    let (scratch, committed) = refuse(UNKNOWN, UNTIL_EXHAUSTED, OnExhausted::DeadLetter);
+    let (scratch, committed) = ship(&until_exhausted(), OnExhausted::DeadLetter);
     println!("{committed:?}");
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dead_lettered), (1, 1));
@@ -63,29 +74,37 @@ fn an_exhausted_record_is_a_dead_letter_with_its_attempts_and_the_one_behind_it_
 #[test]
 fn a_record_is_not_exhausted_while_the_one_behind_it_is_refused_too() {
     // The proof fails once; then it takes as many again.
-    let times = UNTIL_EXHAUSTED + 1 + ATTEMPTS as usize - 1;
-    let (_, committed) = refuse(UNKNOWN, times, OnExhausted::Drop);
+    let again = [&[UNKNOWN; ATTEMPTS as usize - 1][..], &PROOF].concat();
+    let codes = [&[UNKNOWN; UNTIL_PROOF][..], &[UNKNOWN], &again].concat();
+    let (_, committed) = ship(&codes, OnExhausted::Drop);
     println!("{committed:?}");
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dropped), (2, 0));
-    let (_, committed) = refuse(UNKNOWN, times + 1, OnExhausted::Drop);
+    let (_, committed) = ship(&[&codes[..], &[UNKNOWN]].concat(), OnExhausted::Drop);
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dropped), (1, 1));
 }
 
+/// Whenever it ends.
 #[test]
-fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
-    for (code, attempts, times) in [
-        (UNKNOWN, ATTEMPTS, UNTIL_EXHAUSTED),
-        // Once is enough: together, alone in the lane, and alone in the parking log.
-        (INVALID_RECORD, 1, 3),
-    ] {
-        carries_out(code, attempts, times);
+fn a_refusal_of_all_records_kills_none_when_it_ends() {
+    for times in 1..3 * UNTIL_PROOF {
+        let (_, committed) = ship(&vec![UNKNOWN; times], OnExhausted::Drop);
+        let counters = &committed.drained.counters;
+        assert_eq!((counters.shipped, counters.dropped), (2, 0), "{times}");
     }
 }
 
+#[test]
+fn the_recovery_callback_is_asked_and_its_answers_are_carried_out() {
+    carries_out(ATTEMPTS, &until_exhausted());
+    // Once is enough: together, alone in the lane, and alone in the parking log.
+    carries_out(1, &[INVALID_RECORD; 3]);
+}
+
 /// The callback is asked once, after so many attempts.
-fn carries_out(code: i32, attempts: u32, times: usize) {
+fn carries_out(attempts: u32, codes: &[i32]) {
+    let code = codes[0];
     for (answer, shipped, dropped) in [
         (Recovery::DeadLetter, 1, 0),
         (Recovery::Drop, 1, 1),
@@ -109,7 +128,7 @@ fn carries_out(code: i32, attempts: u32, times: usize) {
             assert_eq!(failed.failure.code, code);
             given.clone()
         }));
-        let (_, committed) = refuse(code, times, callback);
+        let (_, committed) = ship(codes, callback);
         let counters = &committed.drained.counters;
         assert_eq!(
             (counters.shipped, counters.dropped, counters.dead_lettered),

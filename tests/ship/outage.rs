@@ -1,11 +1,11 @@
 //! A day without a network, in the time of a scripted sink: a moment for us.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{self, Report};
-use ferrylog::ship::{self, LinkState, ShipOptions, Sink};
+use ferrylog::ship::{self, LinkState, ShipOptions, Sink, Until};
 
 use crate::sink::{Scripted, forward};
 use crate::support::Scratch;
@@ -13,30 +13,31 @@ use crate::support::Scratch;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const COUNT: u64 = 1000;
 
-/// A cluster that goes away when it has some records, and comes back after a day.
-struct Outage {
+/// A cluster in a time of its own, to which something happens as that passes.
+struct Timed<F> {
     cluster: Scripted,
     now: Instant,
-    began: Option<Instant>,
+    happens: F,
     rebuilds: u32,
 }
 
-impl Outage {
+impl<F: FnMut(&mut Scripted, Instant)> Timed<F> {
+    fn new(cluster: Scripted, happens: F) -> Timed<F> {
+        Timed {
+            cluster,
+            now: Instant::now(),
+            happens,
+            rebuilds: 0,
+        }
+    }
+
     fn passes(&mut self, time: Duration) {
         self.now += time;
-        if self.began.is_none() && self.cluster.written_count as u64 > COUNT / 3 {
-            self.began = Some(self.now);
-            self.cluster.away_polls = u32::MAX;
-        }
-        if let Some(began) = self.began
-            && self.now >= began + DAY
-        {
-            self.cluster.away_polls = 0;
-        }
+        (self.happens)(&mut self.cluster, self.now);
     }
 }
 
-impl Sink for Outage {
+impl<F: FnMut(&mut Scripted, Instant)> Sink for Timed<F> {
     forward!(cluster: send begin_piece end_piece in_flight partitions trouble probe address);
 
     fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
@@ -58,6 +59,55 @@ impl Sink for Outage {
     }
 }
 
+/// Goes away when the cluster has some records, and comes back after a day.
+fn is_away_for_a_day() -> impl FnMut(&mut Scripted, Instant) {
+    let mut began = None;
+    move |cluster, now| {
+        if began.is_none() && cluster.written_count as u64 > COUNT / 3 {
+            began = Some(now);
+            cluster.away_polls = u32::MAX;
+        }
+        if began.is_some_and(|began| now >= began + DAY) {
+            cluster.away_polls = 0;
+        }
+    }
+}
+
+/// A partition takes nothing until some moment, as when its disk is full. It is between two trials.
+#[test]
+fn a_refusal_of_all_records_kills_none_whenever_it_ends() {
+    const STEPS: u32 = 30;
+    for step in 0..STEPS {
+        let scratch = Scratch::new();
+        scratch.fill("t", 0..20);
+        let mut cluster = Scripted::new(u64::from(step), 1);
+        cluster.flaky = (0..20).collect();
+        let lasts = Duration::from_millis(20_011) * step / STEPS;
+        let stop = AtomicBool::new(false);
+        let mut ends = None;
+        let mut timed = Timed::new(cluster, |cluster: &mut Scripted, now| {
+            if now >= *ends.get_or_insert(now + lasts) {
+                cluster.flaky.clear();
+            }
+            stop.store(scratch.queued() == 0, Ordering::Relaxed);
+        });
+        let mut options = ShipOptions::default();
+        options.timeout = None;
+        // Only so it rests in the time of the sink.
+        options.until = Until::Stopped;
+        options.interval = Duration::from_millis(1);
+        options.retry.max_attempts = 3;
+        options.retry.jitter = false;
+        let drained = ship::drain_into(&scratch.store, &mut timed, &options, &stop, &mut |_| {});
+        assert_eq!(drained.unwrap().shipped, 20, "{lasts:?}");
+        assert_eq!(
+            timed.cluster.seqs(),
+            [(0..20).collect::<Vec<_>>()],
+            "{lasts:?}"
+        );
+    }
+}
+
 /// One refusal counts as an attempt too many here: so none may be counted.
 #[test]
 fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
@@ -65,12 +115,7 @@ fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
     scratch.fill("t", 0..COUNT);
     let mut cluster = Scripted::new(1, 4);
     cluster.steps_max = 10;
-    let mut outage = Outage {
-        cluster,
-        now: Instant::now(),
-        began: None,
-        rebuilds: 0,
-    };
+    let mut outage = Timed::new(cluster, is_away_for_a_day());
     let mut options = ShipOptions::default();
     options.timeout = None;
     options.retry.max_attempts = 1;

@@ -249,6 +249,7 @@ impl<'a> Committer<'a> {
         self.settle_parked()?;
         for source in &mut self.sources {
             source.rewind();
+            source.forget_proof();
         }
         while !self.is_stopped() {
             if !self.is_in_window() || self.pulse.rests(Instant::now()) {

@@ -2,9 +2,9 @@
 //!
 //! Owns the count of attempts, the proof, and what the retry policy says then. Must not know how a
 //! record is sent. D3: an attempt counts only where the record was refused alone, and it is exhausted
-//! only once the broker took the one behind it. That one is sent in a transaction that is taken back,
-//! so nothing is passed and nobody reads it; in the lane itself nothing is counted, as a refused
-//! record's partition is parked first.
+//! only if it is refused once more after the broker took the one behind it. That one is sent in a
+//! transaction that is taken back, so nothing is passed and nobody reads it; in the lane itself nothing
+//! is counted, as a refused record's partition is parked first.
 
 use std::time::{Duration, Instant};
 
@@ -31,23 +31,32 @@ pub(super) struct Attempted {
     /// How often it may be.
     most: u32,
     failure: Failure,
+    /// The broker took the record behind it since.
+    pub(super) is_proved: bool,
 }
 
 impl Committer<'_> {
-    /// A record of the current log was refused for now: the count, where its log is a parking log.
-    pub(super) fn attempted(&mut self, entry: &Entry, failure: &Failure) {
+    /// A record of the current log was refused for now: the count, where its log is a parking log. Its
+    /// last one is returned, where the policy has the say from here.
+    pub(super) fn attempted(&mut self, entry: &Entry, failure: &Failure) -> Option<Attempted> {
         if self.current == 0 {
-            return;
+            return None;
         }
         let (seq, most) = (entry.seq, self.policy(entry).max_attempts);
-        let attempted = &mut self.sources[self.current].attempted;
-        let before = attempted.take().filter(|before| before.seq == seq);
-        *attempted = Some(Attempted {
+        let before = self.sources[self.current].attempted.take();
+        let before = before.filter(|before| before.seq == seq);
+        let attempted = Attempted {
             seq,
-            attempts: before.map_or(0, |before| before.attempts) + 1,
+            attempts: before.as_ref().map_or(0, |before| before.attempts) + 1,
             most,
             failure: failure.clone(),
-        });
+            is_proved: false,
+        };
+        if before.is_some_and(|before| before.is_proved) {
+            return Some(attempted);
+        }
+        self.sources[self.current].attempted = Some(attempted);
+        None
     }
 
     /// The retry policy of a record.
@@ -58,11 +67,11 @@ impl Committer<'_> {
     /// Whether the oldest record of a log was refused often enough.
     pub(super) fn is_to_be_proved(&self, place: usize) -> bool {
         let attempted = self.sources[place].attempted.as_ref();
-        attempted.is_some_and(|a| a.attempts >= a.most)
+        attempted.is_some_and(|a| a.attempts + 1 >= a.most && !a.is_proved)
     }
 
-    /// Tries the record behind the one that was refused, and draws the conclusions. `None`: there is
-    /// none, or another one is the oldest by now.
+    /// Tries the record behind the one that was refused: if it is taken, the next refusal of the first
+    /// is its last. `None`: there is none, or another one is the oldest by now.
     pub(super) fn prove(&mut self) -> Result<Option<Turn>, Error> {
         let source = &mut self.sources[self.current];
         let Some(attempted) = source.attempted.take() else {
@@ -72,14 +81,14 @@ impl Committer<'_> {
         let mut first = None;
         while let Some(entry) = source.read()? {
             if !source.stream.is_settled(entry.seq) {
-                first = Some(entry);
+                first = Some(entry.seq);
                 break;
             }
         }
-        let Some(first) = first.filter(|first| first.seq == attempted.seq) else {
+        if first != Some(attempted.seq) {
             source.rewind();
             return Ok(None);
-        };
+        }
         let next = self.next(&mut 0)?;
         let Next::Ready(place) = next else {
             let source = &mut self.sources[self.current];
@@ -111,7 +120,12 @@ impl Committer<'_> {
         self.aborted += 1;
         self.sources[self.current].rewind();
         match failure.or(open.failure.take()) {
-            None if is_done => self.exhausted(&first, attempted)?,
+            None if is_done => {
+                self.sources[self.current].attempted = Some(Attempted {
+                    is_proved: true,
+                    ..attempted
+                });
+            }
             // It is the partition, and nobody is to blame: the count starts over.
             Some(failure) if failure.class.is_refusal() => {
                 self.hold(self.current, HoldReason::NotNow(failure));
@@ -127,7 +141,7 @@ impl Committer<'_> {
     }
 
     /// Carries out what the policy says.
-    fn exhausted(&mut self, entry: &Entry, attempted: Attempted) -> Result<(), Error> {
+    pub(super) fn exhausted(&mut self, entry: &Entry, attempted: Attempted) -> Result<(), Error> {
         let Attempted {
             attempts, failure, ..
         } = attempted;

@@ -127,6 +127,13 @@ impl<'a> Source<'a> {
         self.reader = self.stream.reader(self.stream.marks().acked);
     }
 
+    /// Much may have changed since another record of it was taken.
+    pub(super) fn forget_proof(&mut self) {
+        if let Some(attempted) = &mut self.attempted {
+            attempted.is_proved = false;
+        }
+    }
+
     /// The first number behind all that was handed over.
     pub(super) fn position(&self) -> SeqNo {
         let pending = self.pending.as_ref();

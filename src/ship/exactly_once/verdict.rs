@@ -37,8 +37,10 @@ impl Committer<'_> {
             return Ok(());
         }
         let why = if matches!(failure.class, ErrorClass::Held | ErrorClass::Transient) {
-            if failure.class == ErrorClass::Transient {
-                self.attempted(&entry, &failure);
+            if failure.class == ErrorClass::Transient
+                && let Some(attempted) = self.attempted(&entry, &failure)
+            {
+                return self.exhausted(&entry, attempted);
             }
             reason_of(&failure)
         } else if self.policy(&entry).on_poison == OnPoison::Halt {
