@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -168,7 +168,7 @@ impl Consumer {
                     count += 1;
                     wait = Duration::ZERO;
                 }
-                Some(Err(error)) if is_away(&error) => break,
+                Some(Err(error)) if is_away(&error) || is_about_the_group(&error) => break,
                 Some(Err(error)) => {
                     return Err(Error::of("reading", "", timeout, code_of(&error)));
                 }
@@ -227,6 +227,12 @@ impl ClientContext for Silent {
 }
 
 impl ConsumerContext for Silent {}
+
+/// librdkafka reads only with the name of a group, asks for its coordinator, and reads without it: this
+/// client is in none, and needs no right to any.
+fn is_about_the_group(error: &KafkaError) -> bool {
+    code_of(error) == RDKafkaErrorCode::GroupAuthorizationFailed
+}
 
 /// Whether an error only says that nobody is there now, which polling again may mend.
 fn is_away(error: &KafkaError) -> bool {

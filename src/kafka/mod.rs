@@ -31,7 +31,7 @@ pub use consumer::{Consumed, Consumer};
 pub use mock::MockKafka;
 pub(crate) use probe::bad_server;
 pub use probe::{Ping, Plan, Probed, Prober, Require, Rung, TARGETS_MAX};
-pub use producer::{Failure, Outcome, Outgoing, Producer, Report, SendError, Trouble};
+pub use producer::{Failure, Outcome, Outgoing, Partitions, Producer, Report, SendError, Trouble};
 pub use register::{Register, Registered};
 pub use scan::{Scan, Scanned, bounds};
 pub use transaction::{TransactionClass, TransactionError, TransactionalProducer};

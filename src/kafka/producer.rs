@@ -292,27 +292,13 @@ impl Producer {
         self.slab.len()
     }
 
-    /// Asks the cluster which partitions of a topic have no leader. None, if it does not answer.
-    pub fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
-        let client = self.inner.client();
-        let Ok(metadata) = client.fetch_metadata(Some(topic), timeout) else {
-            return Vec::new();
-        };
-        let found = metadata.topics().iter().filter(|t| t.name() == topic);
-        found
-            .flat_map(|topic| topic.partitions())
-            .filter(|partition| partition.leader() < 0)
-            .filter_map(|partition| u32::try_from(partition.id()).ok())
-            .collect()
-    }
-
-    /// Asks the cluster how many partitions a topic has. Creates no topic.
+    /// Asks the cluster for the partitions of a topic. Creates no topic.
     ///
     /// # Errors
     ///
     /// [`Error::Unreachable`] if nobody answered or the topic is not ready,
     /// [`Error::UnknownTopic`], or [`Error::Refused`] with the cluster's reason.
-    pub fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, Error> {
+    pub fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<Partitions, Error> {
         const ACTION: &str = "asking for the partitions";
         let metadata = self
             .inner
@@ -327,8 +313,14 @@ impl Producer {
         if let Some(code) = found.error() {
             return Err(Error::of(ACTION, topic, timeout, code.into()));
         }
+        let numbers = found.partitions().iter();
+        let without = numbers.filter(|partition| partition.leader() < 0);
+        let without = without.filter_map(|partition| u32::try_from(partition.id()).ok());
         match u32::try_from(found.partitions().len()) {
-            Ok(count) if count > 0 => Ok(count),
+            Ok(count) if count > 0 => Ok(Partitions {
+                count,
+                leaderless: without.collect(),
+            }),
             // A topic that is being created.
             _ => Err(Error::of(
                 ACTION,
@@ -338,6 +330,16 @@ impl Producer {
             )),
         }
     }
+}
+
+/// The partitions of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Partitions {
+    /// How many there are; they are numbered from 0 on.
+    pub count: u32,
+    /// Those that no broker leads now.
+    pub leaderless: Vec<u32>,
 }
 
 fn failure(code: RDKafkaErrorCode, persistence: Persistence) -> Failure {

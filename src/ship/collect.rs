@@ -81,7 +81,7 @@ impl<S: Sink> Shipper<'_, S> {
         self.budget.acknowledge(index, u64::from(flown.cost));
         self.counters.shipped += 1;
         self.counters.shipped_bytes += u64::from(flown.len);
-        let took = self.millis(now).saturating_sub(flown.at_millis);
+        let took = self.millis(now).wrapping_sub(flown.at_millis);
         self.counters.delivery.record(took);
         let health = &mut self.health[index];
         self.needs_care |= health.acknowledged(flown.seq, now);

@@ -143,7 +143,7 @@ impl Attempted {
     /// Whether another record of its partition that is handed over then, and taken, proves that it is
     /// to blame.
     pub(super) fn is_proved_by(&self, handed_over_millis: u32) -> bool {
-        self.is_tried_enough() && handed_over_millis.saturating_sub(self.at_millis) < PROOF_MILLIS
+        self.is_tried_enough() && handed_over_millis.wrapping_sub(self.at_millis) < PROOF_MILLIS
     }
 
     /// Whether it was refused as often as it may be.

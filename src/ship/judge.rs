@@ -396,7 +396,8 @@ impl<S: Sink> Shipper<'_, S> {
         if let Ok(message) = &entry.message {
             let letters = self.store.dead_letters_if_any()?;
             let stream = self.sources[source].stream;
-            let earlier = storm::around(stream, letters, &message.topic, entry.seq);
+            let (topic, seq) = (&message.topic, entry.seq);
+            let earlier = storm::earlier(self.store, stream, letters, topic, seq);
             self.health[index].verdicts += earlier;
         }
         Ok(())

@@ -427,10 +427,11 @@ impl<'a, S: Sink> Shipper<'a, S> {
             .map_or(0, |(_, topic, _)| topic.ordinal)
     }
 
-    /// Milliseconds since the shipper began.
+    /// Milliseconds since the shipper began, modulo 2^32: the difference of two is the time between
+    /// them, up to 49 days.
+    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
     pub(super) fn millis(&self, now: Instant) -> u32 {
-        let since = now.saturating_duration_since(self.started);
-        u32::try_from(since.as_millis()).unwrap_or(u32::MAX)
+        now.saturating_duration_since(self.started).as_millis() as u32
     }
 
     /// Makes the lists that go by partition and topic as long as there are of them.

@@ -214,11 +214,12 @@ impl Sink for KafkaSink {
     }
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
-        self.producer.partitions(topic, timeout)
+        Ok(self.producer.partitions(topic, timeout)?.count)
     }
 
     fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
-        self.producer.leaderless(topic, timeout)
+        let asked = self.producer.partitions(topic, timeout);
+        asked.map(|of| of.leaderless).unwrap_or_default()
     }
 
     fn rebuild_careful(&mut self) {

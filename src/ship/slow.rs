@@ -69,7 +69,7 @@ impl<S: Sink> Shipper<'_, S> {
                 continue;
             }
             let only = self.only_one(index);
-            let has_had = |flown: &Flown| self.millis(now).saturating_sub(flown.at_millis);
+            let has_had = |flown: &Flown| self.millis(now).wrapping_sub(flown.at_millis);
             if only.is_some_and(|flown| has_had(&flown) < after_millis) {
                 continue;
             }

@@ -11,36 +11,49 @@ use std::time::Duration;
 
 use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
-use ferrylog::ship::Progress;
-use ferrylog::ship::Until;
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions};
+use ferrylog::ship::{Block, LinkState, Progress, Until};
 use ferrylog::store::{Store, Stream};
 use ferrylog::wal::{Class, Durability, Options, SeqNo, Wal};
 
 use crate::committed_letters::bury_one;
 use crate::copies;
 use crate::gateway::content_of;
-use crate::kafka::{Kafka, wait_for};
+use crate::kafka::{Kafka, Operation, Resource, USER, wait_for};
 use crate::random;
 
 /// Longest wait for what must happen at last.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Ships until `check` is done with it, which sees how far it is.
+/// As [`ship_to`].
 pub(crate) fn ship(
     store: &Store,
     kafka: &Kafka,
     options: &ExactlyOnceOptions,
     check: impl FnOnce(&dyn Fn() -> Progress),
 ) {
+    ship_to(
+        store,
+        &Settings::new(kafka.bootstrap_servers()),
+        options,
+        check,
+    );
+}
+
+/// Ships until `check` is done with it, which sees how far it is.
+pub(crate) fn ship_to(
+    store: &Store,
+    settings: &Settings,
+    options: &ExactlyOnceOptions,
+    check: impl FnOnce(&dyn Fn() -> Progress),
+) {
     let mut options = options.clone();
     options.ship.until = Until::Stopped;
     options.ship.timeout = None;
-    let settings = Settings::new(kafka.bootstrap_servers());
     let (stop, newest) = (AtomicBool::new(false), Mutex::new(None::<Progress>));
     let mut tell = |now: &Progress| *newest.lock().unwrap() = Some(now.clone());
     thread::scope(|scope| {
-        let run = || exactly_once::drain(store, &settings, &options, &stop, &mut tell);
+        let run = || exactly_once::drain(store, settings, &options, &stop, &mut tell);
         let shipping = scope.spawn(run);
         let now = || {
             wait_for("progress", SOON, || newest.lock().unwrap().is_some());
@@ -343,4 +356,64 @@ fn what_was_parked_a_moment_ago_is_not_parked_once_more() {
     assert_eq!(ended.drained.shipped, 1, "{ended:?}");
     assert_eq!(store.totals().queued, 0);
     assert_eq!(kafka.consume("t").len(), 1);
+}
+
+/// As it is on the first day, and when somebody takes them away.
+#[test]
+fn transactions_that_are_not_allowed_block_the_link_until_they_are() {
+    const COUNT: u64 = 20_000;
+    // What is blocked is tried once a minute or so.
+    const RETRIED: Duration = Duration::from_secs(150);
+    let seed = random::seed();
+    let kafka = Kafka::with().with_acls().start();
+    for topic in ["t", "ferrylog-progress"] {
+        kafka.create_topic(topic, 2);
+        kafka.grant(USER, Resource::Topic(topic), Operation::Write);
+    }
+    kafka.grant(USER, Resource::Topic("ferrylog-progress"), Operation::Read);
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.durability = Durability::Os;
+    let store = Store::open(dir.path().join("store"), options).unwrap();
+    let content = |n| content_of(seed, n, 100);
+    let fill = |range: std::ops::Range<u64>| {
+        for n in range {
+            let (key, value) = content(n);
+            let message = MessageRef {
+                key: key.as_deref(),
+                value: Some(&value),
+                ..MessageRef::to("t")
+            };
+            drop(store.lane().append(&message).unwrap());
+        }
+        store.lane().sync().unwrap();
+    };
+    let id = format!("ferrylog.{}.default", store.lane().log_id());
+    let settings = Settings {
+        properties: kafka.client_properties(),
+        ..Settings::new(kafka.bootstrap_servers())
+    };
+    let mut transactions = ExactlyOnceOptions::default();
+    // Else a transaction is open all the time.
+    transactions.max_records = 500;
+    fill(0..COUNT);
+    ship_to(&store, &settings, &transactions, |now| {
+        let is_blocked = || matches!(now().link_state, LinkState::Blocked(Block::Authorization));
+        wait_for("the block", SOON, is_blocked);
+        println!("{:?}", now().why);
+        assert!(now().why.unwrap().contains("TransactionalIdAuthorization"));
+        assert_eq!(now().queued, COUNT);
+        kafka.grant(USER, Resource::TransactionalId(&id), Operation::Write);
+        wait_for("some", RETRIED, || now().queued < COUNT / 2);
+        kafka.withdraw(USER, Resource::TransactionalId(&id));
+        fill(COUNT..2 * COUNT);
+        wait_for("the block", SOON, is_blocked);
+        kafka.grant(USER, Resource::TransactionalId(&id), Operation::Write);
+        wait_for("the end", RETRIED, || now().queued == 0);
+        assert_eq!(now().counters.dead_lettered, 0);
+    });
+    let log_id = store.lane().log_id().to_string();
+    let expected = (0..2 * COUNT).collect();
+    let repeats = copies::check_those(&kafka, "t", &log_id, expected, content);
+    assert_eq!(repeats.duplicates, 0);
 }

@@ -90,5 +90,6 @@ fn a_broker_that_hangs_midway_costs_neither_a_record_nor_the_order() {
         let content = |seq| content(seed, seq);
         let repeats = copies::check(&kafka, topic, &status.log_id, COUNT, content);
         println!("{topic}: {queued} queued while it hung; {repeats:?}");
+        assert_eq!(repeats.duplicates, 0, "{topic}");
     }
 }

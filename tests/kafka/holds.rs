@@ -5,6 +5,7 @@
 //! starts it again.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,20 +36,32 @@ struct Scratch {
     store: Arc<Store>,
     topics: Vec<String>,
     seed: u64,
-    _dir: TempDir,
+    dir: TempDir,
 }
+
+/// The smallest there are: what is released shows on the disk.
+const SEGMENT: u64 = 1 << 20;
 
 impl Scratch {
     fn new(topics: &[&str]) -> Scratch {
         let dir = tempfile::tempdir().unwrap();
         let mut options = Options::default();
         options.durability = Durability::Os;
+        options.segment_size = SEGMENT;
         Scratch {
             store: Arc::new(Store::open(dir.path().join("store"), options).unwrap()),
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             seed: random::seed(),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Bytes of the files of the lane itself.
+    fn lane_bytes(&self) -> u64 {
+        let files = fs::read_dir(self.dir.path().join("store/lanes/default")).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
     }
 
     fn topic(&self, n: u64) -> &str {
@@ -165,6 +178,10 @@ fn one_topic_of_ten_that_is_missing_is_parked_and_arrives_when_it_is_created() {
     scratch.fill(2 * COUNT);
     wait_for("parking", SOON, || {
         scratch.store.lane().totals().queued == 0
+    });
+    // The newest one, two spares, the next one, and the cursor.
+    wait_for("the segments to go", SOON, || {
+        scratch.lane_bytes() < 5 * SEGMENT
     });
     shipping.wait_until_held(MISSING, "unknown_topic");
     kafka.create_topic(MISSING, 2);

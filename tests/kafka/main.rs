@@ -1,6 +1,6 @@
 //! What is promised about a real Apache Kafka, tested against one.
 //!
-//! `clusters`, `link`, `shipper`, `holds`, `suspects`, `slow`, `lanes`, `committed_lanes`, `committed_letters`, `time`, `hammer`, `examples` and `dead_letters` call the library; `input`, `faults`, `kills`, `outages`, `restraints`, `parity`, `offsets` and `poison` run
+//! `clusters`, `link`, `shipper`, `holds`, `suspects`, `slow`, `lanes`, `committed_brokers`, `committed_lanes`, `committed_letters`, `time`, `hammer`, `examples` and `dead_letters` call the library; `input`, `faults`, `kills`, `outages`, `restraints`, `parity`, `offsets` and `poison` run
 //! the program, as a user would. Each test has a broker of its own. `bed` and `relay` test what the
 //! faults are caused with. With `KAFKA_LONG=1` the outages last as long as they may with the timeouts
 //! that users have.
@@ -24,6 +24,7 @@ mod random;
 mod bed;
 mod change;
 mod clusters;
+mod committed_brokers;
 mod committed_holds;
 mod committed_lanes;
 mod committed_letters;

@@ -65,14 +65,16 @@ pub(super) struct Committer<'a> {
     pub(super) moved: HashSet<SeqNo>,
     /// Records that were appended to a parking log, and are not settled yet: log, number.
     pub(super) parked: Vec<(usize, SeqNo)>,
-    /// Verdicts on records of a topic, by its number, since anything of it was committed.
-    pub(super) verdicts: HashMap<usize, u32>,
     /// What goes in the place of records, by source.
     pub(super) replaced: HashMap<(usize, SeqNo), Replacement>,
     /// Refused timestamps of a topic, by its number.
     pub(super) memory: HashMap<usize, TopicMemory>,
     pub(super) letters: Letters,
     pub(super) topics: Topics,
+    /// Partitions, by index, that the cluster had no leader for when it was asked last.
+    pub(super) leaderless: HashSet<usize>,
+    /// When one of the silent logs may be tried.
+    pub(super) next_silent_trial: Instant,
     pub(super) budget: Budget,
     pub(super) pace: Pace,
     pub(super) link: Link,
@@ -153,11 +155,12 @@ impl<'a> Committer<'a> {
             now: lane.now(),
             moved: HashSet::new(),
             parked: Vec::new(),
-            verdicts: HashMap::new(),
             replaced: HashMap::new(),
             memory: HashMap::new(),
             letters: Letters::new(is_first(store, lane), now),
             topics: Topics::default(),
+            leaderless: HashSet::new(),
+            next_silent_trial: now,
             budget: Budget::new(options.ship.max_in_flight_bytes),
             pace,
             link: Link::new(options.ship.link.backoff(), now),
@@ -249,7 +252,6 @@ impl<'a> Committer<'a> {
         self.settle_parked()?;
         for source in &mut self.sources {
             source.rewind();
-            source.forget_proof();
         }
         while !self.is_stopped() {
             if !self.is_in_window() || self.pulse.rests(Instant::now()) {
@@ -287,7 +289,7 @@ impl<'a> Committer<'a> {
             }
             if is_dry {
                 self.pulse.caught_up();
-                self.progressed = Instant::now();
+                self.nothing_goes()?;
                 let lane = &self.sources[0];
                 match lane.pending {
                     // It is durable, and waits for something else.
@@ -299,10 +301,25 @@ impl<'a> Committer<'a> {
         Ok(Ended::Done)
     }
 
+    /// All that is left waits: for the caller's time, where that is to end.
+    fn nothing_goes(&mut self) -> Result<(), Error> {
+        let is_awaited = self.options.ship.until == Until::Empty && self.queued() > 0;
+        if !is_awaited {
+            self.progressed = Instant::now();
+        } else if let Some(timeout) = self.options.ship.timeout
+            && self.progressed.elapsed() >= timeout
+        {
+            let held = self.held(Instant::now());
+            return Err(Error::Held { held });
+        }
+        Ok(())
+    }
+
     /// A transaction of one log, if it is its turn.
     fn turn(&mut self, place: usize) -> Result<Turn, Error> {
         let source = &self.sources[place];
-        if place > 0 && (!source.is_active || !source.is_due(Instant::now())) {
+        let is_due = source.is_active && source.is_due(Instant::now());
+        if place > 0 && (!is_due || self.waits_for_trial(place)) {
             return Ok(Turn::Held);
         }
         self.current = place;

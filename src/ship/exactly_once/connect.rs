@@ -11,6 +11,7 @@ use super::committer::{Committer, random};
 use super::error::Halt;
 use super::{Error, record};
 use crate::kafka::{self, ErrorClass, Register, TransactionClass, TransactionalProducer};
+use crate::ship::link::Block;
 use crate::ship::partition;
 use crate::wal::SeqNo;
 
@@ -19,6 +20,13 @@ const TRY: Duration = Duration::from_secs(3);
 
 /// librdkafka's code for an operation whose time is over.
 const TIMED_OUT: i32 = -185;
+
+/// Kafka's code for a transactional id whose last transaction is not ended.
+const CONCURRENT: i32 = 51;
+
+/// The sentence for that. Its end has to be written to each partition that it holds records of.
+const ENDING: &str = "the cluster has not ended the last transaction yet: a partition of it may have \
+     no leader, or too few replicas";
 
 /// A producer that is fenced so often in a row has a twin.
 const FENCES_MAX: u32 = 3;
@@ -104,12 +112,17 @@ impl Committer<'_> {
 
     fn not_connected(&mut self, error: kafka::TransactionError) -> Result<(), Error> {
         match (error.class, error.failure.class) {
-            (_, ErrorClass::Blocked | ErrorClass::Held | ErrorClass::Poison) => {
+            (_, ErrorClass::Blocked) => {
+                self.blocked(&error);
+                self.renew(&error.to_string())
+            }
+            (_, ErrorClass::Held | ErrorClass::Poison) => {
                 Err(Error::ExactlyOnce(Halt::Transactions(error)))
             }
             (TransactionClass::Retriable, _) => {
                 let why = match error.failure.code {
                     TIMED_OUT => "no answer".to_owned(),
+                    CONCURRENT => ENDING.to_owned(),
                     _ => error.failure.to_string(),
                 };
                 self.lost(&why);
@@ -127,6 +140,17 @@ impl Committer<'_> {
                 self.renew(&error.to_string())
             }
         }
+    }
+
+    /// The cluster lets this client do no transactions. It is tried again, ever more seldom.
+    pub(super) fn blocked(&mut self, error: &kafka::TransactionError) {
+        let (why, now) = (error.to_string(), Instant::now());
+        // There is no second producer for which it may be up.
+        if self.link.is_up() {
+            self.link.lost(&why, now, random());
+        }
+        let block = Block::of(error.failure.code);
+        self.link.blocked(block, &why, now, random());
     }
 
     pub(super) fn lost(&mut self, why: &str) {
@@ -194,7 +218,8 @@ impl Committer<'_> {
                 producer.partitions(topic, TRY)
             }
             answered => answered,
-        }?;
+        }?
+        .count;
         // A topic keeps a lane's records in one partition, whatever its count becomes.
         let known = self.intents.intent().filter(|intent| {
             let (partition, topic) = (u32::try_from(intent.partition), &intent.topic);

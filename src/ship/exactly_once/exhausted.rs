@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::committer::Committer;
-use super::span::Next;
+use super::span::{Next, Place};
 use super::transact::{Load, Transaction, Turn};
 use super::undo::ABORT_TIMEOUT;
-use crate::kafka::Failure;
+use crate::kafka::{ErrorClass, Failure};
 use crate::ship::health::HoldReason;
 use crate::ship::retry::Decide;
 use crate::ship::{OnExhausted, Recovery, RetryPolicy, judge, overrides};
@@ -23,6 +23,12 @@ use crate::wal::{Class, SeqNo};
 /// How long a poll waits for the answer.
 const POLL_WAIT: Duration = Duration::from_millis(1);
 
+/// So soon after it the first record is tried once more, or the proof is made again.
+const PROOF_HOLDS: Duration = Duration::from_secs(10);
+
+/// Records of other partitions that are passed over to find one that proves something.
+const LOOK: usize = 10_000;
+
 /// How often the oldest record of a parking log was refused alone, and what was said last.
 #[derive(Debug)]
 pub(super) struct Attempted {
@@ -31,14 +37,30 @@ pub(super) struct Attempted {
     /// How often it may be.
     most: u32,
     failure: Failure,
-    /// The broker took the record behind it since.
-    pub(super) is_proved: bool,
+    /// Of which partition, by its index: a parking log may hold several.
+    partition: usize,
+    /// Records of that partition behind it that prove nothing: they are refused for themselves.
+    passed: usize,
+    /// When the broker took another record of that partition since.
+    proved: Option<Instant>,
+}
+
+impl Attempted {
+    /// Whether another record was taken just now. In a longer time much may change.
+    fn is_proved(&self) -> bool {
+        self.proved.is_some_and(|at| at.elapsed() < PROOF_HOLDS)
+    }
 }
 
 impl Committer<'_> {
     /// A record of the current log was refused for now: the count, where its log is a parking log. Its
     /// last one is returned, where the policy has the say from here.
-    pub(super) fn attempted(&mut self, entry: &Entry, failure: &Failure) -> Option<Attempted> {
+    pub(super) fn attempted(
+        &mut self,
+        partition: usize,
+        entry: &Entry,
+        failure: &Failure,
+    ) -> Option<Attempted> {
         if self.current == 0 {
             return None;
         }
@@ -50,9 +72,11 @@ impl Committer<'_> {
             attempts: before.as_ref().map_or(0, |before| before.attempts) + 1,
             most,
             failure: failure.clone(),
-            is_proved: false,
+            partition,
+            passed: before.as_ref().map_or(0, |before| before.passed),
+            proved: None,
         };
-        if before.is_some_and(|before| before.is_proved) {
+        if before.is_some_and(|before| before.is_proved()) {
             return Some(attempted);
         }
         self.sources[self.current].attempted = Some(attempted);
@@ -67,7 +91,7 @@ impl Committer<'_> {
     /// Whether the oldest record of a log was refused often enough.
     pub(super) fn is_to_be_proved(&self, place: usize) -> bool {
         let attempted = self.sources[place].attempted.as_ref();
-        attempted.is_some_and(|a| a.attempts + 1 >= a.most && !a.is_proved)
+        attempted.is_some_and(|a| a.attempts + 1 >= a.most && !a.is_proved())
     }
 
     /// Tries the record behind the one that was refused: if it is taken, the next refusal of the first
@@ -89,8 +113,7 @@ impl Committer<'_> {
             source.rewind();
             return Ok(None);
         }
-        let next = self.next(&mut 0)?;
-        let Next::Ready(place) = next else {
+        let Some(place) = self.another(&attempted)? else {
             let source = &mut self.sources[self.current];
             source.rewind();
             // It goes on being tried.
@@ -99,6 +122,7 @@ impl Committer<'_> {
         };
         self.forget_trouble();
         if let Err(error) = self.producer.begin() {
+            self.attempt_again(attempted);
             return Ok(Some(self.spent(&error)));
         }
         let mut open = Transaction::new(attempted.seq, 0, Load::Span, self.pace.timeout());
@@ -119,10 +143,32 @@ impl Committer<'_> {
         self.let_go(&mut open);
         self.aborted += 1;
         self.sources[self.current].rewind();
-        match failure.or(open.failure.take()) {
-            None if is_done => {
-                self.sources[self.current].attempted = Some(Attempted {
-                    is_proved: true,
+        let said = failure.or(open.failure.take());
+        self.conclude(attempted, is_done, said, open.taint.is_some());
+        Ok(Some(match (aborted, open.taint) {
+            (Err(error), _) => self.spent(&error),
+            (Ok(()), Some(taint)) => Turn::Spent(taint),
+            (Ok(()), None) => Turn::Done,
+        }))
+    }
+
+    /// What the answer to another record says about the first one.
+    fn conclude(
+        &mut self,
+        attempted: Attempted,
+        is_taken: bool,
+        said: Option<Failure>,
+        is_tainted: bool,
+    ) {
+        match said {
+            None if is_taken => self.attempt_again(Attempted {
+                proved: Some(Instant::now()),
+                ..attempted
+            }),
+            // It says nothing, as it is refused for itself.
+            Some(failure) if matches!(failure.class, ErrorClass::Poison | ErrorClass::BadTime) => {
+                self.attempt_again(Attempted {
+                    passed: attempted.passed + 1,
                     ..attempted
                 });
             }
@@ -130,14 +176,41 @@ impl Committer<'_> {
             Some(failure) if failure.class.is_refusal() => {
                 self.hold(self.current, HoldReason::NotNow(failure));
             }
-            // It says nothing: it is tried again.
-            None | Some(_) => self.sources[self.current].attempted = Some(attempted),
+            // The numbers of what was refused before are missing: with others it goes.
+            Some(failure) if failure.class == ErrorClass::Fatal && !is_tainted => {
+                self.attempt_again(attempted);
+            }
+            // It says nothing. The first one is tried again, and then this.
+            None | Some(_) => {
+                self.hold(self.current, HoldReason::NotNow(attempted.failure.clone()));
+                self.attempt_again(Attempted {
+                    attempts: attempted.attempts.saturating_sub(1),
+                    ..attempted
+                });
+            }
         }
-        Ok(Some(match (aborted, open.taint) {
-            (Err(error), _) => self.spent(&error),
-            (Ok(()), Some(taint)) => Turn::Spent(taint),
-            (Ok(()), None) => Turn::Done,
-        }))
+    }
+
+    fn attempt_again(&mut self, attempted: Attempted) {
+        self.sources[self.current].attempted = Some(attempted);
+    }
+
+    /// Goes on to the next record of the same partition that may prove something.
+    fn another(&mut self, attempted: &Attempted) -> Result<Option<Place>, Error> {
+        let mut passed = 0;
+        for _ in 0..LOOK {
+            let Next::Ready(place) = self.next(&mut 0)? else {
+                break;
+            };
+            if place.index == attempted.partition {
+                if passed == attempted.passed {
+                    return Ok(Some(place));
+                }
+                passed += 1;
+            }
+            self.sources[self.current].pending = None;
+        }
+        Ok(None)
     }
 
     /// Carries out what the policy says.

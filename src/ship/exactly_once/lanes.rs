@@ -8,6 +8,7 @@
 //! parked; a lane that fails or never ends holds up no other, and begins again after a pause where all
 //! are shipped until they are told to stop; what was lost is told once.
 
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     rate: Option<Mutex<DrainRate>>,
     /// Bytes that wait in parking logs.
     parked_bytes: AtomicU64,
+    /// Verdicts on records of a topic since anything of it was committed.
+    verdicts: Mutex<HashMap<Arc<str>, u32>>,
 }
 
 impl Shared {
@@ -48,7 +51,32 @@ impl Shared {
         Arc::new(Shared {
             rate: limit.is_some().then(rate),
             parked_bytes: AtomicU64::new(0),
+            verdicts: Mutex::default(),
         })
+    }
+
+    /// One more verdict on a record of a topic; how many there are in a row. `before`: those of earlier
+    /// runs, asked for with the first one.
+    pub(super) fn verdict(&self, topic: &Arc<str>, before: impl FnOnce() -> u32) -> u32 {
+        let is_known = self.verdicts.lock().contains_key(topic);
+        // It is read from the disk, and no other lane waits for that.
+        let before = if is_known { 0 } else { before() };
+        let mut verdicts = self.verdicts.lock();
+        let count = verdicts.entry(Arc::clone(topic)).or_insert(before);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Something of these topics was taken.
+    pub(super) fn ends_the_row<'t>(&self, topics: impl Iterator<Item = &'t Arc<str>>) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.values().any(|count| *count > 0) {
+            for topic in topics {
+                if let Some(count) = verdicts.get_mut(topic) {
+                    *count = 0;
+                }
+            }
+        }
     }
 
     /// Whether a record may be sent now.

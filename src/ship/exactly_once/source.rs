@@ -35,6 +35,10 @@ pub(super) struct Source<'a> {
     pub(super) hold: Option<Hold>,
     /// The refusals of its oldest record, if it is refused for now.
     pub(super) attempted: Option<Attempted>,
+    /// Whether something of it was committed in this run.
+    pub(super) has_taken: bool,
+    /// Trials in a row in which it said nothing.
+    pub(super) silences: u32,
     /// Whether it has anything to ship, as far as is known.
     pub(super) is_active: bool,
     /// What waits in it, if it is a parking log.
@@ -50,7 +54,7 @@ pub(super) struct Source<'a> {
 pub(super) struct Hold {
     pub(super) why: HoldReason,
     since: Instant,
-    next_try: Instant,
+    pub(super) next_try: Instant,
     failures: u32,
 }
 
@@ -113,6 +117,8 @@ impl<'a> Source<'a> {
             is_suspicion: false,
             hold: None,
             attempted: None,
+            has_taken: false,
+            silences: 0,
             is_active: stream.totals().queued > 0,
             parked_bytes: 0,
             newest_kept: None,
@@ -125,13 +131,6 @@ impl<'a> Source<'a> {
         self.settled_below = self.settled_below.max(self.reader.position());
         self.pending = None;
         self.reader = self.stream.reader(self.stream.marks().acked);
-    }
-
-    /// Much may have changed since another record of it was taken.
-    pub(super) fn forget_proof(&mut self) {
-        if let Some(attempted) = &mut self.attempted {
-            attempted.is_proved = false;
-        }
     }
 
     /// The first number behind all that was handed over.

@@ -4,28 +4,23 @@
 //! over in the order of their numbers, and none is passed that is not settled; of a partition that
 //! has a parking log with anything in it, nothing else is handed over, so that the order holds.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::mem;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Error;
 use super::committer::{Committer, random};
+use super::partitions::partition_of;
 use super::source::{Source, stuck};
 use super::transact::{Carried, Transaction};
-use crate::kafka::{self, ErrorClass, Failure, Outgoing, Persistence, SendError};
+use crate::kafka::{ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::{Message, header};
 use crate::ship::health::HoldReason;
 use crate::ship::slow::TOO_SLOW_PAUSE;
-use crate::ship::topics::Topic;
-use crate::ship::{budget, judge, overrides, partition};
+use crate::ship::{budget, judge, overrides};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
-
-/// How long the cluster may take to tell about a topic; bounds how late a stop is seen.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Records that are parked before that is made durable, at most.
 const PARKED_MAX: usize = 10_000;
@@ -38,7 +33,7 @@ const UNDECODABLE: &str = "(undecodable)";
 pub(super) struct Place {
     partition: u32,
     /// The index of the topic-partition.
-    index: usize,
+    pub(super) index: usize,
 }
 
 /// What is next in a log.
@@ -168,7 +163,9 @@ impl<'a> Committer<'a> {
                 let hold = self.sources[self.current].hold.as_ref();
                 self.current > 0
                     && (partition_of(entry, message, topic).is_none()
-                        || hold.is_some_and(|hold| hold.is_for_missing()))
+                        || hold.is_some_and(|hold| {
+                            hold.is_for_missing() || hold.why == HoldReason::NoLeader
+                        }))
             }
         };
         if is_asked && let Err(why) = self.ask(&message.topic) {
@@ -187,6 +184,10 @@ impl<'a> Committer<'a> {
             return Placed::Behind(log);
         }
         match partition {
+            // A transaction that holds a record of it could be neither committed nor aborted.
+            Some(partition) if self.is_leaderless(topic.index(partition)) => {
+                Placed::Nowhere(home, HoldReason::NoLeader)
+            }
             Some(partition) => Placed::At(Place {
                 partition,
                 index: topic.index(partition),
@@ -198,41 +199,6 @@ impl<'a> Committer<'a> {
                 Placed::Nowhere(home, why)
             }
         }
-    }
-
-    /// Asks the cluster for the partitions of a topic; the error is silence.
-    pub(super) fn ask(&mut self, topic: &Arc<str>) -> Result<(), String> {
-        let asked = self.producer.producer().partitions(topic, METADATA_TIMEOUT);
-        match asked {
-            Ok(count) => _ = self.topics.insert(topic, count),
-            Err(kafka::Error::Unreachable { name, .. }) => {
-                return Err(format!("no answer about topic `{topic}`: {name}"));
-            }
-            // Missing or forbidden: it takes nothing.
-            Err(_) => _ = self.topics.insert(topic, 0),
-        }
-        Ok(())
-    }
-
-    /// Whether a topic of these records has other partitions than was known, or is gone: then nobody
-    /// was refused, and what is placed anew goes by that.
-    pub(super) fn has_moved(&mut self, carried: &[Carried]) -> bool {
-        let indexes: BTreeSet<u32> = carried.iter().map(|carried| carried.partition).collect();
-        let of = |index: u32| {
-            let (topic, ..) = self.topics.named(usize::try_from(index).ok()?)?;
-            Some(Arc::clone(topic))
-        };
-        let topics: BTreeSet<Arc<str>> = indexes.into_iter().filter_map(of).collect();
-        let mut has_moved = false;
-        for topic in &topics {
-            let before = self.topics.get(topic);
-            // Silence says nothing about it, and each question would wait for as long.
-            if self.is_stopped() || self.ask(topic).is_err() {
-                break;
-            }
-            has_moved |= self.topics.get(topic) != before;
-        }
-        has_moved
     }
 
     /// The parking log that the records of a partition go to.
@@ -468,20 +434,6 @@ impl<'a> Committer<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// The partition a record names, else the one its key or number chooses; `None`: the topic does not
-/// have it.
-fn partition_of(entry: &Entry, message: &Message, topic: Topic) -> Option<u32> {
-    let count = NonZeroU32::new(topic.count)?;
-    match message.partition {
-        None => Some(partition::choose(
-            entry.origin,
-            message.key.as_deref(),
-            count,
-        )),
-        Some(named) => u32::try_from(named).ok().filter(|&n| n < count.get()),
     }
 }
 

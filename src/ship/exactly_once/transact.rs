@@ -16,6 +16,7 @@ use super::span::{self, Next};
 use super::undo::ABORT_TIMEOUT;
 use super::{Error, ProgressIn, Until};
 use crate::kafka::{ErrorClass, Failure, Outcome, TransactionClass, TransactionError};
+use crate::ship::health::HoldReason;
 use crate::store::{Intent, Nonce};
 use crate::wal::{Class, SeqNo};
 
@@ -69,7 +70,7 @@ pub(super) struct Carried {
 #[derive(Debug)]
 pub(super) struct Transaction {
     begin: SeqNo,
-    started: Instant,
+    pub(super) started: Instant,
     /// After it the cluster may have aborted it.
     pub(super) deadline: Instant,
     /// In the order in which they were handed over; their tokens are their places.
@@ -257,6 +258,7 @@ impl Committer<'_> {
         let piece = match (&source.bisect, &source.hold) {
             // A trial.
             (_, Some(_)) => 1,
+            _ if self.current > 0 && !source.has_taken => 1,
             (Some(bisect), None) => bisect.piece(),
             (None, None) => usize::MAX,
         };
@@ -301,7 +303,7 @@ impl Committer<'_> {
             self.collect(open, POLL_WAIT * (1 << doublings));
             // A record that was not across by then will not be by the end.
             let is_given_up = open.has_timed_out && open.carried.len() == 1;
-            if is_given_up || Instant::now() >= open.deadline {
+            if is_given_up || Instant::now() >= self.deadline(open) {
                 return;
             }
             self.show_often();
@@ -406,8 +408,13 @@ impl Committer<'_> {
     fn settled(&mut self, open: &Transaction, span: Range<SeqNo>) {
         let source = &mut self.sources[self.current];
         source.stream.settle(span, Class::Shipped);
-        (source.hold, source.attempted) = (None, None);
+        source.attempted = None;
+        source.has_taken = true;
         source.taken(&open.carried);
+        let hold = source.hold.take();
+        if hold.is_some_and(|hold| hold.why == HoldReason::Silent) {
+            self.try_silent_again();
+        }
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
         self.taken(&open.carried);
         self.counters.shipped += records;

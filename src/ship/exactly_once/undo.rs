@@ -7,10 +7,10 @@
 use std::mem;
 use std::time::Duration;
 
-use super::Error;
 use super::committer::Committer;
-use super::error::Halt;
+use super::silent::silent;
 use super::transact::{Carried, Load, Transaction, Turn};
+use super::{Error, ProgressIn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
 use crate::ship::health::HoldReason;
 use crate::ship::hold::tells_of_missing;
@@ -68,7 +68,10 @@ impl Committer<'_> {
                     Load::Span | Load::Base => self.refused(&open.carried, error)?,
                 }
             }
-            ErrorClass::Blocked => return Err(Error::ExactlyOnce(Halt::Transactions(error))),
+            ErrorClass::Blocked => {
+                self.blocked(&error);
+                open.taint.get_or_insert_with(|| error.to_string());
+            }
             // Nobody's refusal.
             _ => {}
         }
@@ -90,14 +93,33 @@ impl Committer<'_> {
         self.in_flight = 0;
     }
 
-    /// What was sent did not arrive in the time of a transaction: the next one is smaller.
+    /// What was sent did not arrive in the time of a transaction: the next one is smaller, and without the
+    /// partitions that took nothing.
     fn late(&mut self, mut open: Transaction) -> Result<Turn, Error> {
+        let silent = silent(&open);
+        let are_taken = open.carried.iter().all(|carried| carried.cost == 0);
         self.let_go(&mut open);
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
+        if records > 0 && are_taken && self.options.progress == ProgressIn::Topic {
+            let topic = &self.options.progress_topic;
+            self.note = Some(format!(
+                "the topic `{topic}` takes nothing, and nothing is committed without it"
+            ));
+            return Ok(Turn::Spent(open.taint.unwrap_or_default()));
+        }
         let had = self.pace.timeout();
-        self.budget.timed_out();
-        self.pace.timed_out(records);
-        if let [only] = &open.carried[..]
+        // A trial of a silent partition says nothing about the link.
+        if records > 1 || silent.is_empty() {
+            self.budget.timed_out();
+            self.pace.timed_out(records);
+        }
+        if !silent.is_empty() {
+            let is_trial = self.is_silent_trial(&open);
+            self.hold_silent(silent, &open)?;
+            if is_trial {
+                self.tried_in_vain(&open);
+            }
+        } else if let [only] = &open.carried[..]
             && had >= self.options.ship.too_slow_after
         {
             self.too_slow(*only, &open)?;

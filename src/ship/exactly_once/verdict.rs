@@ -38,7 +38,7 @@ impl Committer<'_> {
         }
         let why = if matches!(failure.class, ErrorClass::Held | ErrorClass::Transient) {
             if failure.class == ErrorClass::Transient
-                && let Some(attempted) = self.attempted(&entry, &failure)
+                && let Some(attempted) = self.attempted(index, &entry, &failure)
             {
                 return self.exhausted(&entry, attempted);
             }
@@ -46,16 +46,12 @@ impl Committer<'_> {
         } else if self.policy(&entry).on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {
-            let verdicts = match self.verdicts.get(&ordinal) {
-                Some(verdicts) => verdicts + 1,
-                None => {
-                    // Where their log cannot be opened, this one finds no place there either.
-                    let letters = self.store.dead_letters_if_any().ok().flatten();
-                    let stream = self.sources[self.current].stream;
-                    storm::around(stream, letters, &topic, entry.seq) + 1
-                }
-            };
-            self.verdicts.insert(ordinal, verdicts);
+            let verdicts = self.shared.verdict(&topic, || {
+                // Where their log cannot be opened, this one finds no place there either.
+                let letters = self.store.dead_letters_if_any().ok().flatten();
+                let stream = self.sources[self.current].stream;
+                storm::earlier(self.store, stream, letters, &topic, entry.seq)
+            });
             if verdicts >= STORM {
                 HoldReason::EverythingRefused(failure)
             } else if let OnExhausted::Callback(decide) = self.policy(&entry).on_exhausted
@@ -111,16 +107,12 @@ impl Committer<'_> {
     }
 
     /// Something of these partitions was committed: what is refused there is refused for itself.
-    pub(super) fn taken(&mut self, carried: &[Carried]) {
-        if self.verdicts.is_empty() {
-            return;
-        }
-        for carried in carried {
+    pub(super) fn taken(&self, carried: &[Carried]) {
+        let topic = |carried: &Carried| {
             let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
-            if let Some((_, topic, _)) = self.topics.named(index) {
-                self.verdicts.remove(&topic.ordinal);
-            }
-        }
+            self.topics.named(index).map(|(topic, ..)| topic)
+        };
+        self.shared.ends_the_row(carried.iter().filter_map(topic));
     }
 
     /// A record of the current log; none if it cannot be read any more.

@@ -146,7 +146,7 @@ impl Kafka {
     }
 
     /// The node that leads each partition; -1 where none does.
-    fn leaders(&self, topic: &str) -> Vec<i32> {
+    pub(crate) fn leaders(&self, topic: &str) -> Vec<i32> {
         let consumer = self.consumer();
         let Ok(metadata) = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)) else {
             return Vec::new();

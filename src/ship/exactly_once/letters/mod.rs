@@ -234,6 +234,34 @@ impl Committer<'_> {
         Ok(())
     }
 
+    /// The message of a letter; `None`: there is none to be sent. The error is a code and the reason
+    /// for which there never will be.
+    fn message_of(
+        &self,
+        log: &DeadLetters,
+        letter: &StoredLetter,
+        is_copy: bool,
+    ) -> Result<Option<LetterMessage>, (i32, String)> {
+        let options = &self.options.ship.dead_letters;
+        match (is_copy, &options.topic) {
+            (true, Some(topic)) => {
+                let is_pointer = self.letters.pointers.contains(&letter.seq);
+                let len_max = if is_pointer { 0 } else { options.len_max };
+                let copy = dead_letter::copy(letter, log.log_id(), topic, options.style, len_max);
+                let copy = copy.map_err(|invalid| (NO_TOPIC, invalid.to_string()));
+                copy.map(Some)
+            }
+            (true, None) => Ok(None),
+            (false, _) => {
+                let id_header = self.options.ship.id_header;
+                let again = dead_letter::replay(letter, log.log_id(), id_header);
+                let again =
+                    again.ok_or_else(|| (0, "its bytes are no message; edit it".to_owned()));
+                again.map(Some)
+            }
+        }
+    }
+
     /// Makes the message of a letter, and says where it goes.
     fn find_place(
         &mut self,
@@ -243,23 +271,9 @@ impl Committer<'_> {
         now: Instant,
     ) -> Result<Found, store::Error> {
         let seq = letter.seq;
-        let options = &self.options.ship.dead_letters;
-        let message = match (is_copy, &options.topic) {
-            (true, Some(topic)) => {
-                let is_pointer = self.letters.pointers.contains(&seq);
-                let len_max = if is_pointer { 0 } else { options.len_max };
-                let copy = dead_letter::copy(letter, log.log_id(), topic, options.style, len_max);
-                copy.map_err(|invalid| (NO_TOPIC, invalid.to_string()))
-            }
-            (true, None) => return Ok(Found::Over),
-            (false, _) => {
-                let id_header = self.options.ship.id_header;
-                let again = dead_letter::replay(letter, log.log_id(), id_header);
-                again.ok_or_else(|| (0, "its bytes are no message; edit it".to_owned()))
-            }
-        };
-        let message = match message {
-            Ok(message) => message,
+        let message = match self.message_of(log, letter, is_copy) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Found::Over),
             Err((code, why)) => {
                 self.give_letter_up(log, seq, is_copy, code, &why)?;
                 return Ok(Found::Over);
@@ -284,7 +298,15 @@ impl Committer<'_> {
         {
             return Ok(Found::Passed(line.is_stuck()));
         }
+        let is_leaderless = match self.is_still_leaderless(&topic, index) {
+            Ok(is_leaderless) => is_leaderless,
+            Err(why) => return Ok(Found::Silent(why)),
+        };
         match self.topics.named(index).and_then(|(.., number)| number) {
+            Some(_) if is_leaderless => {
+                self.hold_line(index, HoldReason::NoLeader, now);
+                Ok(Found::Passed(false))
+            }
             Some(partition) => Ok(Found::Ready(Ready {
                 seq,
                 message,

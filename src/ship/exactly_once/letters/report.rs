@@ -52,6 +52,13 @@ impl Letters {
         }
     }
 
+    /// Letters for this partition wait at least until then.
+    pub(in crate::ship::exactly_once) fn pause_line(&mut self, index: usize, until: Instant) {
+        if let Some(line) = self.lines.get_mut(&index) {
+            line.next_try = line.next_try.max(until);
+        }
+    }
+
     /// Their log takes or gives nothing: they wait, and nothing else does.
     pub(super) fn failed(&mut self, error: &store::Error, now: Instant) {
         let since = self.trouble.as_ref().map_or(now, |(_, since)| *since);
@@ -170,7 +177,12 @@ impl Committer<'_> {
         Ok(())
     }
 
-    pub(super) fn hold_line(&mut self, index: usize, why: HoldReason, now: Instant) {
+    pub(in crate::ship::exactly_once) fn hold_line(
+        &mut self,
+        index: usize,
+        why: HoldReason,
+        now: Instant,
+    ) {
         let before = self.letters.lines.remove(&index);
         let hold = Hold::again(before, why, &self.options.ship.retry, now, random());
         self.letters.lines.insert(index, hold);

@@ -1,0 +1,195 @@
+//! A partition that takes nothing of a transaction while the cluster answers: nobody leads it, or its broker
+//! cannot be reached from here.
+//!
+//! Owns how it is told from a slow link, and how long a trial of it may last. Must not know why it is so.
+//! Invariants: nothing small dies of silence; it is told only of a partition that took no record of the
+//! transaction; trials of all that is silent take a tenth of the lane's time. A transaction that holds a
+//! record of such a partition cannot be committed, and one that nobody leads keeps the cluster
+//! from ending it, too: so it is parked, and each trial is short.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Error;
+use super::committer::Committer;
+use super::source::Source;
+use super::transact::{Carried, Load, Transaction};
+use crate::ship::health::{HoldReason, SILENT};
+use crate::ship::slow::LARGE;
+
+/// After a trial none follows for so many times as long.
+const PAUSES: u32 = 9;
+
+/// Each trial of a log may last twice as long as the one before, so often: a new producer takes its time on
+/// a slow link.
+const DOUBLINGS_MAX: u32 = 2;
+
+/// So many bytes more let a trial last once more as long: the slowest link that works at all.
+const BYTES_PER_SILENCE: u64 = 4 * 1024;
+
+/// The first record of each partition that took nothing of a transaction, if that is not for the link: something else
+/// of it was taken, or it is a record alone that any link carries in that time.
+pub(super) fn silent(open: &Transaction) -> Vec<Carried> {
+    let mut first: BTreeMap<u32, Option<Carried>> = BTreeMap::new();
+    for carried in &open.carried {
+        let is_taken = carried.cost == 0;
+        let known = first
+            .entry(carried.partition)
+            .or_insert_with(|| (!is_taken).then_some(*carried));
+        if is_taken {
+            *known = None;
+        }
+    }
+    let is_any_taken = open.progress.is_some() || first.values().any(Option::is_none);
+    let is_alone = open.carried.len() == 1;
+    // What takes the link long is another matter: it gets more time.
+    let is_silent = match is_alone {
+        true => open.bytes < LARGE,
+        false => is_any_taken,
+    };
+    let silent = first.into_values().flatten();
+    silent.filter(|_| is_silent).collect()
+}
+
+impl Committer<'_> {
+    /// When a transaction is given up.
+    pub(super) fn deadline(&self, open: &Transaction) -> Instant {
+        match self.is_silent_trial(open) {
+            true => {
+                let more = u32::try_from(open.bytes / BYTES_PER_SILENCE).unwrap_or(0);
+                let doublings = self.sources[self.current].silences.min(DOUBLINGS_MAX);
+                let time = SILENT * (1 + more) * (1 << doublings);
+                open.deadline.min(open.started + time)
+            }
+            false => open.deadline,
+        }
+    }
+
+    /// Whether a transaction is a trial of a partition that said nothing, or of what an earlier run parked.
+    pub(super) fn is_silent_trial(&self, open: &Transaction) -> bool {
+        let source = &self.sources[self.current];
+        let is_silent = match &source.hold {
+            Some(hold) => matches!(hold.why, HoldReason::Silent | HoldReason::NoLeader),
+            None => self.current > 0 && !source.has_taken,
+        };
+        open.load == Load::Span && open.bytes < LARGE && is_silent
+    }
+
+    /// Whether a silent log has to wait for its turn.
+    pub(super) fn waits_for_trial(&self, place: usize) -> bool {
+        let hold = self.sources[place].hold.as_ref();
+        let is_silent = hold.is_some_and(|hold| hold.why == HoldReason::Silent);
+        is_silent && Instant::now() < self.next_silent_trial
+    }
+
+    /// A trial of a silent log was in vain: the others are next.
+    pub(super) fn tried_in_vain(&mut self, open: &Transaction) {
+        let pause = open.started.elapsed() * PAUSES;
+        self.next_silent_trial = Instant::now() + pause;
+        let is_silent =
+            |s: &&Source<'_>| s.hold.as_ref().is_some_and(|h| h.why == HoldReason::Silent);
+        let count = self.sources.iter().filter(is_silent).count();
+        let source = &mut self.sources[self.current];
+        source.silences = source.silences.saturating_add(1);
+        if let Some(hold) = &source.hold
+            && hold.why == HoldReason::Silent
+        {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            source.hold_for(HoldReason::Silent, pause.saturating_mul(count));
+        }
+    }
+
+    /// One of them took something: whatever kept them silent may be over for all.
+    pub(super) fn try_silent_again(&mut self) {
+        let now = Instant::now();
+        self.next_silent_trial = now;
+        for source in &mut self.sources {
+            source.silences = 0;
+            if let Some(hold) = source.hold.as_mut().filter(|h| h.why == HoldReason::Silent) {
+                hold.next_try = now;
+            }
+        }
+    }
+
+    /// Holds and parks partitions that took nothing.
+    pub(super) fn hold_silent(
+        &mut self,
+        silent: Vec<Carried>,
+        open: &Transaction,
+    ) -> Result<(), Error> {
+        for carried in silent {
+            let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            let Some((topic, ..)) = self.topics.named(index) else {
+                continue;
+            };
+            let topic = Arc::clone(topic);
+            // If nobody answers, it is the link.
+            if self.is_stopped() || self.ask(&topic).is_err() {
+                break;
+            }
+            let why = match self.is_leaderless(index) {
+                true => HoldReason::NoLeader,
+                false => HoldReason::Silent,
+            };
+            match open.load {
+                Load::Letters { .. } => {
+                    let now = Instant::now();
+                    self.hold_line(index, why, now);
+                    let pause = open.started.elapsed() * PAUSES;
+                    self.letters.pause_line(index, now + pause);
+                }
+                Load::Span | Load::Base => self.hold_alone(carried, why)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wal::SeqNo;
+
+    /// The numbers of the first records of silent partitions, where records of these partitions were taken
+    /// or not.
+    fn of(records: &[(u32, bool)], is_progress_taken: bool, bytes: u64) -> Vec<u64> {
+        let mut open = Transaction::new(SeqNo::ZERO, 0, Load::Span, Duration::ZERO);
+        open.progress = is_progress_taken.then_some(None);
+        open.bytes = bytes;
+        for (seq, &(partition, is_taken)) in (0..).zip(records) {
+            open.carried.push(Carried {
+                seq: SeqNo::new(seq),
+                cost: u32::from(!is_taken),
+                partition,
+            });
+        }
+        silent(&open)
+            .iter()
+            .map(|carried| carried.seq.get())
+            .collect()
+    }
+
+    #[test]
+    fn silent_is_what_took_nothing_while_something_else_was_taken() {
+        let nobody: [u64; 0] = [];
+        assert_eq!(
+            of(&[(0, true), (1, false), (1, false), (2, false)], false, 9),
+            [1, 3]
+        );
+        // It took some, so it takes them slowly.
+        assert_eq!(of(&[(0, true), (1, false), (1, true)], true, 9), nobody);
+        assert_eq!(of(&[(0, false), (0, true)], true, 9), nobody);
+        // The link.
+        assert_eq!(of(&[(0, false), (1, false)], false, 9), nobody);
+        assert_eq!(of(&[(0, false), (1, false)], true, 9), [0, 1]);
+        // One alone, which any link carries, and one that not every link does.
+        for is_progress_taken in [false, true] {
+            assert_eq!(of(&[(0, false)], is_progress_taken, LARGE - 1), [0]);
+            assert_eq!(of(&[(0, false)], is_progress_taken, LARGE), nobody);
+        }
+        assert_eq!(of(&[], true, 0), nobody);
+    }
+}
