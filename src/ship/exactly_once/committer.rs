@@ -303,7 +303,8 @@ impl<'a> Committer<'a> {
 
     /// All that is left waits: for the caller's time, where that is to end.
     fn nothing_goes(&mut self) -> Result<(), Error> {
-        let is_awaited = self.options.ship.until == Until::Empty && self.queued() > 0;
+        let is_left = self.queued() > 0 || self.letters_wait();
+        let is_awaited = self.options.ship.until == Until::Empty && is_left;
         if !is_awaited {
             self.progressed = Instant::now();
         } else if let Some(timeout) = self.options.ship.timeout
@@ -329,6 +330,8 @@ impl<'a> Committer<'a> {
             false => None,
         };
         let turn = match proof {
+            // While the proof is fresh.
+            Some(Turn::Done) if self.is_proved(place) => self.transact(),
             Some(turn) => Ok(turn),
             None => self.transact(),
         };

@@ -21,6 +21,9 @@ const TRY: Duration = Duration::from_secs(3);
 /// librdkafka's code for an operation whose time is over.
 const TIMED_OUT: i32 = -185;
 
+/// Kafka's code for a transaction timeout above its `transaction.max.timeout.ms`.
+const TIMEOUT_REFUSED: i32 = 50;
+
 /// Kafka's code for a transactional id whose last transaction is not ended.
 const CONCURRENT: i32 = 51;
 
@@ -112,6 +115,10 @@ impl Committer<'_> {
 
     fn not_connected(&mut self, error: kafka::TransactionError) -> Result<(), Error> {
         match (error.class, error.failure.class) {
+            _ if error.failure.code == TIMEOUT_REFUSED && self.pace.refused() => {
+                self.link.answered(Instant::now());
+                self.renew(&error.to_string())
+            }
             (_, ErrorClass::Blocked) => {
                 self.blocked(&error);
                 self.renew(&error.to_string())
@@ -129,6 +136,7 @@ impl Committer<'_> {
                 Ok(())
             }
             (TransactionClass::Fenced, _) => {
+                self.link.answered(Instant::now());
                 self.fenced();
                 self.renew(&error.to_string())
             }

@@ -94,6 +94,12 @@ impl Committer<'_> {
         attempted.is_some_and(|a| a.attempts + 1 >= a.most && !a.is_proved())
     }
 
+    /// Whether another record of its partition was taken just now.
+    pub(super) fn is_proved(&self, place: usize) -> bool {
+        let attempted = self.sources[place].attempted.as_ref();
+        attempted.is_some_and(Attempted::is_proved)
+    }
+
     /// Tries the record behind the one that was refused: if it is taken, the next refusal of the first
     /// is its last. `None`: there is none, or another one is the oldest by now.
     pub(super) fn prove(&mut self) -> Result<Option<Turn>, Error> {

@@ -9,12 +9,16 @@ use std::time::Duration;
 /// Above it a broker refuses, unless it is told otherwise (`transaction.max.timeout.ms`).
 const TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
 
+/// Less is no time for a transaction.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) struct Pace {
     records_max: u64,
     records: u64,
     timeout_first: Duration,
     timeout: Duration,
+    timeout_max: Duration,
 }
 
 impl Pace {
@@ -24,6 +28,7 @@ impl Pace {
             records: records_max.max(1),
             timeout_first: timeout,
             timeout,
+            timeout_max: TIMEOUT_MAX,
         }
     }
 
@@ -47,6 +52,23 @@ impl Pace {
         }
     }
 
+    /// The longest that it may become.
+    pub(super) fn timeout_max(&self) -> Duration {
+        self.timeout_max
+    }
+
+    /// The cluster allows none that is as long: from now on half of it is the longest. False if that is
+    /// nothing any more.
+    pub(super) fn refused(&mut self) -> bool {
+        let half = self.timeout / 2;
+        if half < TIMEOUT_MIN {
+            return false;
+        }
+        (self.timeout, self.timeout_max) = (half, half);
+        self.timeout_first = self.timeout_first.min(half);
+        true
+    }
+
     /// The record that nothing helped is out of the way.
     pub(super) fn begin_anew(&mut self) {
         self.timeout = self.timeout_first;
@@ -55,7 +77,7 @@ impl Pace {
     /// One of `records` timed out.
     pub(super) fn timed_out(&mut self, records: u64) {
         if records <= 1 {
-            self.timeout = (self.timeout * 2).min(TIMEOUT_MAX);
+            self.timeout = (self.timeout * 2).min(self.timeout_max);
         }
         self.records = (records / 4).clamp(1, self.records_max);
     }
@@ -93,6 +115,27 @@ mod tests {
         assert_eq!(seen[14], (1, 900));
         pace.committed(1);
         assert_eq!((pace.records(), pace.timeout()), (2, 30 * SECOND));
+    }
+
+    #[test]
+    fn a_timeout_that_the_cluster_refuses_is_halved_and_not_reached_again() {
+        let mut pace = Pace::new(1, 30 * SECOND);
+        (0..3).for_each(|_| pace.timed_out(1));
+        assert_eq!(pace.timeout(), 240 * SECOND);
+        assert!(pace.refused());
+        (0..3).for_each(|_| pace.timed_out(1));
+        assert_eq!(
+            (pace.timeout(), pace.timeout_max()),
+            (120 * SECOND, 120 * SECOND)
+        );
+        pace.begin_anew();
+        assert_eq!(pace.timeout(), 30 * SECOND);
+        let mut timeouts = Vec::new();
+        while pace.refused() {
+            pace.begin_anew();
+            timeouts.push(pace.timeout().as_millis());
+        }
+        assert_eq!(timeouts, [15_000, 7500, 3750, 1875]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::committer::Committer;
 use super::decide::{self, Found, Look, Place, Verdict};
 use super::error::Halt;
 use super::record::ProgressRecord;
+use super::undo::NO_PROGRESS;
 use super::{Error, ProgressIn};
 use crate::kafka::{self, Registered, Scan, Scanned};
 use crate::store::Nonce;
@@ -72,7 +73,8 @@ impl Committer<'_> {
             self.act(decide::judge(last, found, passed), &looked)?;
         }
         self.is_fenced = false;
-        self.note = None;
+        // What that says is seen with the next transaction.
+        self.note.take_if(|note| *note != NO_PROGRESS);
         Ok(true)
     }
 

@@ -42,14 +42,13 @@ pub(super) fn silent(open: &Transaction) -> Vec<Carried> {
         }
     }
     let is_any_taken = open.progress.is_some() || first.values().any(Option::is_none);
-    let is_alone = open.carried.len() == 1;
+    let is_told = is_any_taken || open.carried.len() == 1;
     // What takes the link long is another matter: it gets more time.
-    let is_silent = match is_alone {
-        true => open.bytes < LARGE,
-        false => is_any_taken,
-    };
+    let is_small = |carried: &Carried| u64::from(carried.cost) < LARGE;
     let silent = first.into_values().flatten();
-    silent.filter(|_| is_silent).collect()
+    silent
+        .filter(|carried| is_told && is_small(carried))
+        .collect()
 }
 
 impl Committer<'_> {
@@ -78,8 +77,11 @@ impl Committer<'_> {
 
     /// Whether a silent log has to wait for its turn.
     pub(super) fn waits_for_trial(&self, place: usize) -> bool {
-        let hold = self.sources[place].hold.as_ref();
-        let is_silent = hold.is_some_and(|hold| hold.why == HoldReason::Silent);
+        let source = &self.sources[place];
+        let is_silent = match &source.hold {
+            Some(hold) => hold.why == HoldReason::Silent,
+            None => !source.has_taken,
+        };
         is_silent && Instant::now() < self.next_silent_trial
     }
 
@@ -153,16 +155,19 @@ mod tests {
     use super::*;
     use crate::wal::SeqNo;
 
-    /// The numbers of the first records of silent partitions, where records of these partitions were taken
-    /// or not.
-    fn of(records: &[(u32, bool)], is_progress_taken: bool, bytes: u64) -> Vec<u64> {
+    /// The numbers of the first records of silent partitions, where records of these partitions, which take
+    /// so much of the budget, were taken or not.
+    fn of(records: &[(u32, bool)], is_progress_taken: bool, cost: u64) -> Vec<u64> {
         let mut open = Transaction::new(SeqNo::ZERO, 0, Load::Span, Duration::ZERO);
         open.progress = is_progress_taken.then_some(None);
-        open.bytes = bytes;
         for (seq, &(partition, is_taken)) in (0..).zip(records) {
             open.carried.push(Carried {
                 seq: SeqNo::new(seq),
-                cost: u32::from(!is_taken),
+                cost: if is_taken {
+                    0
+                } else {
+                    cost.try_into().unwrap()
+                },
                 partition,
             });
         }
@@ -189,6 +194,10 @@ mod tests {
         for is_progress_taken in [false, true] {
             assert_eq!(of(&[(0, false)], is_progress_taken, LARGE - 1), [0]);
             assert_eq!(of(&[(0, false)], is_progress_taken, LARGE), nobody);
+            assert_eq!(
+                of(&[(0, true), (1, false)], is_progress_taken, LARGE),
+                nobody
+            );
         }
         assert_eq!(of(&[], true, 0), nobody);
     }

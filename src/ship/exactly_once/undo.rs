@@ -7,10 +7,10 @@
 use std::mem;
 use std::time::Duration;
 
+use super::Error;
 use super::committer::Committer;
 use super::silent::silent;
 use super::transact::{Carried, Load, Transaction, Turn};
-use super::{Error, ProgressIn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
 use crate::ship::health::HoldReason;
 use crate::ship::hold::tells_of_missing;
@@ -18,6 +18,10 @@ use crate::ship::{OnTooSlow, slow};
 
 /// How long an abort may take before the producer is replaced instead.
 pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sentence for a transaction of which all was taken but its progress.
+pub(super) const NO_PROGRESS: &str =
+    "the progress is not acknowledged, and nothing is committed without it: look at its topic";
 
 impl Committer<'_> {
     /// Takes back a transaction that cannot be committed, and draws the conclusions.
@@ -100,29 +104,26 @@ impl Committer<'_> {
         let are_taken = open.carried.iter().all(|carried| carried.cost == 0);
         self.let_go(&mut open);
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
-        if records > 0 && are_taken && self.options.progress == ProgressIn::Topic {
-            let topic = &self.options.progress_topic;
-            self.note = Some(format!(
-                "the topic `{topic}` takes nothing, and nothing is committed without it"
-            ));
-            return Ok(Turn::Spent(open.taint.unwrap_or_default()));
-        }
         let had = self.pace.timeout();
         // A trial of a silent partition says nothing about the link.
         if records > 1 || silent.is_empty() {
             self.budget.timed_out();
             self.pace.timed_out(records);
         }
-        if !silent.is_empty() {
-            let is_trial = self.is_silent_trial(&open);
-            self.hold_silent(silent, &open)?;
-            if is_trial {
-                self.tried_in_vain(&open);
+        let longest = self.options.ship.too_slow_after;
+        let is_trial = records == 1 && self.is_silent_trial(&open);
+        match &open.carried[..] {
+            // Nobody's fault but of the progress.
+            _ if are_taken => {
+                self.note = Some(NO_PROGRESS.to_owned());
+                self.pause(NO_PROGRESS)?;
             }
-        } else if let [only] = &open.carried[..]
-            && had >= self.options.ship.too_slow_after
-        {
-            self.too_slow(*only, &open)?;
+            _ if !silent.is_empty() => self.hold_silent(silent, &open)?,
+            [only] if had >= longest.min(self.pace.timeout_max()) => self.too_slow(*only, &open)?,
+            _ => {}
+        }
+        if is_trial {
+            self.tried_in_vain(&open);
         }
         Ok(Turn::Spent(open.taint.unwrap_or_else(|| {
             format!("a transaction of {records} records was not done in its time")
