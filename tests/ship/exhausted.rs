@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ferrylog::kafka::{MockKafka, Settings};
 use ferrylog::ship::exactly_once::{self, Committed, ExactlyOnceOptions, ProgressIn};
-use ferrylog::ship::{OnExhausted, Recovery, Replacement};
+use ferrylog::ship::{Error, OnExhausted, Recovery, Replacement};
 
 use crate::support::Scratch;
 
@@ -24,6 +24,15 @@ const TAKEN: i32 = 0;
 
 /// Two records, and what the requests that carry them are answered with; later ones are taken.
 fn ship(codes: &[i32], on_exhausted: OnExhausted) -> (Scratch, Committed) {
+    let (scratch, ended) = ship_for(Duration::from_secs(60), codes, on_exhausted);
+    (scratch, ended.unwrap())
+}
+
+fn ship_for(
+    timeout: Duration,
+    codes: &[i32],
+    on_exhausted: OnExhausted,
+) -> (Scratch, Result<Committed, Error>) {
     let mock = MockKafka::start(1).unwrap();
     mock.create_topic("t", 1).unwrap();
     mock.create_topic("ferrylog-progress", 1).unwrap();
@@ -33,15 +42,14 @@ fn ship(codes: &[i32], on_exhausted: OnExhausted) -> (Scratch, Committed) {
     let mut options = ExactlyOnceOptions::default();
     // Else the record of the progress would be refused.
     options.progress = ProgressIn::Offsets;
-    options.ship.timeout = Some(Duration::from_secs(60));
+    options.ship.timeout = Some(timeout);
     options.ship.retry.initial_backoff = Duration::from_millis(10);
     options.ship.retry.max_attempts = ATTEMPTS;
     options.ship.retry.on_exhausted = on_exhausted;
     let settings = Settings::new(mock.bootstrap_servers());
     let stop = AtomicBool::new(false);
-    let committed =
-        exactly_once::drain(&scratch.store, &settings, &options, &stop, &mut |_| {}).unwrap();
-    (scratch, committed)
+    let ended = exactly_once::drain(&scratch.store, &settings, &options, &stop, &mut |_| {});
+    (scratch, ended)
 }
 
 /// Together, alone in the lane, and then from the parking log, but for the last time.
@@ -83,6 +91,17 @@ fn a_record_is_not_exhausted_while_the_one_behind_it_is_refused_too() {
     let (_, committed) = ship(&[&codes[..], &[UNKNOWN]].concat(), OnExhausted::Drop);
     let counters = &committed.drained.counters;
     assert_eq!((counters.shipped, counters.dropped), (1, 1));
+}
+
+#[test]
+fn a_drain_in_which_all_that_is_left_is_held_ends_with_its_timeout() {
+    let timeout = Duration::from_secs(1);
+    let (scratch, ended) = ship_for(timeout, &[UNKNOWN; 10_000], OnExhausted::DeadLetter);
+    let Err(Error::Held { held }) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!((held.len(), held[0].why.kind()), (1, "not_now"));
+    assert_eq!(scratch.store.totals().queued, 2);
 }
 
 /// Whenever it ends.

@@ -311,7 +311,9 @@ impl<'a> Committer<'a> {
             && self.progressed.elapsed() >= timeout
         {
             let held = self.held(Instant::now());
-            return Err(Error::Held { held });
+            if !held.is_empty() {
+                return Err(Error::Held { held });
+            }
         }
         Ok(())
     }

@@ -150,7 +150,7 @@ impl Committer<'_> {
         }
     }
 
-    /// The cluster lets this client do no transactions. It is tried again, ever more seldom.
+    /// The cluster lets this client do no transactions. It is tried again after half a minute and more.
     pub(super) fn blocked(&mut self, error: &kafka::TransactionError) {
         let (why, now) = (error.to_string(), Instant::now());
         // There is no second producer for which it may be up.
