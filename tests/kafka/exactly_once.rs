@@ -17,6 +17,7 @@ use ferrylog::wal::Options;
 
 use crate::copies::{self, Repeats};
 use crate::gateway::{Gateway, Running, content};
+use crate::kafka::relay::{Relay, Request};
 use crate::kafka::{Kafka, wait_for};
 use crate::program::{run, run_on};
 use crate::random::{self, Random};
@@ -25,6 +26,9 @@ pub(crate) const EXACTLY_ONCE: &str = "--exactly-once";
 
 /// Small transactions, so that there are many in a short time.
 pub(crate) const SMALL: [&str; 3] = [EXACTLY_ONCE, "--transaction-records", "1000"];
+
+/// Longest wait for the next commit of a drain that runs.
+const COMMITS_WITHIN: Duration = Duration::from_secs(60);
 
 const NO_REPEATS: Repeats = Repeats {
     duplicates: 0,
@@ -64,6 +68,15 @@ pub(crate) fn kill_in_commit(gateway: &Gateway, mut drain: Running, delay: Durat
     }
     drain.kill();
     true
+}
+
+/// Kills a drain that committed a transaction and was not told so.
+pub(crate) fn kill_in_doubt(relay: &Relay, mut drain: Running) {
+    relay.swallow_answers_from(Request::EndTxn);
+    wait_for("a commit", COMMITS_WITHIN, || !relay.is_armed());
+    assert!(!drain.has_ended());
+    drain.kill();
+    relay.pass();
 }
 
 #[test]
@@ -284,7 +297,7 @@ fn of_two_processes_with_one_identity_one_stops_and_says_so_and_nothing_is_lost(
 fn in_another_cluster_a_resolved_store_goes_on_alarmed_and_one_in_doubt_asks() {
     const COUNT: u64 = 5_000;
     let seed = random::seed();
-    let (first, second) = (Kafka::start(), Kafka::start());
+    let (first, second) = (Kafka::with().relayed().start(), Kafka::start());
     for kafka in [&first, &second] {
         kafka.create_topic("numbers", 2);
     }
@@ -305,7 +318,7 @@ fn in_another_cluster_a_resolved_store_goes_on_alarmed_and_one_in_doubt_asks() {
         let gateway = Gateway::new();
         gateway.send("numbers", seed, COUNT);
         let drain = gateway.start_drain(&first, &SMALL);
-        assert!(kill_in_commit(&gateway, drain, Duration::ZERO));
+        kill_in_doubt(first.relay(0), drain);
         let ran = gateway.drain(&second, &[EXACTLY_ONCE]);
         println!("{}", ran.expect_failure(1, "in_doubt"));
         let before = second.consume("numbers").len() as u64;
@@ -326,7 +339,7 @@ fn another_gateways_dead_transaction_is_waited_for_and_then_the_right_thing_is_d
     const COUNT: u64 = 100_000;
     const DEAD_FOR: Duration = Duration::from_secs(12);
     let seed = random::seed();
-    let kafka = Kafka::start();
+    let kafka = Kafka::with().relayed().start();
     kafka.create_topic("numbers", 2);
     // All gateways in one partition.
     let compacted = [("cleanup.policy", "compact")];
@@ -339,7 +352,7 @@ fn another_gateways_dead_transaction_is_waited_for_and_then_the_right_thing_is_d
     kafka.leave_transaction_open("ferrylog-progress", "dead", DEAD_FOR);
     let died = Instant::now();
     // Behind what is open: only that tells what became of it.
-    assert!(kill_in_commit(&gateway, drain, Duration::from_millis(5)));
+    kill_in_doubt(kafka.relay(0), drain);
     let mut told = Vec::new();
     let committed = ship(&gateway, &kafka, |_| {}, &mut |now| {
         told.extend(now.why.clone().filter(|why| why.contains("resolving")));

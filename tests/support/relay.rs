@@ -64,6 +64,8 @@ enum Place {
     Within(usize),
     /// Before its answer: the broker has acted on it.
     BeforeAnswer,
+    /// Nowhere: from its answer on, all answers are lost.
+    Unanswered,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -167,6 +169,11 @@ impl Relay {
         self.trap(request, others, Place::BeforeAnswer);
     }
 
+    /// From the next such request on, what clients send arrives, what brokers answer is lost.
+    pub(crate) fn swallow_answers_from(&self, request: Request) {
+        self.trap(request, 0, Place::Unanswered);
+    }
+
     fn trap(&self, request: Request, others: u32, place: Place) {
         self.faults().trap = Some(Trap {
             request,
@@ -186,7 +193,7 @@ impl Relay {
         self.shared.forbade.load(Ordering::Relaxed)
     }
 
-    /// Whether the cut that was asked for is still to come.
+    /// Whether the request that was asked for is still to come.
     pub(crate) fn is_armed(&self) -> bool {
         self.faults().trap.is_some()
     }
@@ -405,6 +412,10 @@ impl Connection {
             Place::Within(bytes) => Some(bytes.max(Frames::REQUEST_HEAD)),
             Place::BeforeAnswer => {
                 *self.unanswered.lock().unwrap() = Some(number(&head[8..12]));
+                None
+            }
+            Place::Unanswered => {
+                faults.swallow_down = true;
                 None
             }
         }
