@@ -1,8 +1,8 @@
 //! Handing a record to librdkafka by its topic's handle.
 //!
 //! Owns the handles. The binding names the topic with each record: a copy of the name, librdkafka's lock
-//! and a search of its list of topics. Must not know what becomes of a record. Invariant: a handle lives as long as this does, and this is dropped before
-//! its client.
+//! and a search of its list of topics. Must not know what becomes of a record. Invariant: a handle lives as
+//! long as this does, and this is dropped before its client.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};

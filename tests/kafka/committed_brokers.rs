@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
-use ferrylog::message::MessageRef;
 use ferrylog::ship::exactly_once::ExactlyOnceOptions;
 use ferrylog::ship::{Held, OnTooSlow, Progress};
 use ferrylog::store::Store;
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::committed_holds::ship_to;
 use crate::copies::{self, Content};
-use crate::gateway::content_of;
+use crate::gateway::{self, content_of};
 use crate::kafka::{Builder, Kafka, wait_for};
 use crate::random;
 
@@ -23,6 +22,7 @@ use crate::random;
 const SOON: Duration = Duration::from_secs(120);
 
 const COUNT: u64 = 50_000;
+const LEN: usize = 100;
 
 /// Partitions that the other broker leads.
 const DEAD: usize = 10;
@@ -61,20 +61,11 @@ fn start(builder: Builder) -> (Kafka, Test) {
 
 impl Test {
     fn content(&self, n: u64) -> Content {
-        content_of(self.seed, n, 100)
+        content_of(self.seed, n, LEN)
     }
 
     fn fill(&self, range: Range<u64>) {
-        for n in range {
-            let (key, value) = self.content(n);
-            let message = MessageRef {
-                key: key.as_deref(),
-                value: Some(&value),
-                ..MessageRef::to(topic(n))
-            };
-            drop(self.store.lane().append(&message).unwrap());
-        }
-        self.store.lane().sync().unwrap();
+        gateway::fill(self.store.lane(), range, self.seed, LEN, topic);
     }
 
     fn ship(&self, servers: String, check: impl FnOnce(&dyn Fn() -> Progress)) {

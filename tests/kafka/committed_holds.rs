@@ -18,7 +18,7 @@ use ferrylog::wal::{Class, Durability, Options, SeqNo, Wal};
 
 use crate::committed_letters::bury_one;
 use crate::copies;
-use crate::gateway::content_of;
+use crate::gateway::{self, content_of};
 use crate::kafka::{Kafka, Operation, Resource, USER, wait_for};
 use crate::random;
 
@@ -376,18 +376,7 @@ fn transactions_that_are_not_allowed_block_the_link_until_they_are() {
     options.durability = Durability::Os;
     let store = Store::open(dir.path().join("store"), options).unwrap();
     let content = |n| content_of(seed, n, 100);
-    let fill = |range: std::ops::Range<u64>| {
-        for n in range {
-            let (key, value) = content(n);
-            let message = MessageRef {
-                key: key.as_deref(),
-                value: Some(&value),
-                ..MessageRef::to("t")
-            };
-            drop(store.lane().append(&message).unwrap());
-        }
-        store.lane().sync().unwrap();
-    };
+    let fill = |numbers| gateway::fill(store.lane(), numbers, seed, 100, |_| "t");
     let id = format!("ferrylog.{}.default", store.lane().log_id());
     let settings = Settings {
         properties: kafka.client_properties(),

@@ -16,7 +16,7 @@ use ferrylog::wal::{Durability, Options};
 use ferrylog::{Outcome, Producer};
 
 use crate::exactly_once::EXACTLY_ONCE;
-use crate::gateway::{Gateway, content_of};
+use crate::gateway::{self, Gateway, content_of};
 use crate::kafka::{Kafka, wait_for};
 use crate::random;
 
@@ -40,17 +40,7 @@ fn open(gateway: &Gateway, topics: &[&str]) -> Store {
 }
 
 fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
-    let lane = store.route(topic);
-    for n in 0..count {
-        let (key, value) = content_of(seed, n, len);
-        let message = MessageRef {
-            key: key.as_deref(),
-            value: Some(&value),
-            ..MessageRef::to(topic)
-        };
-        drop(lane.append(&message).unwrap());
-    }
-    lane.sync().unwrap();
+    gateway::fill(store.route(topic), 0..count, seed, len, |_| topic);
 }
 
 /// 64 kbit/s, bulk first, and no end of any lane but by a stop.

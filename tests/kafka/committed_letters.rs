@@ -20,7 +20,7 @@ use ferrylog::wal::fs::RealFs;
 use ferrylog::wal::{Class, Options, SeqNo};
 
 use crate::exactly_once::{EXACTLY_ONCE, kill_in_commit};
-use crate::gateway::{Gateway, content_of};
+use crate::gateway::{self, Gateway, content_of};
 use crate::kafka::{Kafka, wait_for};
 use crate::random::{self, Random};
 
@@ -249,16 +249,8 @@ fn letters_that_were_committed_while_their_log_fails_hold_up_nothing_and_are_not
     let (options, log_options) = (DeadLetterOptions::default(), Options::default());
     let locked = DeadLetters::open_on(Arc::new(RealFs), &log, options, &log_options).unwrap();
     let more = |count: u64| {
-        for n in store.lane().totals().accepted..count {
-            let (key, value) = content_of(seed, n, 100);
-            let message = MessageRef {
-                key: key.as_deref(),
-                value: Some(&value),
-                ..MessageRef::to("t")
-            };
-            drop(store.lane().append(&message).unwrap());
-        }
-        store.lane().sync().unwrap();
+        let new = store.lane().totals().accepted..count;
+        gateway::fill(store.lane(), new, seed, 100, |_| "t");
     };
     let is_told = |told: Progress| {
         let held = &told.held[..];

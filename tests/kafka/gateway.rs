@@ -1,8 +1,11 @@
 //! A gateway with the program on it: a store, and `ferrylog` run on it as a user would.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
+use ferrylog::message::MessageRef;
+use ferrylog::store::Lane;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -168,4 +171,26 @@ pub(crate) fn content_of(seed: u64, number: u64, len: usize) -> Content {
         }
     }
     (Some(key.into_bytes()), value)
+}
+
+/// Appends records with keys, these numbers' content of this length, each for the topic of its number, and
+/// waits until they are on disk.
+pub(crate) fn fill<'t>(
+    lane: &Lane,
+    numbers: Range<u64>,
+    seed: u64,
+    len: usize,
+    topic: impl Fn(u64) -> &'t str,
+) {
+    for n in numbers {
+        let (key, value) = content_of(seed, n, len);
+        let message = MessageRef {
+            key: key.as_deref(),
+            value: Some(&value),
+            ..MessageRef::to(topic(n))
+        };
+        // The sync below waits for all of them.
+        drop(lane.append(&message).unwrap());
+    }
+    lane.sync().unwrap();
 }

@@ -11,14 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
-use ferrylog::message::MessageRef;
 use ferrylog::ship::{Held, LinkState, ShipOptions};
 use ferrylog::store::Store;
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
 use crate::copies::{self, Repeats};
-use crate::gateway::content_of;
+use crate::gateway::{self, content_of};
 use crate::kafka::{Kafka, Operation, Resource, USER, wait_for};
 use crate::random;
 use crate::shipping::Shipping;
@@ -71,17 +70,8 @@ impl Scratch {
     /// Appends records until there are `count`.
     fn fill(&self, count: u64) {
         let lane = self.store.lane();
-        for n in lane.totals().accepted..count {
-            let (key, value) = content_of(self.seed, n, LEN);
-            let message = MessageRef {
-                key: key.as_deref(),
-                value: Some(&value),
-                ..MessageRef::to(self.topic(n))
-            };
-            // The sync below waits for all of them.
-            drop(lane.append(&message).unwrap());
-        }
-        lane.sync().unwrap();
+        let new = lane.totals().accepted..count;
+        gateway::fill(lane, new, self.seed, LEN, |n| self.topic(n));
     }
 
     /// Ships it on a thread of its own, until it is told to stop.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::Settings;
-use ferrylog::message::MessageRef;
 use ferrylog::ship::{LinkState, ShipOptions};
 use ferrylog::store::{LaneOptions, Order, Store, StoreOptions};
 use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
-use crate::gateway::content_of;
+use crate::gateway;
 use crate::kafka::Kafka;
 use crate::random;
 use crate::shipping::Shipping;
@@ -33,18 +32,7 @@ fn open(lanes: &[(String, u32)]) -> (Arc<Store>, TempDir) {
 
 /// Appends `count` records with keys for a topic, to the lane that is its own.
 fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
-    let lane = store.route(topic);
-    for n in 0..count {
-        let (key, value) = content_of(seed, n, len);
-        let message = MessageRef {
-            key: key.as_deref(),
-            value: Some(&value),
-            ..MessageRef::to(topic)
-        };
-        // The sync below waits for all of them.
-        drop(lane.append(&message).unwrap());
-    }
-    lane.sync().unwrap();
+    gateway::fill(store.route(topic), 0..count, seed, len, |_| topic);
 }
 
 fn ship(store: &Arc<Store>, kafka: &Kafka) -> Shipping {

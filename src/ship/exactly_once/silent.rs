@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use super::Error;
 use super::committer::Committer;
-use super::source::Source;
 use super::transact::{Carried, Load, Transaction};
 use crate::ship::health::{HoldReason, SILENT};
 use crate::ship::slow::LARGE;
@@ -28,8 +27,8 @@ const DOUBLINGS_MAX: u32 = 2;
 /// So many bytes more let a trial last once more as long: the slowest link that works at all.
 const BYTES_PER_SILENCE: u64 = 4 * 1024;
 
-/// The first record of each partition that took nothing of a transaction, if that is not for the link: something else
-/// of it was taken, or it is a record alone that any link carries in that time.
+/// The first record of each partition that took nothing of a transaction, if that is not for the link:
+/// something else of it was taken, or it is a record alone that any link carries in that time.
 pub(super) fn silent(open: &Transaction) -> Vec<Carried> {
     let mut first: BTreeMap<u32, Option<Carried>> = BTreeMap::new();
     for carried in &open.carried {
@@ -78,25 +77,18 @@ impl Committer<'_> {
     /// Whether a silent log has to wait for its turn.
     pub(super) fn waits_for_trial(&self, place: usize) -> bool {
         let source = &self.sources[place];
-        let is_silent = match &source.hold {
-            Some(hold) => hold.why == HoldReason::Silent,
-            None => !source.has_taken,
-        };
-        is_silent && Instant::now() < self.next_silent_trial
+        let is_tried = source.hold.is_none() && !source.has_taken;
+        (is_tried || source.is_silent()) && Instant::now() < self.next_silent_trial
     }
 
     /// A trial of a silent log was in vain: the others are next.
     pub(super) fn tried_in_vain(&mut self, open: &Transaction) {
         let pause = open.started.elapsed() * PAUSES;
         self.next_silent_trial = Instant::now() + pause;
-        let is_silent =
-            |s: &&Source<'_>| s.hold.as_ref().is_some_and(|h| h.why == HoldReason::Silent);
-        let count = self.sources.iter().filter(is_silent).count();
+        let count = self.sources.iter().filter(|s| s.is_silent()).count();
         let source = &mut self.sources[self.current];
         source.silences = source.silences.saturating_add(1);
-        if let Some(hold) = &source.hold
-            && hold.why == HoldReason::Silent
-        {
+        if source.is_silent() {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             source.hold_for(HoldReason::Silent, pause.saturating_mul(count));
         }
@@ -121,7 +113,7 @@ impl Committer<'_> {
         open: &Transaction,
     ) -> Result<(), Error> {
         for carried in silent {
-            let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            let index = carried.index();
             let Some((topic, ..)) = self.topics.named(index) else {
                 continue;
             };

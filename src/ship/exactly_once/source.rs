@@ -83,9 +83,13 @@ impl Hold {
         now >= self.next_try
     }
 
-    /// Whether a topic or partition that is missing is why.
-    pub(super) fn is_for_missing(&self) -> bool {
-        matches!(&self.why, HoldReason::Refused(failure) if tells_of_missing(failure))
+    /// Whether the cluster, asked for the partitions, may tell that it is over.
+    pub(super) fn is_for_partitions(&self) -> bool {
+        match &self.why {
+            HoldReason::NoLeader => true,
+            HoldReason::Refused(failure) => tells_of_missing(failure),
+            _ => false,
+        }
     }
 
     /// Whether only a person can end it, as far as trying tells.
@@ -131,6 +135,12 @@ impl<'a> Source<'a> {
         self.settled_below = self.settled_below.max(self.reader.position());
         self.pending = None;
         self.reader = self.stream.reader(self.stream.marks().acked);
+    }
+
+    /// Whether it is held because it said nothing.
+    pub(super) fn is_silent(&self) -> bool {
+        let hold = self.hold.as_ref();
+        hold.is_some_and(|hold| hold.why == HoldReason::Silent)
     }
 
     /// The first number behind all that was handed over.

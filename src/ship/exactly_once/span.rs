@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::Error;
 use super::committer::{Committer, random};
 use super::partitions::partition_of;
-use super::source::{Source, stuck};
+use super::source::{Hold, Source, stuck};
 use super::transact::{Carried, Transaction};
 use crate::kafka::{ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::{Message, header};
@@ -163,9 +163,7 @@ impl<'a> Committer<'a> {
                 let hold = self.sources[self.current].hold.as_ref();
                 self.current > 0
                     && (partition_of(entry, message, topic).is_none()
-                        || hold.is_some_and(|hold| {
-                            hold.is_for_missing() || hold.why == HoldReason::NoLeader
-                        }))
+                        || hold.is_some_and(Hold::is_for_partitions))
             }
         };
         if is_asked && let Err(why) = self.ask(&message.topic) {
@@ -394,8 +392,8 @@ impl<'a> Committer<'a> {
     ) -> bool {
         match sent {
             Ok(()) => {
-                let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
-                self.budget.take(index, u64::from(carried.cost), now);
+                self.budget
+                    .take(carried.index(), u64::from(carried.cost), now);
                 self.shared.take(length(len));
                 open.carried.push(carried);
                 true

@@ -16,7 +16,6 @@ use super::span::{self, Next};
 use super::undo::ABORT_TIMEOUT;
 use super::{Error, ProgressIn, Until};
 use crate::kafka::{ErrorClass, Failure, Outcome, TransactionClass, TransactionError};
-use crate::ship::health::HoldReason;
 use crate::store::{Intent, Nonce};
 use crate::wal::{Class, SeqNo};
 
@@ -62,8 +61,14 @@ pub(super) struct Carried {
     pub(super) seq: SeqNo,
     /// What it takes of the budget; nothing once it is acknowledged.
     pub(super) cost: u32,
-    /// Index of its topic-partition.
+    /// Index of its topic-partition; [`index`](Carried::index) as others take it.
     pub(super) partition: u32,
+}
+
+impl Carried {
+    pub(super) fn index(&self) -> usize {
+        usize::try_from(self.partition).unwrap_or(usize::MAX)
+    }
 }
 
 /// The transaction under way.
@@ -339,10 +344,9 @@ impl Committer<'_> {
             }
             let index = usize::try_from(report.token).unwrap_or(usize::MAX);
             if let Some(carried) = open.carried.get_mut(index) {
-                let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
                 let cost = mem::take(&mut carried.cost);
                 open.losses = 0;
-                self.budget.acknowledge(partition, u64::from(cost));
+                self.budget.acknowledge(carried.index(), u64::from(cost));
             }
         }
         self.reports = reports;
@@ -411,8 +415,9 @@ impl Committer<'_> {
         source.attempted = None;
         source.has_taken = true;
         source.taken(&open.carried);
-        let hold = source.hold.take();
-        if hold.is_some_and(|hold| hold.why == HoldReason::Silent) {
+        let was_silent = source.is_silent();
+        source.hold = None;
+        if was_silent {
             self.try_silent_again();
         }
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);

@@ -90,9 +90,8 @@ impl Committer<'_> {
     /// What was not acknowledged takes nothing of the budget any more.
     pub(super) fn let_go(&mut self, open: &mut Transaction) {
         for carried in open.carried.iter_mut().filter(|c| c.cost > 0) {
-            let partition = usize::try_from(carried.partition).unwrap_or(usize::MAX);
             let cost = mem::take(&mut carried.cost);
-            self.budget.give_back(partition, u64::from(cost));
+            self.budget.give_back(carried.index(), u64::from(cost));
         }
         self.in_flight = 0;
     }

@@ -25,7 +25,7 @@ impl Committer<'_> {
         carried: Carried,
         failure: Failure,
     ) -> Result<(), Error> {
-        let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+        let index = carried.index();
         let Some((topic, known, partition)) = self.topics.named(index) else {
             return Ok(());
         };
@@ -77,7 +77,7 @@ impl Committer<'_> {
         let Some(entry) = self.find(carried.seq)? else {
             return Ok(());
         };
-        let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+        let index = carried.index();
         let partition = self.topics.named(index).and_then(|(.., number)| number);
         match judge::bury(self.store, self.lane, &entry, partition, failure, 0) {
             Ok(()) => {
@@ -94,7 +94,7 @@ impl Committer<'_> {
             self.hold(self.current, why);
             return Ok(());
         }
-        let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+        let index = carried.index();
         let Some((topic, _, partition)) = self.topics.named(index) else {
             return Ok(());
         };
@@ -109,7 +109,7 @@ impl Committer<'_> {
     /// Something of these partitions was committed: what is refused there is refused for itself.
     pub(super) fn taken(&self, carried: &[Carried]) {
         let topic = |carried: &Carried| {
-            let index = usize::try_from(carried.partition).unwrap_or(usize::MAX);
+            let index = carried.index();
             self.topics.named(index).map(|(topic, ..)| topic)
         };
         self.shared.ends_the_row(carried.iter().filter_map(topic));

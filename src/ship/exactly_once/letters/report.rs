@@ -100,7 +100,7 @@ impl Committer<'_> {
     /// These partitions took letters.
     pub(in crate::ship::exactly_once) fn free_lines(&mut self, carried: &[Carried]) {
         for carried in carried {
-            self.letters.lines.remove(&index_of(*carried));
+            self.letters.lines.remove(&carried.index());
         }
     }
 
@@ -121,7 +121,7 @@ impl Committer<'_> {
         if matches!(failure.class, ErrorClass::Poison | ErrorClass::BadTime) {
             self.letter_over(only.seq, are_copies, failure.code, &failure.to_string());
         } else {
-            self.hold_line(index_of(*only), reason_of(failure), Instant::now());
+            self.hold_line(only.index(), reason_of(failure), Instant::now());
         }
     }
 
@@ -207,10 +207,6 @@ impl Committer<'_> {
         }
         held
     }
-}
-
-fn index_of(carried: Carried) -> usize {
-    usize::try_from(carried.partition).unwrap_or(usize::MAX)
 }
 
 /// Writes down what became of letters. Another log than that they were in is left alone.
