@@ -36,16 +36,22 @@ impl<S: Sink> Shipper<'_, S> {
         } else {
             0
         };
+        let mut is_outage_over = false;
         for report in reports.drain(..) {
             match report.outcome {
-                Outcome::Delivered { .. } => self.delivered(report.token, now),
+                Outcome::Delivered { .. } => is_outage_over |= self.delivered(report.token, now),
                 Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => {
-                    self.delivered(report.token, now);
+                    is_outage_over |= self.delivered(report.token, now);
                 }
                 Outcome::Failed(failure) => self.came_back(report.token, failure, now),
             }
         }
         self.reports = reports;
+        if is_outage_over {
+            for health in &mut self.health {
+                health.outage_ended(now);
+            }
+        }
         if self.counters.acknowledged() > taken_before {
             self.progressed = now;
             self.is_unproven = false;
@@ -66,16 +72,18 @@ impl<S: Sink> Shipper<'_, S> {
         Ok(now)
     }
 
-    fn delivered(&mut self, token: u64, now: Instant) {
+    /// A record was taken. True if that ends an outage.
+    fn delivered(&mut self, token: u64, now: Instant) -> bool {
         let (place, token) = source_of(token);
         if place == LETTERS {
-            return self.letter_delivered(token, now);
+            self.letter_delivered(token, now);
+            return false;
         }
         let Some(source) = self.sources.get_mut(place) else {
-            return;
+            return false;
         };
         let Some(flown) = source.flight.settle(token, Class::Shipped) else {
-            return;
+            return false;
         };
         let index = flown.index();
         self.budget.acknowledge(index, u64::from(flown.cost));
@@ -84,6 +92,7 @@ impl<S: Sink> Shipper<'_, S> {
         let took = self.millis(now).wrapping_sub(flown.at_millis);
         self.counters.delivery.record(took);
         let health = &mut self.health[index];
+        let ends_outage = health.ends_outage(self.acknowledged, now);
         self.needs_care |= health.acknowledged(flown.seq, now);
         if let Some(attempted) = &health.attempted {
             if attempted.is(place, flown.seq) {
@@ -95,6 +104,7 @@ impl<S: Sink> Shipper<'_, S> {
         if !self.replaced.is_empty() {
             self.replaced.remove(&(place, flown.seq));
         }
+        ends_outage
     }
 
     /// A record came back: it waits for its next turn.

@@ -20,6 +20,13 @@ pub(super) const SILENT: Duration = Duration::from_secs(5);
 /// Others were acknowledged this much later than a partition that owes an answer.
 const PASSED_OVER: Duration = Duration::from_secs(1);
 
+/// Where none of them was acknowledged for this long, it was an outage, and no partition's own silence.
+const OUTAGE: Duration = Duration::from_millis(2500);
+
+/// So often, and nothing of a partition acknowledged between, an outage excuses its silence: on a thin
+/// line each answer looks like the end of one.
+const EXCUSES_MAX: u32 = 10;
+
 /// Verdicts in a row on one topic, with nothing acknowledged between, after which it is held: a
 /// limit that was changed by mistake must not empty the log.
 pub(super) const STORM: u32 = 100;
@@ -111,6 +118,8 @@ pub(super) struct Health {
     losses: u32,
     /// When it was last heard of, or began to owe an answer.
     last_sign: Instant,
+    /// Outages that ended since these were handed over or one was acknowledged.
+    excuses: u32,
     /// Failed trials since anything was acknowledged.
     pub(super) failures: u32,
     next_trial: Instant,
@@ -160,6 +169,7 @@ impl Health {
             is_tried: false,
             losses: 0,
             last_sign: now,
+            excuses: 0,
             failures: 0,
             next_trial: now,
             verdicts: 0,
@@ -187,6 +197,7 @@ impl Health {
         if self.outstanding == 0 {
             self.last_sign = now;
             self.losses = 0;
+            self.excuses = 0;
         }
         self.outstanding += 1;
         self.is_tried = to == State::Tried;
@@ -204,6 +215,7 @@ impl Health {
         self.failures = 0;
         self.verdicts = 0;
         self.losses = 0;
+        self.excuses = 0;
         match &mut self.phase {
             Phase::Flowing => false,
             Phase::Searched(search) => {
@@ -424,6 +436,21 @@ impl Health {
         self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= SILENT
     }
 
+    /// Whether its answer would end an outage, if nobody else had one meanwhile: `acknowledged` tells.
+    pub(super) fn ends_outage(&self, acknowledged: Option<Instant>, now: Instant) -> bool {
+        let is_long = |since: Instant| now.saturating_duration_since(since) >= OUTAGE;
+        self.outstanding > 0 && is_long(self.last_sign) && acknowledged.is_none_or(is_long)
+    }
+
+    /// An outage is over, which one of the partitions is heard of first after: the silence of the others
+    /// begins anew.
+    pub(super) fn outage_ended(&mut self, now: Instant) {
+        if self.excuses < EXCUSES_MAX {
+            self.excuses += 1;
+            self.last_sign = now;
+        }
+    }
+
     /// The way on which its records are handed over.
     pub(super) fn way(&self) -> State {
         match self.phase {
@@ -620,6 +647,30 @@ mod tests {
         assert!(health.is_passed_over(Some(later + PASSED_OVER)));
         health.came_back();
         assert!(!health.is_silent(later + SILENT));
+    }
+
+    #[test]
+    fn an_outage_of_all_partitions_is_no_silence_of_one_but_for_one_that_is_never_heard_of() {
+        let begin = Instant::now();
+        let mut health = Health::new(begin);
+        health.handed_over(State::InFlight, begin);
+        let mut now = begin + OUTAGE;
+        assert!(health.ends_outage(None, now) && health.ends_outage(Some(begin), now));
+        let recent = Some(begin + PASSED_OVER);
+        assert!(!health.ends_outage(recent, now), "others were heard of");
+        for _ in 0..EXCUSES_MAX {
+            now += 10 * SILENT;
+            health.outage_ended(now);
+            assert!(!health.is_silent(now) && !health.is_passed_over(Some(now)));
+            assert!(health.is_silent(now + SILENT));
+        }
+        now += 10 * SILENT;
+        health.outage_ended(now);
+        assert!(health.is_silent(now) && health.is_passed_over(Some(now)));
+        // A record that was handed over a moment ago, after a long rest.
+        let mut health = Health::new(begin);
+        health.handed_over(State::InFlight, now);
+        assert!(!health.ends_outage(Some(begin), now));
     }
 
     #[test]

@@ -87,7 +87,9 @@ impl Backlog {
 
     /// Waits for the end, and judges what arrived.
     fn end(&self, kafka: &Kafka, drain: Running) {
-        drain.end().expect(0);
+        let ended = drain.end();
+        println!("{}", ended.err);
+        ended.expect(0);
         let status = self.gateway.status();
         status.expect_all_shipped(self.count);
         let content = |number| content_of(self.seed, number, LEN);
@@ -123,7 +125,8 @@ fn a_broker_that_is_killed_and_restarted_costs_nothing() {
     for kill in 1..=2 {
         let before = watch.total();
         kafka.stop();
-        thread::sleep(Duration::from_secs(kill));
+        // Longer than a partition may be silent.
+        thread::sleep(Duration::from_secs(4 * kill));
         backlog.expect_midway(&mut drain);
         kafka.restart();
         watch.wait_for_growth(before, COUNT / 20);

@@ -1,6 +1,7 @@
 //! A day without a network, in the time of a scripted sink: a moment for us.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,44 @@ fn is_away_for_a_day() -> impl FnMut(&mut Scripted, Instant) {
             cluster.away_polls = 0;
         }
     }
+}
+
+/// As where a broker begins again: one partition is heard of seconds after the others, and its records are
+/// on their way all the time.
+#[test]
+fn after_an_outage_the_partition_that_is_heard_of_last_costs_no_producer() {
+    let scratch = Scratch::new();
+    scratch.fill("t", 0..COUNT);
+    let mut cluster = Scripted::new(1, 4);
+    cluster.steps_max = 10;
+    let is_last = Arc::new(AtomicBool::new(false));
+    cluster.leaderless = Some((0, Arc::clone(&is_last)));
+    let mut began = None;
+    let mut timed = Timed::new(cluster, |cluster: &mut Scripted, now| {
+        if began.is_none() && cluster.written_count as u64 > COUNT / 3 {
+            began = Some(now);
+            cluster.away_polls = u32::MAX;
+            is_last.store(true, Ordering::Relaxed);
+        }
+        let lasts = began.map_or(Duration::ZERO, |began| now - began);
+        if lasts >= Duration::from_secs(20) {
+            cluster.away_polls = 0;
+        }
+        if lasts >= Duration::from_secs(24) {
+            is_last.store(false, Ordering::Relaxed);
+        }
+    });
+    let mut options = ShipOptions::default();
+    options.park_after = Duration::ZERO;
+    let stop = AtomicBool::new(false);
+    let drained = ship::drain_into(&scratch.store, &mut timed, &options, &stop, &mut |now| {
+        assert_eq!(now.held, [], "{:?}", now.why);
+    });
+    assert_eq!(drained.unwrap().shipped, COUNT);
+    assert_eq!(
+        (timed.rebuilds, timed.cluster.written_count as u64),
+        (0, COUNT)
+    );
 }
 
 /// A partition takes nothing until some moment, as when its disk is full. It is between two trials.
