@@ -299,11 +299,11 @@ fn draining_goes_to_each_cluster_by_itself_and_names_the_one_that_is_away() {
         run_on(&data, send, b"a\nb\n").expect(0);
     }
     assert_eq!(lanes(&data), ["default", "default@audit"]);
-    let drain = || {
-        let command = ["drain", "--json", "--timeout", "1", "--config", &file];
+    let drain = |timeout| {
+        let command = ["drain", "--json", "--timeout", timeout, "--config", &file];
         run(&data, command)
     };
-    let ran = drain();
+    let ran = drain("5");
     let told: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&told["shipped"], &told["empty"]),
@@ -337,7 +337,7 @@ fn draining_goes_to_each_cluster_by_itself_and_names_the_one_that_is_away() {
     assert!(told["shipping"]["why"].is_string(), "{told}");
 
     fs::write(&file, &of_main).unwrap();
-    let message = drain().expect_failure(1, "no_cluster");
+    let message = drain("60").expect_failure(1, "no_cluster");
     let expected =
         "lane default@audit holds 2 records for the cluster `audit`, which is not configured";
     assert_eq!(message, expected);
@@ -349,7 +349,7 @@ fn draining_goes_to_each_cluster_by_itself_and_names_the_one_that_is_away() {
     );
 
     fs::write(&file, with_audit(&audit.bootstrap_servers())).unwrap();
-    let told = drain().expect_json(0).remove(0);
+    let told = drain("60").expect_json(0).remove(0);
     assert_eq!(
         (&told["shipped"], &told["empty"]),
         (&json!(2), &json!(true))

@@ -67,6 +67,8 @@ fn a_broker_or_a_topic_that_is_missing_is_named_and_once_there_everything_arrive
 fn a_broker_that_hangs_midway_costs_neither_a_record_nor_the_order() {
     const COUNT: u64 = 200_000;
     const HANGS: Duration = Duration::from_secs(5);
+    /// So that it is still in the middle when it hangs.
+    const RATE: u64 = 20_000_000;
     let seed = random::seed();
     let kafka = Kafka::start();
     for (topic, more) in [
@@ -76,7 +78,7 @@ fn a_broker_that_hangs_midway_costs_neither_a_record_nor_the_order() {
         let gateway = Gateway::new();
         gateway.send(topic, seed, COUNT);
         kafka.create_topic(topic, 4);
-        let mut drain = gateway.start_drain(&kafka, more);
+        let mut drain = gateway.start_slow_drain(&kafka, RATE, more);
         kafka.watch(topic).wait_for_growth(0, COUNT / 10);
         kafka.pause();
         // The fault itself, and no wait for anything.

@@ -57,6 +57,13 @@ impl Gateway {
         Running::start(self.drain_command(&servers, more))
     }
 
+    /// Starts one that does not end soon, however fast the machine is: it ships so many bytes a second.
+    pub(crate) fn start_slow_drain(&self, kafka: &Kafka, rate: u64, more: &[&str]) -> Running {
+        let mut command = self.drain_command(&kafka.bootstrap_servers(), more);
+        command.env("FERRYLOG__SHIPPING__DRAIN_RATE", format!("{rate}B/s"));
+        Running::start(command)
+    }
+
     /// What `start_drain` starts, for any servers.
     pub(crate) fn drain_command(&self, servers: &str, more: &[&str]) -> Command {
         ferrylog(&self.data, drain_arguments(servers, more))

@@ -10,6 +10,10 @@ use crate::random::{self, Random};
 
 const COUNT: u64 = 300_000;
 
+/// One drain ships so many bytes at once, and as many a second: nothing here sees the end before it is
+/// told to.
+const RATE: u64 = 5_000_000;
+
 #[test]
 fn ten_kills_of_drain_lose_nothing_and_repeat_only_what_was_in_doubt() {
     const KILLS: u64 = 10;
@@ -25,13 +29,12 @@ fn ten_kills_of_drain_lose_nothing_and_repeat_only_what_was_in_doubt() {
     let mut queued = COUNT;
     for kill in 1..=KILLS {
         let before = watch.total();
-        let drain = gateway.start_drain(&kafka, &[]);
+        let drain = gateway.start_slow_drain(&kafka, RATE, &[]);
         if kill % 4 == 0 {
             // While it opens the store, connects, or hands over its first records.
             thread::sleep(Duration::from_micros(random.below(60_000)));
         } else {
-            // At most half of what it has to do, so that it does not end by itself.
-            watch.wait_for_growth(before, 1 + random.below(queued / 2));
+            watch.wait_for_growth(before, 1 + random.below(COUNT / KILLS / 2));
             thread::sleep(Duration::from_micros(random.below(3_000)));
         }
         drain.kill();
@@ -59,7 +62,7 @@ fn an_interrupted_drain_finishes_what_is_in_flight_and_the_next_one_sends_the_re
     kafka.create_topic("numbers", 4);
     let watch = kafka.watch("numbers");
 
-    let drain = gateway.start_drain(&kafka, &[]);
+    let drain = gateway.start_slow_drain(&kafka, RATE, &[]);
     watch.wait_for_growth(0, COUNT / 10);
     drain.interrupt();
     let message = drain.end().expect_failure(1, "stopped");

@@ -144,11 +144,7 @@ fn where_the_group_is_gone_a_resolved_store_goes_on_alarmed_and_one_in_doubt_ask
 
 /// Kills a drain with a transaction of records in doubt, whose outcome is decided by then.
 fn kill_after_the_base(gateway: &Gateway, kafka: &Kafka) {
-    let watch = kafka.watch("numbers");
-    let before = watch.total();
-    let drain = gateway.start_drain(kafka, &small(IN_OFFSETS));
-    watch.wait_for_growth(before, 1);
-    kill_in_doubt(kafka.relay(0), drain);
+    kill_in_doubt(gateway, kafka, &small(IN_OFFSETS), 1);
     // Whatever is open is ended, as the next start would.
     kafka.take_over(&group(gateway));
 }

@@ -16,6 +16,7 @@ use ferrylog::store::{MAIN_CLUSTER, Store, StoreOptions, TenantOptions};
 use ferrylog::wal::OnFull;
 use ferrylog::{Outcome, Producer, SendError};
 
+use crate::producer::until;
 use crate::support::options;
 use crate::world::{Chaos, World};
 
@@ -107,10 +108,12 @@ fn queued(store: &Store) -> Vec<(&str, u64)> {
         .collect()
 }
 
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(4);
+
 fn quick() -> Delivery {
     let mut options = options();
     // A cluster that is away is given up after this.
-    options.timeout = Some(Duration::from_secs(2));
+    options.timeout = Some(GIVEN_UP_AFTER);
     Delivery::AtLeastOnce(Box::new(options))
 }
 
@@ -157,8 +160,8 @@ fn a_cluster_that_is_down_slow_or_turns_us_away_holds_up_no_other_and_gets_its_o
             "down" | "blocked" => assert!(!is_empty, "{fault}"),
             _ => {}
         }
-        // Far less than the two seconds that the other one is waited for.
-        assert!(took < Duration::from_secs(2), "{fault}: {took:?}");
+        // Far less in truth.
+        assert!(took < GIVEN_UP_AFTER, "{fault}: {took:?}");
         assert_eq!(queued(&store)[0], ("default", 0), "{fault}");
         store.close().unwrap();
         // Another run, with a cluster that is well; what it has is not sent again.
@@ -263,6 +266,7 @@ fn what_is_for_a_cluster_that_nobody_gave_is_held_with_a_sentence_and_goes_when_
         "lane default@audit~acme waits for the cluster `audit`, which nobody gave"
     );
     assert_eq!(producer.status().why, Some(health.to_string()));
+    until("main is empty", || producer.status().totals.queued == 10);
     let closed = producer.close(Duration::from_secs(1)).unwrap();
     assert_eq!(closed.totals.queued, 10);
     drop(producer);

@@ -10,7 +10,8 @@ use ferrylog::{Outcome, SendError};
 
 use crate::producer::{DEADLINE, block_on, open, until, with_value};
 
-const SOON: Duration = Duration::from_millis(300);
+/// Far longer than it takes to look at what is not due yet.
+const SOON: Duration = Duration::from_millis(2000);
 
 fn due<'a>(topic: &'a str, value: &'a [u8], due: Due) -> MessageRef<'a> {
     MessageRef {
@@ -20,7 +21,7 @@ fn due<'a>(topic: &'a str, value: &'a [u8], due: Due) -> MessageRef<'a> {
 }
 
 fn soon<'a>(topic: &'a str, value: &'a [u8]) -> MessageRef<'a> {
-    due(topic, value, Due::After(300))
+    due(topic, value, Due::After(2000))
 }
 
 /// Identity and value of all that a topic of one partition holds, in order.

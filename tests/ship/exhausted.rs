@@ -95,7 +95,7 @@ fn a_record_is_not_exhausted_while_the_one_behind_it_is_refused_too() {
 
 #[test]
 fn a_drain_in_which_all_that_is_left_is_held_ends_with_its_timeout() {
-    let timeout = Duration::from_secs(1);
+    let timeout = Duration::from_secs(5);
     let (scratch, ended) = ship_for(timeout, &[UNKNOWN; 10_000], OnExhausted::DeadLetter);
     let Err(Error::Held { held }) = ended else {
         panic!("{ended:?}");

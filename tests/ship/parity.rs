@@ -5,6 +5,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,8 +82,12 @@ fn rung(producer: &Producer, rung: Rung, is_so: impl Fn(&RungState) -> bool) -> 
         let mut rungs = progress.ladder.rungs().iter();
         rungs.find(|state| state.rung == rung).cloned()
     };
-    until("the rung", || state().as_ref().is_some_and(&is_so));
-    state().unwrap()
+    let mut found = None;
+    until("the rung", || {
+        found = state().filter(&is_so);
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 /// `bufferMessage(key, payload)`.
@@ -242,8 +248,10 @@ fn a_page_may_be_asked_as_well_and_a_captive_portal_is_named() {
     site.mock.down().unwrap();
     let page = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/generate_204", page.local_addr().unwrap());
+    let is_logged_in = Arc::new(AtomicBool::new(false));
+    let is_open = Arc::clone(&is_logged_in);
     thread::spawn(move || {
-        for (n, connection) in page.incoming().enumerate() {
+        for connection in page.incoming() {
             let mut connection = connection.unwrap();
             let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
             // Whoever asks may hang up.
@@ -251,9 +259,9 @@ fn a_page_may_be_asked_as_well_and_a_captive_portal_is_named() {
                 .next()
                 .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
             {}
-            let answer = match n {
-                0..3 => "302 Found\r\nLocation: http://login.example/",
-                _ => "204 No Content",
+            let answer = match is_open.load(Ordering::Relaxed) {
+                false => "302 Found\r\nLocation: http://login.example/",
+                true => "204 No Content",
             };
             let _ = write!(connection, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
         }
@@ -270,6 +278,7 @@ fn a_page_may_be_asked_as_well_and_a_captive_portal_is_named() {
         .why
         .unwrap();
     assert!(portal.contains("captive portal"), "{portal}");
+    is_logged_in.store(true, Ordering::Relaxed);
     rung(&producer, Rung::Ping, |ping| ping.why.is_none());
     site.mock.up().unwrap();
     assert_eq!(receipt.delivered().wait_for(DEADLINE), Ok(Outcome::Shipped));

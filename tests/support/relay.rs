@@ -169,9 +169,10 @@ impl Relay {
         self.trap(request, others, Place::BeforeAnswer);
     }
 
-    /// From the next such request on, what clients send arrives, what brokers answer is lost.
-    pub(crate) fn swallow_answers_from(&self, request: Request) {
-        self.trap(request, 0, Place::Unanswered);
+    /// From the request on that comes after `others` of its kind, what clients send arrives, what
+    /// brokers answer is lost.
+    pub(crate) fn swallow_answers_from(&self, request: Request, others: u32) {
+        self.trap(request, others, Place::Unanswered);
     }
 
     fn trap(&self, request: Request, others: u32, place: Place) {

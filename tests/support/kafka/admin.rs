@@ -17,6 +17,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -135,10 +136,18 @@ impl Kafka {
             TopicReplication::Variable(replicas) => replicas.len(),
             TopicReplication::Fixed(_) => usize::try_from(new.num_partitions).unwrap(),
         };
-        let created = block_on(self.admin().create_topics([&new], &AdminOptions::new()));
-        for result in created.expect("admin") {
-            result.unwrap_or_else(|(topic, code)| panic!("creating topic {topic}: {code}"));
-        }
+        let created = || {
+            let created = block_on(self.admin().create_topics([&new], &AdminOptions::new()));
+            created.expect("admin").remove(0)
+        };
+        wait_for("a broker for a new topic", START_DEADLINE, || {
+            match created() {
+                Ok(_) => true,
+                // One that was silent for a moment is no broker for a moment.
+                Err((_, RDKafkaErrorCode::InvalidReplicationFactor)) => false,
+                Err((topic, code)) => panic!("creating topic {topic}: {code}"),
+            }
+        });
         wait_for("leaders of a new topic", START_DEADLINE, || {
             let leaders = self.leaders(topic);
             leaders.len() == partitions && leaders.iter().all(|&leader| leader >= 0)

@@ -4,12 +4,14 @@
 //! directory stay over its whole life, so that clients find it again after a crash; the process
 //! is killed, by its id, at the end.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use super::relay::Relay;
 use super::{PASSWORD, USER};
@@ -248,10 +250,13 @@ fn plain_java(jars: &Path, home: &Path) -> Command {
 /// A port that no connection is given by the system: one that is closed for a while must not be
 /// taken by a client that looks for it (which may even find itself there).
 pub(super) fn free_port() -> u16 {
+    // Nobody may listen there yet when the next one is looked for.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     for _ in 0..1000 {
         let random = RandomState::new().build_hasher().finish();
         let port = 10_000 + u16::try_from(random % 20_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free && GIVEN.lock().unwrap().insert(port) {
             return port;
         }
     }

@@ -22,7 +22,7 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 const READ_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Longest wait for the end of transactions: the one of a process that was killed stays open.
-const MARKERS_DEADLINE: Duration = Duration::from_secs(3);
+const MARKERS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A record as a consumer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
