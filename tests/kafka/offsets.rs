@@ -8,7 +8,7 @@ use ferrylog::ship::exactly_once::ProgressIn;
 use crate::exactly_once::{EXACTLY_ONCE, check, copy, kill_in_commit, kill_in_doubt, ship};
 use crate::gateway::Gateway;
 use crate::kafka::{Kafka, Operation, Resource, USER};
-use crate::program::{Ran, run};
+use crate::program::{Ran, run, run_on};
 use crate::random::{self, Random};
 
 const IN_OFFSETS: [&str; 3] = [EXACTLY_ONCE, "--progress", "offsets"];
@@ -67,9 +67,15 @@ fn a_store_that_moved_goes_on_and_an_old_backup_stops_until_it_is_another_gatewa
     let gateway = Gateway::new();
     gateway.send("numbers", seed, COUNT);
     gateway.drain(&kafka, &IN_OFFSETS).expect(0);
-    let (moved, _moved_dir) = copy(&gateway);
+    kafka.create_topic("moved", 2);
+    let old = Gateway::new();
+    old.send("moved", seed, 10);
+    old.drain(&kafka, &IN_OFFSETS).expect(0);
+    let (moved, _moved_dir) = copy(&old);
+    run_on(&moved, ["send", "--topic", "moved"], b"one more\n").expect(0);
     let told = drain(&moved, &kafka).expect_json(0).remove(0);
-    assert_eq!(told["shipped"], 0, "{told}");
+    assert_eq!(told["shipped"], 1, "{told}");
+    assert_eq!(kafka.consume("moved").len(), 11);
 
     gateway.send("numbers", seed ^ 1, COUNT);
     let (backup, _backup_dir) = copy(&gateway);
@@ -78,12 +84,13 @@ fn a_store_that_moved_goes_on_and_an_old_backup_stops_until_it_is_another_gatewa
     let message = drain(&backup, &kafka).expect_failure(1, "foreign");
     println!("{message}");
     assert_eq!(kafka.watch("numbers").total(), before, "it sent something");
+    gateway.send("numbers", seed ^ 2, COUNT);
     gateway.drain(&kafka, &IN_OFFSETS).expect(0);
 
     run(&backup, ["repair", "--json", "--new-identity"]).expect_json(0);
     let told = drain(&backup, &kafka).expect_json(0).remove(0);
     assert_eq!(told["shipped"], COUNT, "{told}");
-    assert_eq!(kafka.consume("numbers").len() as u64, 3 * COUNT);
+    assert_eq!(kafka.consume("numbers").len() as u64, 4 * COUNT);
 }
 
 #[test]
@@ -121,6 +128,7 @@ fn where_the_group_is_gone_a_resolved_store_goes_on_alarmed_and_one_in_doubt_ask
     ran.expect(0);
     assert_eq!(kafka.consume("numbers").len() as u64, 2 * COUNT);
     // It was laid anew, and tells again.
+    gateway.send("numbers", seed ^ 2, COUNT);
     let ran = gateway.drain(&kafka, &IN_OFFSETS);
     assert!(!ran.err.contains("progress"), "{ran:?}");
     ran.expect(0);

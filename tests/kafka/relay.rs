@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kafka::relay::{Relay, Request};
+use crate::kafka::wait_for;
 
 /// Longest wait for what must come.
 const SOON: Duration = Duration::from_secs(20);
@@ -268,7 +269,7 @@ fn a_black_hole_keeps_connections_and_takes_new_ones() {
         assert!(client.hears_nothing());
     }
     assert_eq!(line.arrived.try_iter().collect::<Vec<_>>(), [b"x"]);
-    assert_eq!(line.relay.connected(), 2);
+    wait_for("both connections", SOON, || line.relay.connected() == 2);
 }
 
 #[test]
@@ -279,35 +280,30 @@ fn a_delay_is_taken_each_way_and_costs_no_throughput() {
     let mut client = line.connect();
     let started = Instant::now();
     // Far more than one piece in each delay.
-    for _ in 0..50 {
+    for _ in 0..200 {
         client.send(&[b'd'; 4096]);
     }
-    client.receive(50 * 4096);
+    client.receive(200 * 4096);
     let took = started.elapsed();
     assert!(took >= 2 * DELAY, "{took:?}");
-    assert!(took < 20 * DELAY, "{took:?}");
+    assert!(took < 100 * DELAY, "{took:?}");
 }
 
 #[test]
 fn a_thin_line_carries_its_rate_for_all_connections_together() {
     const RATE: u32 = 20_000;
+    const EACH: usize = 20_000;
     let line = Line::new();
     line.relay.limit(RATE);
-    let clients = [line.connect(), line.connect()];
+    let mut clients = [line.connect(), line.connect()];
     let started = Instant::now();
-    let senders = clients.map(|mut client| {
-        thread::spawn(move || {
-            client.0.set_write_timeout(Some(NEVER)).unwrap();
-            while started.elapsed() < Duration::from_secs(2) {
-                // Fails where the line is full.
-                let _ = client.0.write(&[b't'; 8192]);
-            }
-        })
+    for client in &mut clients {
+        client.send(&[b't'; EACH]);
+    }
+    wait_for("all of it", SOON, || {
+        line.relay.carried_up() == 2 * EACH as u64
     });
-    senders.into_iter().for_each(|s| s.join().unwrap());
-    let carried = line.relay.carried_up();
-    let most = started.elapsed().as_secs_f64() * f64::from(RATE);
-    println!("{carried} carried of {most:.0}");
-    assert!(carried as f64 <= most + 1024.0, "{carried} of {most}");
-    assert!(carried as f64 >= 0.8 * most, "{carried} of {most}");
+    let (took, takes) = (started.elapsed(), Duration::from_secs(2));
+    println!("{took:?}");
+    assert!(took >= takes && took < 2 * takes, "{took:?}");
 }

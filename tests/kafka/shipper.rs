@@ -165,6 +165,12 @@ fn a_record_over_the_brokers_limit_is_held_back_and_no_sibling_with_it() {
     let started = std::time::Instant::now();
     let drained = scratch.drain(&settings, &mut |_| {}).unwrap();
     println!("{:?}: {drained:?}", started.elapsed());
+    let ended = (drained.shipped, drained.counters.dead_lettered);
+    assert_eq!(ended, (500, 1));
+    let letters = scratch.store.dead_letters().unwrap();
+    let kept = letters.open_letters(|_, _, _| true);
+    let letter = letters.get(kept[0]).unwrap().unwrap();
+    assert_eq!((kept.len(), letter.body.origin.seq.get()), (1, 500));
     assert_eq!(check_first_copies(&broker.consume("small"), 500), 0);
 }
 

@@ -211,7 +211,10 @@ fn what_does_not_cross_a_thin_line_is_parked_and_its_lane_goes_on_in_transaction
         done.drained
     };
     let free = (0..COUNT).filter(is_free).count() as u64;
-    let is_done = |now: &ship::Progress| now.shipped == free && !now.held.is_empty();
+    let is_done = |now: &ship::Progress| {
+        let is_parked = scratch.store.lane().totals().queued == 0;
+        now.shipped == free && !now.held.is_empty() && is_parked
+    };
     let drained = drain(OnTooSlow::Hold, Until::Stopped, &is_done);
     scratch.check_held(&drained.held);
     assert_eq!(scratch.check((0..COUNT).filter(is_free)).duplicates, 0);

@@ -127,6 +127,7 @@ fn a_batch_waits_as_a_whole_or_not_at_all() {
     let some = [soon("t", b"a"), with_value("t", b"b")];
     let refused = producer.send_batch(&some).unwrap_err();
     assert!(matches!(refused, SendError::SomeDueLater), "{refused}");
+    assert_eq!(producer.stats().totals.accepted, 0, "not at all");
     let wrong = producer.send(&due("t", b"", Due::At(-1))).unwrap_err();
     assert!(matches!(wrong, SendError::Invalid(_)), "{wrong}");
     let all = producer

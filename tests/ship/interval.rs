@@ -121,8 +121,13 @@ fn who_ships_until_all_is_gone_does_not_rest() {
     options.interval = Duration::from_secs(3600);
     let mut sink = Scripted::new(2, 3);
     let stop = AtomicBool::new(false);
-    let drained = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
+    let mut reports = 0;
+    let drained = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |now| {
+        reports += 1;
+        assert_eq!(now.rests, None);
+    });
     assert_eq!(drained.unwrap().shipped, 1000);
+    assert!(reports > 0, "nothing was told");
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn a_spent_producer_is_replaced_and_first_copies_stay_in_order() {
 /// before, with the same identity.
 #[test]
 fn duplicates_repeat_a_run_with_the_same_identity() {
+    let mut repeated = 0;
     for seed in SEEDS {
         let scratch = Scratch::new();
         scratch.fill("t", 0..2000);
@@ -116,10 +117,12 @@ fn duplicates_repeat_a_run_with_the_same_identity() {
         scratch.drain(&mut sink).unwrap();
         for records in sink.written.values() {
             for record in records {
-                let same = |r: &&crate::sink::Written| r.seq() == record.seq();
+                let same = |r: &&crate::sink::Written| r.value == record.value;
                 assert!(records.iter().filter(same).all(|r| r == record));
             }
         }
+        repeated += sink.written_count - 2000;
+        check_first_copies(&sink, 0..2000);
         for seqs in sink.seqs() {
             let steps_back = seqs.windows(2).filter(|w| w[1] <= w[0]).count();
             assert!(
@@ -128,6 +131,7 @@ fn duplicates_repeat_a_run_with_the_same_identity() {
             );
         }
     }
+    assert!(repeated > 0, "nothing was ever repeated");
 }
 
 /// A batch is refused once, and its records are taken one by one: nobody was to blame.

@@ -29,6 +29,10 @@ pub(crate) struct World {
     /// Refused by the client library itself.
     pub(crate) unsendable: HashSet<u64>,
     pub(crate) written: BTreeMap<Place, Vec<Held>>,
+    /// Written, and nobody was told.
+    pub(crate) in_doubt: HashSet<u64>,
+    /// Delivered since the last poll.
+    unpolled: Vec<u64>,
     queued: BTreeMap<Place, Batch>,
     pub(crate) careful: BTreeMap<Place, Batch>,
     open: Option<Place>,
@@ -41,7 +45,6 @@ pub(crate) struct World {
     /// Stops the shipper after so many more records.
     pub(crate) stop_after: Option<u64>,
     pub(crate) is_stopped: bool,
-    pub(crate) spent_count: u32,
 }
 
 impl World {
@@ -53,6 +56,8 @@ impl World {
             flaky: HashMap::new(),
             unsendable: HashSet::new(),
             written: BTreeMap::new(),
+            in_doubt: HashSet::new(),
+            unpolled: Vec::new(),
             queued: BTreeMap::new(),
             careful: BTreeMap::new(),
             open: None,
@@ -63,7 +68,6 @@ impl World {
             faults: 0,
             stop_after: None,
             is_stopped: false,
-            spent_count: 0,
         }
     }
 
@@ -80,6 +84,7 @@ impl World {
 
     fn deliver(&mut self, place: &Place, token: u64, record: Held) {
         let records = self.written.entry(place.clone()).or_default();
+        self.unpolled.push(record.0);
         records.push(record);
         let partition_offset = i64::try_from(records.len()).unwrap();
         let partition = place.1;
@@ -115,7 +120,6 @@ impl World {
 
     pub(crate) fn spend(&mut self) {
         self.is_spent = true;
-        self.spent_count += 1;
         self.trouble = Some(Trouble {
             class: ErrorClass::Fatal,
             code: -195,
@@ -132,10 +136,19 @@ impl World {
                 if self.verdict(&place, &[(token, record.clone())]).is_some() {
                     break;
                 }
+                self.in_doubt.insert(record.0);
                 self.written.entry(place.clone()).or_default().push(record);
             }
         }
         self.spend();
+    }
+
+    /// The process ends: what is on its way is in doubt, and so is what it was not told of.
+    pub(crate) fn lose_process(&mut self) {
+        self.lose_careful();
+        self.lose_producer();
+        self.reports.clear();
+        self.in_doubt.extend(self.unpolled.drain(..));
     }
 
     /// The same of the careful one, which says so.
@@ -147,6 +160,7 @@ impl World {
             let is_written = is_written && self.verdict(&place, &batch).is_none();
             for (token, record) in batch {
                 if is_written {
+                    self.in_doubt.insert(record.0);
                     self.written.entry(place.clone()).or_default().push(record);
                 }
                 self.fail(token, ErrorClass::Fatal, -150);
@@ -270,6 +284,7 @@ impl Sink for Chaos<'_> {
             self.world.step();
         }
         reports.append(&mut self.world.reports);
+        self.world.unpolled.clear();
         if self.world.is_stopped {
             self.stop.store(true, Ordering::Relaxed);
         }

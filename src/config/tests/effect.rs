@@ -96,3 +96,24 @@ fn no_key_is_without_effect() {
         assert_eq!(before.config.reopening(&config), expected, "{changed}");
     }
 }
+
+/// Also one that has no value by itself.
+#[test]
+fn every_key_is_changed_by_its_variable() {
+    let before = loaded(EVERY_SECTION);
+    for row in before.rows() {
+        let value = other(&before, &row.key, &row.value);
+        let value = value.trim_matches(['"', '[', ']']);
+        let variable = format!("FERRYLOG__{}", row.key.replace('.', "__").to_uppercase());
+        let (given, problems) = Environment::of([(variable.as_str(), value)]).read();
+        assert!(problems.is_empty(), "{variable}: {problems:?}");
+        let mut config = before.config.clone();
+        let is_set = config.setting_mut(&row.key).unwrap().set(&given[0].raw);
+        assert!(is_set && given[0].key == row.key, "{variable}");
+        assert_ne!(
+            format!("{config:?}"),
+            format!("{:?}", before.config),
+            "{variable}"
+        );
+    }
+}

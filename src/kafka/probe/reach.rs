@@ -25,13 +25,18 @@ pub(super) fn system_resolver() -> Resolve {
 pub(super) fn connect(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {
-        let others = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match TcpStream::connect_timeout(address, left(deadline)? / others) {
+        let time = part(left(deadline)?, addresses.len() - index);
+        match TcpStream::connect_timeout(address, time) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// The time of the first of so many addresses.
+fn part(left: Duration, addresses: usize) -> Duration {
+    left / u32::try_from(addresses).unwrap_or(u32::MAX)
 }
 
 /// Whether a Kafka broker is at the other end.
@@ -122,4 +127,20 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 
 fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_leaves_an_equal_part_of_the_time_to_those_behind_it() {
+        let seconds = Duration::from_secs;
+        let parts = [
+            part(seconds(6), 3),
+            part(seconds(4), 2),
+            part(seconds(2), 1),
+        ];
+        assert_eq!(parts, [seconds(2); 3]);
+    }
 }
