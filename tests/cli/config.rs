@@ -116,7 +116,7 @@ fn the_schema_is_printed() {
 fn a_wrong_configuration_stops_every_command_before_it_does_anything() {
     let text = "[store]\nquota = \"8 GB\"\n\n[retry]\nmax_atempts = 3\n";
     let (_dir, data, file) = written(text);
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 10] = [
         &["config", "check"],
         &["config", "show"],
         &["send", "--topic", "t"],
@@ -124,6 +124,9 @@ fn a_wrong_configuration_stops_every_command_before_it_does_anything() {
         &["status"],
         &["verify"],
         &["dead-letters", "list"],
+        &["demo"],
+        &["export"],
+        &["repair", "--in-doubt", "sent"],
     ];
     for command in commands {
         let arguments = [command, &["--config", &file, "--json"]].concat();
