@@ -195,12 +195,17 @@ impl Health {
     /// A record was handed over, on that way.
     pub(super) fn handed_over(&mut self, to: State, now: Instant) {
         if self.outstanding == 0 {
-            self.last_sign = now;
-            self.losses = 0;
-            self.excuses = 0;
+            self.count_silence_from(now);
         }
         self.outstanding += 1;
         self.is_tried = to == State::Tried;
+    }
+
+    /// It was heard of, or owed nothing until now.
+    fn count_silence_from(&mut self, now: Instant) {
+        self.last_sign = now;
+        self.losses = 0;
+        self.excuses = 0;
     }
 
     /// Whether what it owes an answer for was handed over as a trial.
@@ -211,11 +216,9 @@ impl Health {
     /// A record of it was acknowledged. True if that ended a hold.
     pub(super) fn acknowledged(&mut self, seq: SeqNo, now: Instant) -> bool {
         self.outstanding = self.outstanding.saturating_sub(1);
-        self.last_sign = now;
+        self.count_silence_from(now);
         self.failures = 0;
         self.verdicts = 0;
-        self.losses = 0;
-        self.excuses = 0;
         match &mut self.phase {
             Phase::Flowing => false,
             Phase::Searched(search) => {

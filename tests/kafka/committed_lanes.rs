@@ -16,8 +16,9 @@ use ferrylog::wal::{Durability, Options};
 use ferrylog::{Outcome, Producer};
 
 use crate::exactly_once::EXACTLY_ONCE;
-use crate::gateway::{self, Gateway, content_of};
+use crate::gateway::{Gateway, content_of};
 use crate::kafka::{Kafka, wait_for};
+use crate::lanes::fill;
 use crate::random;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -37,10 +38,6 @@ fn lanes(topics: &[&str]) -> StoreOptions {
 
 fn open(gateway: &Gateway, topics: &[&str]) -> Store {
     Store::open_with(&gateway.data, &lanes(topics)).unwrap()
-}
-
-fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
-    gateway::fill(store.route(topic), 0..count, seed, len, |_| topic);
 }
 
 /// 64 kbit/s, bulk first, and no end of any lane but by a stop.

@@ -98,7 +98,7 @@ fn a_backlog_arrives_in_transactions_and_a_second_run_sends_nothing() {
     assert_eq!(told["shipped"], COUNT, "{told}");
     check(&kafka, "numbers", &gateway, seed, COUNT);
     let ends = kafka.watch("numbers").ends();
-    // Those of the transactions stand there, too.
+    // The markers of the transactions stand there, too.
     assert!(ends.iter().sum::<i64>() > COUNT as i64, "{ends:?}");
     let told = gateway
         .drain(&kafka, &[EXACTLY_ONCE])
@@ -113,10 +113,10 @@ fn a_backlog_arrives_in_transactions_and_a_second_run_sends_nothing() {
 /// `FERRYLOG_TEST_KILLS=100,5,500000` for the long one: kills of the program, of the broker, records.
 #[test]
 fn kills_of_the_program_and_the_broker_at_any_moment_lose_and_repeat_nothing() {
-    let given = std::env::var("FERRYLOG_TEST_KILLS").unwrap_or("10,1,60000".to_owned());
-    let plan: Vec<u64> = given.split(',').map(|n| n.parse().unwrap()).collect();
     /// All kills together see less than there is.
     const RATE: u64 = 1_000_000;
+    let given = std::env::var("FERRYLOG_TEST_KILLS").unwrap_or("10,1,60000".to_owned());
+    let plan: Vec<u64> = given.split(',').map(|n| n.parse().unwrap()).collect();
     let [kills, broker_kills, count] = plan[..] else {
         panic!("three numbers: {given}");
     };
@@ -239,6 +239,22 @@ fn drain(data: &Path, kafka: &Kafka) -> crate::program::Ran {
     run(data, arguments.into_iter().chain([EXACTLY_ONCE]))
 }
 
+/// One that was restored elsewhere, with nothing sent meanwhile.
+pub(crate) fn check_a_moved_store_goes_on(kafka: &Kafka, seed: u64, arguments: &[&str]) {
+    kafka.create_topic("moved", 2);
+    let old = Gateway::new();
+    old.send("moved", seed, 10);
+    old.drain(kafka, arguments).expect(0);
+    let (moved, _dir) = copy(&old);
+    run_on(&moved, ["send", "--topic", "moved"], b"one more\n").expect(0);
+    let servers = kafka.bootstrap_servers();
+    let drain = ["drain", "--json", "--bootstrap-servers", &servers];
+    let ran = run(&moved, drain.iter().chain(arguments).copied());
+    let told = ran.expect_json(0).remove(0);
+    assert_eq!(told["shipped"], 1, "{told}");
+    assert_eq!(kafka.consume("moved").len(), 11);
+}
+
 #[test]
 fn a_store_that_moved_goes_on_and_a_copy_of_one_that_went_on_stops_until_it_is_another_gateway() {
     const COUNT: u64 = 3_000;
@@ -249,16 +265,7 @@ fn a_store_that_moved_goes_on_and_a_copy_of_one_that_went_on_stops_until_it_is_a
     gateway.send("numbers", seed, COUNT);
     gateway.drain(&kafka, &[EXACTLY_ONCE]).expect(0);
 
-    // Another one, restored elsewhere with nothing sent meanwhile: it goes on.
-    kafka.create_topic("moved", 2);
-    let old = Gateway::new();
-    old.send("moved", seed, 10);
-    old.drain(&kafka, &[EXACTLY_ONCE]).expect(0);
-    let (moved, _moved_dir) = copy(&old);
-    run_on(&moved, ["send", "--topic", "moved"], b"one more\n").expect(0);
-    let told = drain(&moved, &kafka).expect_json(0).remove(0);
-    assert_eq!(told["shipped"], 1, "{told}");
-    assert_eq!(kafka.consume("moved").len(), 11);
+    check_a_moved_store_goes_on(&kafka, seed, &[EXACTLY_ONCE]);
 
     // The original takes and sends more; then the copy has something to send, too: an old backup.
     gateway.send("numbers", seed ^ 1, COUNT);

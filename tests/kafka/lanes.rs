@@ -31,7 +31,7 @@ fn open(lanes: &[(String, u32)]) -> (Arc<Store>, TempDir) {
 }
 
 /// Appends `count` records with keys for a topic, to the lane that is its own.
-fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
+pub(crate) fn fill(store: &Store, topic: &str, seed: u64, count: u64, len: usize) {
     gateway::fill(store.route(topic), 0..count, seed, len, |_| topic);
 }
 

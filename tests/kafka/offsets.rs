@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use ferrylog::ship::exactly_once::ProgressIn;
 
-use crate::exactly_once::{EXACTLY_ONCE, check, copy, kill_in_commit, kill_in_doubt, ship};
+use crate::exactly_once::{
+    EXACTLY_ONCE, check, check_a_moved_store_goes_on, copy, kill_in_commit, kill_in_doubt, ship,
+};
 use crate::gateway::Gateway;
 use crate::kafka::{Kafka, Operation, Resource, USER};
-use crate::program::{Ran, run, run_on};
+use crate::program::{Ran, run};
 use crate::random::{self, Random};
 
 const IN_OFFSETS: [&str; 3] = [EXACTLY_ONCE, "--progress", "offsets"];
@@ -67,15 +69,7 @@ fn a_store_that_moved_goes_on_and_an_old_backup_stops_until_it_is_another_gatewa
     let gateway = Gateway::new();
     gateway.send("numbers", seed, COUNT);
     gateway.drain(&kafka, &IN_OFFSETS).expect(0);
-    kafka.create_topic("moved", 2);
-    let old = Gateway::new();
-    old.send("moved", seed, 10);
-    old.drain(&kafka, &IN_OFFSETS).expect(0);
-    let (moved, _moved_dir) = copy(&old);
-    run_on(&moved, ["send", "--topic", "moved"], b"one more\n").expect(0);
-    let told = drain(&moved, &kafka).expect_json(0).remove(0);
-    assert_eq!(told["shipped"], 1, "{told}");
-    assert_eq!(kafka.consume("moved").len(), 11);
+    check_a_moved_store_goes_on(&kafka, seed, &IN_OFFSETS);
 
     gateway.send("numbers", seed ^ 1, COUNT);
     let (backup, _backup_dir) = copy(&gateway);

@@ -14,7 +14,7 @@ use ferrylog::store::{LaneOptions, Store, StoreOptions};
 use ferrylog::wal::Durability;
 
 use crate::random::Random;
-use crate::support::options;
+use crate::support::{forget_cursor, options};
 use crate::world::{Chaos, World};
 
 const SEEDS: std::ops::Range<u64> = 0..5;
@@ -153,14 +153,6 @@ impl Test {
         }
     }
 
-    fn forget(&self) {
-        let lane = LANES[0];
-        for slot in ["cursor-a", "cursor-b"] {
-            let path = self.dir.path().join("s/lanes").join(lane).join(slot);
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
     fn round(&mut self) {
         let store = self.open();
         self.append(&store);
@@ -180,7 +172,7 @@ impl Test {
         let is_forgotten = self.forgets && self.random.one_in(3);
         store.close().unwrap();
         if is_forgotten {
-            self.forget();
+            forget_cursor(&self.dir.path().join("s"), LANES[0]);
         }
     }
 

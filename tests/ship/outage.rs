@@ -60,17 +60,19 @@ impl<F: FnMut(&mut Scripted, Instant)> Sink for Timed<F> {
     }
 }
 
-/// Goes away when the cluster has some records, and comes back after a day.
-fn is_away_for_a_day() -> impl FnMut(&mut Scripted, Instant) {
+/// Goes away when the cluster has some records, and comes back after this time; says how long ago it went.
+fn goes_away(lasts: Duration) -> impl FnMut(&mut Scripted, Instant) -> Option<Duration> {
     let mut began = None;
     move |cluster, now| {
         if began.is_none() && cluster.written_count as u64 > COUNT / 3 {
             began = Some(now);
             cluster.away_polls = u32::MAX;
         }
-        if began.is_some_and(|began| now >= began + DAY) {
+        let since = began.map(|began| now - began);
+        if since.is_some_and(|since| since >= lasts) {
             cluster.away_polls = 0;
         }
+        since
     }
 }
 
@@ -84,20 +86,11 @@ fn after_an_outage_the_partition_that_is_heard_of_last_costs_no_producer() {
     cluster.steps_max = 10;
     let is_last = Arc::new(AtomicBool::new(false));
     cluster.leaderless = Some((0, Arc::clone(&is_last)));
-    let mut began = None;
+    let mut outage = goes_away(Duration::from_secs(20));
     let mut timed = Timed::new(cluster, |cluster: &mut Scripted, now| {
-        if began.is_none() && cluster.written_count as u64 > COUNT / 3 {
-            began = Some(now);
-            cluster.away_polls = u32::MAX;
-            is_last.store(true, Ordering::Relaxed);
-        }
-        let lasts = began.map_or(Duration::ZERO, |began| now - began);
-        if lasts >= Duration::from_secs(20) {
-            cluster.away_polls = 0;
-        }
-        if lasts >= Duration::from_secs(24) {
-            is_last.store(false, Ordering::Relaxed);
-        }
+        let since = outage(cluster, now);
+        let is_silent = since.is_some_and(|since| since < Duration::from_secs(24));
+        is_last.store(is_silent, Ordering::Relaxed);
     });
     let mut options = ShipOptions::default();
     options.park_after = Duration::ZERO;
@@ -154,7 +147,10 @@ fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
     scratch.fill("t", 0..COUNT);
     let mut cluster = Scripted::new(1, 4);
     cluster.steps_max = 10;
-    let mut outage = Timed::new(cluster, is_away_for_a_day());
+    let mut day = goes_away(DAY);
+    let mut outage = Timed::new(cluster, |cluster: &mut Scripted, now| {
+        day(cluster, now);
+    });
     let mut options = ShipOptions::default();
     options.timeout = None;
     options.retry.max_attempts = 1;

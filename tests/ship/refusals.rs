@@ -12,7 +12,7 @@ use ferrylog::wal::{Options, SeqNo};
 
 use crate::random::Random;
 use crate::sink::{HARMLESS, Scripted};
-use crate::support::{Scratch, options};
+use crate::support::{Scratch, forget_cursor, options};
 
 /// First copies are in order, none comes twice, and just those of `expected` are there.
 fn check(sink: &Scripted, expected: impl Iterator<Item = u64>) {
@@ -102,11 +102,7 @@ fn a_record_that_stands_among_the_dead_letters_is_neither_sent_nor_buried_again(
         scratch.drain(&mut sink).unwrap();
         copy_tree(&scratch.store_dir(), &copy);
     }
-    // Without its cursor a lane counts from where the segments say.
-    for slot in ["cursor-a", "cursor-b"] {
-        // There may be one alone.
-        drop(std::fs::remove_file(copy.join("lanes/default").join(slot)));
-    }
+    forget_cursor(&copy, "default");
     let store = ferrylog::store::Store::open(&copy, Options::default()).unwrap();
     let mut sink = Scripted::new(2, 1);
     let stop = AtomicBool::new(false);
@@ -266,10 +262,7 @@ fn parked_records_outlive_the_process_and_are_not_sent_twice() {
         copy_tree(&dir.path().join("s"), &copy);
     }
     // A crash that forgot the settlements of the lane: its records stand in both logs.
-    for slot in ["cursor-a", "cursor-b"] {
-        // There may be one alone.
-        drop(std::fs::remove_file(copy.join("lanes/default").join(slot)));
-    }
+    forget_cursor(&copy, "default");
     let store = open(&copy);
     assert!(store.lane().totals().queued > 0, "they were not forgotten");
     sink.missing.clear();
@@ -352,7 +345,7 @@ fn while_nothing_of_a_partition_is_taken_no_attempt_is_counted() {
     options.retry.max_attempts = 3;
     options.retry.initial_backoff = Duration::from_millis(1);
     options.retry.max_backoff = Duration::from_millis(2);
-    options.timeout = Some(Duration::from_millis(500));
+    options.timeout = Some(Duration::from_secs(2));
     let stop = AtomicBool::new(false);
     let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
     assert!(matches!(ended, Err(ship::Error::Held { .. })), "{ended:?}");

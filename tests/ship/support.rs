@@ -1,6 +1,6 @@
 //! A store in a temporary directory, and records to ship from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -88,4 +88,15 @@ pub(crate) fn options() -> ShipOptions {
     options.link.backoff = Some(backoff);
     options.link.timeout = Duration::from_secs(1);
     options
+}
+
+/// Takes a store's lane its cursor, as if what became of its records had not reached the disk: it counts from
+/// where the segments say.
+pub(crate) fn forget_cursor(store: &Path, lane: &str) {
+    for slot in ["cursor-a", "cursor-b"] {
+        // There may be one alone.
+        drop(std::fs::remove_file(
+            store.join("lanes").join(lane).join(slot),
+        ));
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::super::file;
 use super::super::value::Kind;
-use super::{EVERY_SECTION, FILE, loaded};
+use super::{EVERY_SECTION, FILE, loaded, variable_of};
 use crate::config::{Config, Environment, KeyFile, Loaded};
 
 /// A value in TOML that is another one than this.
@@ -104,7 +104,7 @@ fn every_key_is_changed_by_its_variable() {
     for row in before.rows() {
         let value = other(&before, &row.key, &row.value);
         let value = value.trim_matches(['"', '[', ']']);
-        let variable = format!("FERRYLOG__{}", row.key.replace('.', "__").to_uppercase());
+        let variable = variable_of(&row.key);
         let (given, problems) = Environment::of([(variable.as_str(), value)]).read();
         assert!(problems.is_empty(), "{variable}: {problems:?}");
         let mut config = before.config.clone();

@@ -30,6 +30,11 @@ fn loaded(text: &str) -> Loaded {
     with(text, &[]).unwrap()
 }
 
+/// The variable that sets a key.
+fn variable_of(key: &str) -> String {
+    format!("FERRYLOG__{}", key.replace('.', "__").to_uppercase())
+}
+
 /// Values by their keys, without their places.
 fn values(loaded: &Loaded) -> Vec<(String, Json)> {
     loaded
@@ -166,7 +171,6 @@ fn of_several_values_the_later_source_wins() {
 
 #[test]
 fn every_key_can_be_set_by_a_variable() {
-    let variable = |key: &str| format!("FERRYLOG__{}", key.replace('.', "__").to_uppercase());
     let plain = |value: &Json| match value {
         Json::Array(parts) => {
             let parts: Vec<_> = parts.iter().map(|part| part.as_str().unwrap()).collect();
@@ -177,7 +181,7 @@ fn every_key_can_be_set_by_a_variable() {
     };
     let of_lanes = loaded(EVERY_SECTION).rows();
     for row in of_lanes.iter().filter(|row| !row.value.is_null()) {
-        let given = [(variable(&row.key), plain(&row.value))];
+        let given = [(variable_of(&row.key), plain(&row.value))];
         let given: Vec<_> = given
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
