@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::kafka::Settings;
 use crate::ship::exactly_once;
 use crate::ship::restart::{self, Restarts};
-use crate::ship::{self, Delivery, OnExhausted, Progress, Until};
+use crate::ship::{self, Delivery, LinkState, OnExhausted, Progress, Until};
 use crate::store::{Lane, Order, Store};
 
 /// The pause after a panic of what brings records to their lane when they are due.
@@ -284,7 +284,10 @@ impl Shared {
         let mut all = self.news.lock();
         let news = &mut all[place];
         news.progress = Some(progress.clone());
-        news.trouble = None;
+        // One that has tried nothing, and has something to try, is not out of it yet.
+        if progress.link_state != LinkState::Unknown || progress.queued == 0 {
+            news.trouble = None;
+        }
         self.changed.notify_all();
     }
 
@@ -370,7 +373,7 @@ pub(super) fn fire(shared: &Shared) {
 mod tests {
     use super::*;
     use crate::event::EventOptions;
-    use crate::ship::{LinkState, ShipOptions};
+    use crate::ship::ShipOptions;
     use crate::store::{MAIN_CLUSTER, StoreOptions};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -447,6 +450,30 @@ mod tests {
         assert!(shared.begin(0) && !is_well());
         tell();
         assert!(is_well());
+    }
+
+    #[test]
+    fn an_error_is_told_until_the_next_try_tells_something_else() {
+        let (shared, _dir) = shared(every(Duration::ZERO));
+        let tell = |link_state, queued| {
+            let told = Progress {
+                link_state,
+                queued,
+                ..Progress::default()
+            };
+            shared.told(0, &told);
+            shared.news()[0].trouble.is_some()
+        };
+        let ends_it = [
+            (LinkState::Unknown, 0),
+            (LinkState::Down, 1),
+            (LinkState::Up, 1),
+        ];
+        for (link_state, queued) in ends_it {
+            assert!(!shared.pause(0, "an error".into(), Duration::ZERO));
+            assert!(tell(LinkState::Unknown, 1), "nothing was tried");
+            assert!(!tell(link_state, queued), "{link_state:?}, {queued}");
+        }
     }
 
     #[test]

@@ -232,7 +232,7 @@ fn a_letter_that_is_not_taken_now_waits_and_loses_nothing() {
     let mut options = options();
     options.retry.initial_backoff = Duration::from_millis(1);
     options.retry.max_backoff = Duration::from_millis(2);
-    options.timeout = Some(Duration::from_millis(700));
+    options.timeout = Some(Duration::from_secs(2));
     let stop = AtomicBool::new(false);
     let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
     let Err(ship::Error::Held { held }) = ended else {

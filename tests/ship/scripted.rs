@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{self, ErrorClass, Outgoing, Probed, Report, Rung, SendError, Trouble};
 use ferrylog::message::{Header, MessageRef};
@@ -377,7 +377,7 @@ fn producers_that_fail_one_after_the_other_end_the_wait_after_the_timeout() {
     let mut sink = Scripted::new(11, 1);
     sink.faults = (0..100_000).map(|_| (0, Fault::Spent)).collect();
     let mut options = options();
-    options.timeout = Some(Duration::from_millis(300));
+    options.timeout = Some(Duration::from_secs(2));
     let stop = AtomicBool::new(false);
     // Each of them writes something and reports nothing.
     let error = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
@@ -550,11 +550,11 @@ fn what_is_dropped_for_space_while_shipping_goes_on_is_passed() {
 #[test]
 fn no_more_is_handed_over_than_the_drain_rate_allows() {
     let scratch = Scratch::new();
-    scratch.fill_with("t", 300, &[7; 1000]);
+    scratch.fill_with("t", 700, &[7; 1000]);
     let mut options = options();
     options.drain_rate = std::num::NonZeroU64::new(200_000);
     // Shorter than the whole takes: being held back by the rate is no silence of the cluster.
-    options.timeout = Some(Duration::from_millis(300));
+    options.timeout = Some(Duration::from_secs(2));
     let stop = AtomicBool::new(false);
     let mut sink = Scripted::new(3, 2);
     let mut is_told = false;
@@ -569,10 +569,13 @@ fn no_more_is_handed_over_than_the_drain_rate_allows() {
     );
     let drained = drained.unwrap();
     assert!(is_told);
-    assert_eq!((drained.shipped, drained.is_empty), (300, true));
-    // One second's worth passes at once, then 100 kB in half a second.
-    assert!(drained.elapsed >= Duration::from_millis(490), "{drained:?}");
-    check_first_copies(&sink, 0..300);
+    assert_eq!((drained.shipped, drained.is_empty), (700, true));
+    // One second's worth passes at once, then 500 kB in two and a half.
+    assert!(
+        drained.elapsed >= Duration::from_millis(2_490),
+        "{drained:?}"
+    );
+    check_first_copies(&sink, 0..700);
 }
 
 /// Ships within a window of hours; whether it was open.
@@ -581,10 +584,11 @@ fn ships_within(window: &str) -> bool {
     scratch.fill("t", 0..100);
     let mut options = options();
     options.drain_window = window.parse().unwrap();
-    options.timeout = Some(Duration::from_millis(300));
+    let timeout = Duration::from_secs(2);
+    options.timeout = Some(timeout);
     let stop = AtomicBool::new(false);
     let mut sink = Scripted::new(4, 2);
-    let mut closed = 0;
+    let (started, mut was_closed) = (Instant::now(), false);
     let drained = ship::drain_into(
         &scratch.store,
         &mut sink,
@@ -594,15 +598,15 @@ fn ships_within(window: &str) -> bool {
             if progress.link_state == LinkState::Disabled {
                 let why = format!("outside of the drain window {window}, which opens at");
                 assert!(progress.link.contains(&why), "{}", progress.link);
-                closed += 1;
-                // Longer than the timeout, which does not run while nothing may be sent.
-                stop.store(closed == 3, Ordering::Relaxed);
+                was_closed = true;
+                // The timeout does not run while nothing may be sent.
+                stop.store(started.elapsed() > timeout, Ordering::Relaxed);
             }
         },
     );
     let drained = drained.unwrap();
-    assert_eq!(drained.is_empty, closed == 0);
-    assert_eq!(scratch.queued(), if closed == 0 { 0 } else { 100 });
+    assert_eq!(drained.is_empty, !was_closed);
+    assert_eq!(scratch.queued(), if was_closed { 100 } else { 0 });
     drained.is_empty
 }
 
