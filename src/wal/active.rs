@@ -20,6 +20,7 @@ use super::error::Error;
 use super::frame::{Kind, MAX_SEGMENT_NUMBER, PAGE};
 use super::fs::{File, Fs};
 use super::gap::{Gaps, MOST_GAPS, TOO_MANY};
+use super::group::{Group, Place, frame_span};
 use super::marks::Atomics;
 use super::options::Options;
 use super::pool::{Fill, Pool};
@@ -32,7 +33,6 @@ use super::segment::{
 };
 use super::seq::{LogId, SeqNo};
 use super::slots::StandIn;
-use super::staging::{Group, Place, frame_span};
 use super::wait::Bell;
 
 /// What it takes to begin a segment.

@@ -271,13 +271,16 @@ pub(crate) const fn record_span(len: usize) -> usize {
 /// Writes a record's header and clears its padding; returns where the record's bytes go.
 ///
 /// `out` is exactly [`record_span`] bytes long.
+#[inline]
 pub(crate) fn encode_record(len: u32, time_delta_millis: u16, out: &mut [u8]) -> &mut [u8] {
+    // All the padding there can be, at once: the record comes over it, and the header where there is none.
+    if let Some(last) = out.last_chunk_mut() {
+        *last = [0; RECORD_HEADER_LEN];
+    }
     out[0..4].copy_from_slice(&len.to_le_bytes());
     out[4..6].fill(0); // attributes
     out[6..8].copy_from_slice(&time_delta_millis.to_le_bytes());
-    let (record, padding) = out[RECORD_HEADER_LEN..].split_at_mut(len as usize);
-    padding.fill(0);
-    record
+    &mut out[RECORD_HEADER_LEN..][..len as usize]
 }
 
 /// One record's place in a payload.
@@ -463,7 +466,8 @@ mod tests {
 
     #[test]
     fn f4_f5_f6_the_worked_frame_is_what_is_written() {
-        use crate::wal::staging::{Need, Place, Staging};
+        use crate::wal::group::Place;
+        use crate::wal::staging::{Need, Staging};
         let base = 1_767_225_600_000_000;
         let mut staging = Staging::new(SeqNo::ZERO, SeqNo::new(10), 1 << 20);
         for (record, now) in [(&b"temps"[..], base), (&b"39.4"[..], base + 3000)] {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::active::Active;
 use super::error::Error;
 use super::fs::Fs;
+use super::group::Group;
 use super::segment::{BODY, EndKind};
 use super::seq::SeqNo;
 use super::slots::{Slots, StandIn};
-use super::staging::Group;
 
 /// What is written but not known to be durable, in the active file.
 #[derive(Debug)]

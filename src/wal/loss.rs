@@ -15,10 +15,11 @@ use super::error::Error;
 use super::frame::HEADER_LEN;
 use super::fs::Fs;
 use super::gap::{GAP_LEN, Gap, MOST_GAPS, TOO_MANY};
+use super::group::frame_span;
 use super::options::OnCorruption;
 use super::quarantine::keep;
 use super::reader::Reader;
-use super::staging::{Need, frame_span};
+use super::staging::Need;
 
 impl<F: Fs> Core<F> {
     /// Gives up what the reader cannot read; `None` if nothing is missing there (any more).

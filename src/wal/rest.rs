@@ -17,8 +17,8 @@ use super::cipher::{Key, Keys, NONCE_LEN, TAG_LEN, decrypt, encrypt};
 use super::compress::{Compressor, decompress};
 use super::error::Error;
 use super::frame::{Codec, HEADER_LEN, Header, Kind, PAGE, Packing, u32_at};
+use super::group::{Group, Place};
 use super::options::{BUFFER_BYTES, MAX_BATCH_BYTES, Options};
-use super::staging::{Group, Place};
 
 /// Bytes that encryption adds to a payload.
 pub(crate) const OVERHEAD: usize = NONCE_LEN + TAG_LEN;

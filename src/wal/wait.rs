@@ -51,6 +51,11 @@ impl Waiters {
         self.recount(&list);
     }
 
+    /// Whether somebody waits.
+    pub(crate) fn are_some(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether somebody waits for a sync.
     pub(crate) fn want_disk(&self) -> bool {
         self.for_disk.load(Ordering::SeqCst) > 0
@@ -64,7 +69,7 @@ impl Waiters {
 
     /// Wakes those that `covered` says have what they wait for.
     pub(crate) fn wake(&self, covered: impl Fn(SeqNo, Durability) -> bool) {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if !self.are_some() {
             return;
         }
         let mut woken = Vec::new();

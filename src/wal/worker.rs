@@ -9,6 +9,7 @@ use super::core::Core;
 use super::fs::Fs;
 use super::options::{SAVE_INTERVAL, WRITE_DELAY};
 use super::wait::{Bell, Heard};
+use super::writer::Rest;
 
 /// Who works in the background.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +73,7 @@ impl<F: Fs> Core<F> {
         match worker {
             Worker::Flusher => {
                 // An error has made the log fail, or space is short: who is to know was told.
-                drop(self.flush(self.writer.lock()));
+                drop(self.flush(self.writer.lock(), Rest::Later));
             }
             Worker::Syncer => drop(self.write_and_sync(self.sync.lock())),
             Worker::Keeper => {

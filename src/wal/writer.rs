@@ -21,15 +21,23 @@ use super::active::Active;
 use super::core::Core;
 use super::error::Error;
 use super::fs::{File, Fs};
+use super::group::Group;
 use super::ledger::{Ledger, Over};
-use super::options::Durability;
 use super::segment::{EndKind, Predecessor, SegmentHeader};
 use super::seq::SeqNo;
 use super::slots::StandIn;
-use super::staging::Group;
 
 /// The sync token. Holding it is the permission to call `fdatasync` on the active file.
 pub(crate) type SyncToken<'a> = MutexGuard<'a, ()>;
+
+/// What becomes of a buffer that is not full, behind one that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// It is written, too.
+    Now,
+    /// Where nobody waits it is left to be filled until the next round: it costs as much as a full one.
+    Later,
+}
 
 impl<F: Fs> Core<F> {
     /// Writes what is staged. The caller holds the write token and, where it has it, lends the sync
@@ -41,48 +49,30 @@ impl<F: Fs> Core<F> {
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
-        self.write_groups(writer, token)
+        self.write_groups(writer, token, Rest::Now)
     }
 
-    /// Writes what is staged, and leaves the sync to others.
-    pub(crate) fn flush(&self, mut writer: MutexGuard<'_, Active<F>>) -> Result<(), Error> {
-        let written = self.write_staged(&mut writer, None);
-        drop(writer);
-        // What was staged since the last look: the syncer, rung for it, found the token taken.
-        if written.is_ok() && self.missed.load(SeqCst) {
-            self.ring_for(Durability::Disk);
-        }
-        written
-    }
-
-    /// One try to write what a lack of space held up; anybody else may write again if it succeeds.
-    pub(crate) fn retry_write(&self) -> Result<(), Error> {
-        if !self.shortage.lasts() {
-            return Ok(());
-        }
-        {
-            let mut writer = self.writer.lock();
-            self.go_on(&mut writer, None)?;
-            self.write_groups(&mut writer, None)?;
-            self.shortage.end();
-        }
-        self.wake_appenders();
-        self.wake();
-        self.flusher.ring();
-        self.syncer.ring();
-        Ok(())
-    }
-
-    fn write_groups(
+    pub(super) fn write_groups(
         &self,
         writer: &mut Active<F>,
         token: Option<&SyncToken<'_>>,
+        rest: Rest,
     ) -> Result<(), Error> {
+        let mut is_first = true;
         loop {
             self.missed.store(false, SeqCst);
-            let group = self.staging.lock().take();
+            let group = {
+                let mut staging = self.staging.lock();
+                let may_wait = rest == Rest::Later && !is_first && !self.waiters.are_some();
+                if may_wait && !staging.is_full() && !staging.is_empty() {
+                    self.flusher.ring_soon();
+                    return Ok(());
+                }
+                staging.take()
+            };
             let Some(group) = group else { return Ok(()) };
             self.write_group(writer, group, token)?;
+            is_first = false;
         }
     }
 
@@ -160,12 +150,24 @@ impl<F: Fs> Core<F> {
                 .inspect_err(|error| self.end_segment(error, token))
                 .is_ok()
         };
+        let group = self.cut_to_size(group);
         let mut ledger = self.ledger.lock();
         if written {
             ledger.wrote(writer.position);
             self.files.marks.set_written(group.end_seq);
         }
         ledger.keep(group);
+    }
+
+    /// A group in no more memory than it needs, where it leaves half of its buffer empty: who appends
+    /// gets the buffer back, and does not wait for a sync of little.
+    fn cut_to_size(&self, group: Group) -> Group {
+        let Some(copy) = group.cut_to_size() else {
+            return group;
+        };
+        self.staging.lock().exchange(group, &copy);
+        self.space.notify_all();
+        copy
     }
 
     /// A write failed: nothing more goes into the segment.
@@ -345,7 +347,11 @@ impl<F: Fs> Core<F> {
 
     /// If the segment is over, goes on in a fresh one; an error while space is short, whether it is
     /// over or not: a shortage that lasts is the keeper's to try.
-    fn mend(&self, writer: &mut Active<F>, lent: Option<&SyncToken<'_>>) -> Result<(), Error> {
+    pub(super) fn mend(
+        &self,
+        writer: &mut Active<F>,
+        lent: Option<&SyncToken<'_>>,
+    ) -> Result<(), Error> {
         self.check_failed()?;
         self.check_shortage()?;
         self.go_on(writer, lent)
@@ -445,55 +451,5 @@ impl<F: Fs> Core<F> {
             reason,
             staged: true,
         }
-    }
-
-    /// Mends if a sync failed; for a caller that holds no token.
-    fn mend_if_broken(&self) -> Result<(), Error> {
-        let over = self.ledger.lock().over.is_some();
-        if over {
-            self.mend(&mut self.writer.lock(), None)?;
-            // Who found the write token taken meanwhile waits for somebody to write.
-            self.ring_syncer();
-        }
-        Ok(())
-    }
-
-    /// Writes and syncs everything staged so far, in one go: what a leading waiter and the syncer do.
-    pub(crate) fn write_and_sync(&self, token: SyncToken<'_>) -> Result<(), Error> {
-        // Who writes right now may be waiting for this token: only try. It is told before it lets go.
-        self.missed.store(true, SeqCst);
-        let written = match self.writer.try_lock() {
-            Some(mut writer) => self.write_staged(&mut writer, Some(&token)),
-            None => Ok(()),
-        };
-        self.sync_written(&token);
-        drop(token);
-        written.and_then(|()| self.mend_if_broken())
-    }
-
-    /// Leads, if nobody else does and it does not linger: true if something was written and synced.
-    pub(crate) fn lead(&self, level: Durability) -> Result<bool, Error> {
-        if level == Durability::Os {
-            let Some(writer) = self.writer.try_lock() else {
-                return Ok(false);
-            };
-            return self.flush(writer).map(|()| true);
-        }
-        if self.lingers() {
-            return Ok(false);
-        }
-        let Some(mut writer) = self.writer.try_lock() else {
-            return Ok(false);
-        };
-        let Some(token) = self.sync.try_lock() else {
-            return Ok(false);
-        };
-        self.write_staged(&mut writer, Some(&token))?;
-        // The next group may be written while this one is synced.
-        drop(writer);
-        self.sync_written(&token);
-        drop(token);
-        self.mend_if_broken()?;
-        Ok(true)
     }
 }

@@ -1,11 +1,14 @@
 //! What is appended is read back, in order, over close and reopen.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use ferrylog::wal::{Class, Durability, Encode, Error, Options, Record, SeqNo, View, Wal};
+use ferrylog::wal::{
+    Class, Durability, Encode, Error, Options, Record, SeqNo, Ticket, View, Wal, Worker,
+};
 
 use crate::common::{self, open_still, record};
 use crate::faulty::{Faulty, Kind, Op};
@@ -230,6 +233,33 @@ fn a_full_budget_makes_try_append_busy_and_append_wait() {
     });
     wal.sync().unwrap();
     assert_eq!(common::read_all(&wal).len() as u64, taken + 1);
+}
+
+/// A write of little costs as much as one of a whole buffer.
+#[test]
+fn behind_a_full_buffer_what_nobody_waits_for_is_left_to_be_filled_until_the_next_round() {
+    let wal = open_still(&Faulty::new(82), common::with_level(Durability::Os)).unwrap();
+    let fill = |from: u64| {
+        let append = |number| wal.append(&common::sized(number, 10_000)).unwrap();
+        (from..from + 30).map(append).collect::<Vec<_>>()
+    };
+    let written = |tickets: &[Ticket<'_, Faulty>]| {
+        let reached = tickets.iter().filter(|ticket| ticket.is_acknowledged());
+        reached.count()
+    };
+    let first = fill(0);
+    assert!(wal.step(Worker::Flusher));
+    assert!((20..30).contains(&written(&first)), "{}", written(&first));
+    assert!(wal.step(Worker::Flusher), "it rang for the rest");
+    assert_eq!(written(&first), 30);
+    assert!(!wal.step(Worker::Flusher), "nothing is left");
+
+    let mut second = fill(30);
+    let mut waits = second.pop().unwrap().reaching(Durability::Os);
+    let mut poll = || Pin::new(&mut waits).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    assert!(wal.step(Worker::Flusher));
+    assert!(poll().is_ready(), "somebody waits");
 }
 
 #[test]
