@@ -39,7 +39,7 @@ pub struct ClusterStatus {
     /// What its shipper said last, a few times a second: the link, what is held, what was counted;
     /// none before it first did.
     pub progress: Option<Progress>,
-    /// The error that shipping pauses after, if it does.
+    /// The error that shipping ended with, until it has begun again and tried something.
     pub trouble: Option<Trouble>,
 }
 

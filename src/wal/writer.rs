@@ -63,7 +63,8 @@ impl<F: Fs> Core<F> {
             self.missed.store(false, SeqCst);
             let group = {
                 let mut staging = self.staging.lock();
-                let may_wait = rest == Rest::Later && !is_first && !self.waiters.are_some();
+                let is_awaited = self.waiters.are_some() || self.files.marks.is_urgent();
+                let may_wait = rest == Rest::Later && !is_first && !is_awaited;
                 if may_wait && !staging.is_full() && !staging.is_empty() {
                     self.flusher.ring_soon();
                     return Ok(());
