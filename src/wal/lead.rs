@@ -13,17 +13,17 @@ use super::core::Core;
 use super::error::Error;
 use super::fs::Fs;
 use super::options::Durability;
-use super::writer::{Rest, SyncToken};
+use super::writer::{Partial, SyncToken};
 
 impl<F: Fs> Core<F> {
     /// Writes what is staged, and leaves the sync to others.
     pub(crate) fn flush(
         &self,
         mut writer: MutexGuard<'_, Active<F>>,
-        rest: Rest,
+        partial: Partial,
     ) -> Result<(), Error> {
         let mended = self.mend(&mut writer, None);
-        let written = mended.and_then(|()| self.write_groups(&mut writer, None, rest));
+        let written = mended.and_then(|()| self.write_groups(&mut writer, None, partial));
         drop(writer);
         // What was staged since the last look: the syncer, rung for it, found the token taken.
         if written.is_ok() && self.missed.load(SeqCst) {
@@ -40,7 +40,7 @@ impl<F: Fs> Core<F> {
         {
             let mut writer = self.writer.lock();
             self.go_on(&mut writer, None)?;
-            self.write_groups(&mut writer, None, Rest::Now)?;
+            self.write_groups(&mut writer, None, Partial::Now)?;
             self.shortage.end();
         }
         self.wake_appenders();
@@ -80,7 +80,7 @@ impl<F: Fs> Core<F> {
             let Some(writer) = self.writer.try_lock() else {
                 return Ok(false);
             };
-            return self.flush(writer, Rest::Now).map(|()| true);
+            return self.flush(writer, Partial::Now).map(|()| true);
         }
         if self.lingers() {
             return Ok(false);

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::fs::Fs;
 use super::options::{SAVE_INTERVAL, WRITE_DELAY};
 use super::wait::{Bell, Heard};
-use super::writer::Rest;
+use super::writer::Partial;
 
 /// Who works in the background.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +73,7 @@ impl<F: Fs> Core<F> {
         match worker {
             Worker::Flusher => {
                 // An error has made the log fail, or space is short: who is to know was told.
-                drop(self.flush(self.writer.lock(), Rest::Later));
+                drop(self.flush(self.writer.lock(), Partial::Later));
             }
             Worker::Syncer => drop(self.write_and_sync(self.sync.lock())),
             Worker::Keeper => {

@@ -32,7 +32,7 @@ pub(crate) type SyncToken<'a> = MutexGuard<'a, ()>;
 
 /// What becomes of a buffer that is not full, behind one that was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rest {
+pub(crate) enum Partial {
     /// It is written, too.
     Now,
     /// Where nobody waits it is left to be filled until the next round: it costs as much as a full one.
@@ -49,14 +49,14 @@ impl<F: Fs> Core<F> {
         token: Option<&SyncToken<'_>>,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
-        self.write_groups(writer, token, Rest::Now)
+        self.write_groups(writer, token, Partial::Now)
     }
 
     pub(super) fn write_groups(
         &self,
         writer: &mut Active<F>,
         token: Option<&SyncToken<'_>>,
-        rest: Rest,
+        partial: Partial,
     ) -> Result<(), Error> {
         let mut is_first = true;
         loop {
@@ -64,7 +64,7 @@ impl<F: Fs> Core<F> {
             let group = {
                 let mut staging = self.staging.lock();
                 let is_awaited = self.waiters.are_some() || self.files.marks.is_urgent();
-                let may_wait = rest == Rest::Later && !is_first && !is_awaited;
+                let may_wait = partial == Partial::Later && !is_first && !is_awaited;
                 if may_wait && !staging.is_full() && !staging.is_empty() {
                     self.flusher.ring_soon();
                     return Ok(());
