@@ -271,16 +271,13 @@ pub(crate) const fn record_span(len: usize) -> usize {
 /// Writes a record's header and clears its padding; returns where the record's bytes go.
 ///
 /// `out` is exactly [`record_span`] bytes long.
-#[inline]
 pub(crate) fn encode_record(len: u32, time_delta_millis: u16, out: &mut [u8]) -> &mut [u8] {
-    // All the padding there can be, at once: the record comes over it, and the header where there is none.
-    if let Some(last) = out.last_chunk_mut() {
-        *last = [0; RECORD_HEADER_LEN];
-    }
     out[0..4].copy_from_slice(&len.to_le_bytes());
     out[4..6].fill(0); // attributes
     out[6..8].copy_from_slice(&time_delta_millis.to_le_bytes());
-    &mut out[RECORD_HEADER_LEN..][..len as usize]
+    let (record, padding) = out[RECORD_HEADER_LEN..].split_at_mut(len as usize);
+    padding.fill(0);
+    record
 }
 
 /// One record's place in a payload.

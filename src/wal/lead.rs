@@ -22,8 +22,7 @@ impl<F: Fs> Core<F> {
         mut writer: MutexGuard<'_, Active<F>>,
         partial: Partial,
     ) -> Result<(), Error> {
-        let mended = self.mend(&mut writer, None);
-        let written = mended.and_then(|()| self.write_groups(&mut writer, None, partial));
+        let written = self.write_staged(&mut writer, None, partial);
         drop(writer);
         // What was staged since the last look: the syncer, rung for it, found the token taken.
         if written.is_ok() && self.missed.load(SeqCst) {
@@ -66,7 +65,7 @@ impl<F: Fs> Core<F> {
         // Who writes right now may be waiting for this token: only try. It is told before it lets go.
         self.missed.store(true, SeqCst);
         let written = match self.writer.try_lock() {
-            Some(mut writer) => self.write_staged(&mut writer, Some(&token)),
+            Some(mut writer) => self.write_staged(&mut writer, Some(&token), Partial::Now),
             None => Ok(()),
         };
         self.sync_written(&token);
@@ -91,7 +90,7 @@ impl<F: Fs> Core<F> {
         let Some(token) = self.sync.try_lock() else {
             return Ok(false);
         };
-        self.write_staged(&mut writer, Some(&token))?;
+        self.write_staged(&mut writer, Some(&token), Partial::Now)?;
         // The next group may be written while this one is synced.
         drop(writer);
         self.sync_written(&token);

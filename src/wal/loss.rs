@@ -20,6 +20,7 @@ use super::options::OnCorruption;
 use super::quarantine::keep;
 use super::reader::Reader;
 use super::staging::Need;
+use super::writer::Partial;
 
 impl<F: Fs> Core<F> {
     /// Gives up what the reader cannot read; `None` if nothing is missing there (any more).
@@ -73,7 +74,7 @@ impl<F: Fs> Core<F> {
         self.room(need, true)?.lose(gap, now);
         let mut writer = self.writer.lock();
         let token = self.sync.lock();
-        self.write_staged(&mut writer, Some(&token))?;
+        self.write_staged(&mut writer, Some(&token), Partial::Now)?;
         self.sync_written(&token);
         // Where that sync failed, the fresh segment holds the gap twice.
         let done = self.go_on(&mut writer, Some(&token));

@@ -94,9 +94,9 @@ impl Staging {
         self.full.is_empty() && self.current.as_ref().is_none_or(Group::is_empty)
     }
 
-    /// Whether a buffer waits that nothing is added to any more.
-    pub(crate) fn is_full(&self) -> bool {
-        !self.full.is_empty()
+    /// Whether all there is may still be added to.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.full.is_empty() && !self.is_empty()
     }
 
     /// Makes room for one batch in one buffer, or says what to wait for. True: another buffer is

@@ -47,9 +47,10 @@ impl<F: Fs> Core<F> {
         &self,
         writer: &mut Active<F>,
         token: Option<&SyncToken<'_>>,
+        partial: Partial,
     ) -> Result<(), Error> {
         self.mend(writer, token)?;
-        self.write_groups(writer, token, Partial::Now)
+        self.write_groups(writer, token, partial)
     }
 
     pub(super) fn write_groups(
@@ -65,7 +66,7 @@ impl<F: Fs> Core<F> {
                 let mut staging = self.staging.lock();
                 let is_awaited = self.waiters.are_some() || self.files.marks.is_urgent();
                 let may_wait = partial == Partial::Later && !is_first && !is_awaited;
-                if may_wait && !staging.is_full() && !staging.is_empty() {
+                if may_wait && staging.is_partial() {
                     self.flusher.ring_soon();
                     return Ok(());
                 }
