@@ -4,6 +4,7 @@
 //! that is no longer there is an error, never skipped.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,13 @@ use super::{Error, code_of};
 /// Most records handed over by one poll.
 const RECORDS_PER_POLL: usize = 4096;
 
+/// How long one that ends is watched closely, and how closely. After it the binding waits.
+const CLOSE: Duration = Duration::from_secs(1);
+const CLOSE_STEP: Duration = Duration::from_millis(1);
+
 /// A consumer of whole partitions.
 pub struct Consumer {
-    inner: BaseConsumer<Silent>,
+    inner: Prompt,
 }
 
 /// A record as it is read; borrows librdkafka's buffer.
@@ -58,16 +63,13 @@ impl Consumer {
     }
 
     /// One that can be asked for [`bounds`](Consumer::bounds) alone, which takes in what belongs to
-    /// transactions that are open or aborted. In no group it also ends at once: to leave one takes 100 ms.
+    /// transactions that are open or aborted.
     pub(super) fn of_everything(settings: &Settings) -> Result<Consumer, Error> {
         Consumer::isolated(settings.admin_config()?, "read_uncommitted")
     }
 
     fn isolated(mut config: ClientConfig, isolation: &str) -> Result<Consumer, Error> {
-        let inner = config
-            .set("isolation.level", isolation)
-            .create_with_context(Silent)
-            .map_err(|error| configuration_error(&error))?;
+        let inner = Prompt::new(config.set("isolation.level", isolation))?;
         Ok(Consumer { inner })
     }
 
@@ -215,6 +217,39 @@ impl Consumed<'_> {
         let headers = self.message.headers()?;
         let header = headers.iter().find(|header| header.key == name)?;
         str::from_utf8(header.value?).ok()
+    }
+}
+
+/// The binding's consumer, but for its end, which it awaits in steps of 100 ms.
+pub(super) struct Prompt(BaseConsumer<Silent>);
+
+impl Prompt {
+    pub(super) fn new(config: &ClientConfig) -> Result<Prompt, Error> {
+        let consumer = config.create_with_context(Silent);
+        consumer
+            .map(Prompt)
+            .map_err(|error| configuration_error(&error))
+    }
+}
+
+impl Deref for Prompt {
+    type Target = BaseConsumer<Silent>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        // An error: it is in no group, and ends at once.
+        if self.close_queue().is_err() {
+            return;
+        }
+        let deadline = Instant::now() + CLOSE;
+        while !self.closed() && Instant::now() < deadline {
+            self.poll(CLOSE_STEP);
+        }
     }
 }
 

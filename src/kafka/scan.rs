@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Reads from one partition offset to another, both exact.
 #[derive(Debug)]
 pub struct Scan {
-    /// `None` where nothing is to be read: to make one, and to end it, takes a tenth of a second.
+    /// `None` where nothing is to be read.
     consumer: Option<Consumer>,
     topic: String,
     partition: i32,

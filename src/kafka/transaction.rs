@@ -21,6 +21,10 @@ use super::{Error, code_of, number_and_name};
 /// How long one try of an abort waits for records in flight, whose reports only a poll takes.
 const ABORT_TRY: Duration = Duration::from_millis(20);
 
+/// A coordinator that librdkafka is told of before it knows the brokers it takes for unknown, and asks again
+/// after this time.
+const COORDINATOR_RETRY: Duration = Duration::from_millis(500);
+
 /// A producer whose records arrive a transaction at a time. Used by one thread.
 #[derive(Debug)]
 pub struct TransactionalProducer {
@@ -91,7 +95,11 @@ impl TransactionalProducer {
     ///
     /// [`TransactionClass::Retriable`]: call it again. Else the producer is spent.
     pub fn init(&mut self, timeout: Duration) -> Result<(), TransactionError> {
-        let done = self.producer.client().init_transactions(timeout);
+        let started = Instant::now();
+        // Only so that the brokers are known: whatever is wrong, what follows says it better.
+        self.cluster_id(COORDINATOR_RETRY.min(timeout / 2));
+        let left = timeout.saturating_sub(started.elapsed());
+        let done = self.producer.client().init_transactions(left);
         done.map_err(|error| self.failure("take over the transactional id", &error))
     }
 
