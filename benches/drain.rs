@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --features kafka-tests --bench drain` prints the tables of `docs/benchmarks.md`: bare
 //! and drain alternate, medians of several rounds. The broker is a real Apache Kafka on loopback
-//! (Java 17 and Maven are needed), and shares the machine with what is measured. The bare producer
+//! (Java 17 and Maven are needed), and shares the machine with what is measured. Each round gives one ratio. The bare producer
 //! has its records in memory and keeps nothing but a count of acknowledgements.
 
 #![allow(
@@ -47,7 +47,7 @@ const RUNS: [(usize, u64); 2] = [(256, 1_000_000), (1024, 400_000)];
 const IN_FLIGHT: u64 = 64 * 1024 * 1024;
 /// What `drain` counts for a record besides its bytes.
 const OVERHEAD: u64 = 256;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 /// Rounds before them: the broker's Java machine compiles what it runs often, on the same cores.
 const WARMUPS: usize = 2;
 
@@ -74,7 +74,7 @@ fn main() {
 }
 
 fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
-    let mut rates: [Vec<f64>; 6] = Default::default();
+    let mut rounds: Vec<[f64; 6]> = Vec::new();
     for round in 0..WARMUPS + ROUNDS {
         broker.create_topic(TOPIC, PARTITIONS);
         let times = [
@@ -86,27 +86,32 @@ fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
             drain_exactly_once(broker, compression, len, count, true),
         ];
         broker.delete_topic(TOPIC);
-        for (rates, time) in rates.iter_mut().zip(times).filter(|_| round >= WARMUPS) {
-            rates.push(count as f64 / time.as_secs_f64());
+        if round >= WARMUPS {
+            rounds.push(times.map(|time| count as f64 / time.as_secs_f64()));
         }
     }
-    let [bare, drain, once, bare_with_id, drain_with_id, once_with_id] = rates.map(median);
+    let rate = |run: usize| median(rounds.iter().map(|round| round[run]));
+    let ratio = |run: usize, limit: usize| median(rounds.iter().map(|r| r[run] / r[limit]));
     for (header, bare, drain, once) in [
-        ("on neither", bare, drain, once),
-        ("on both", bare_with_id, drain_with_id, once_with_id),
-        ("on ours alone", bare, drain_with_id, once_with_id),
+        ("on neither", 0, 1, 2),
+        ("on both", 3, 4, 5),
+        ("on ours alone", 0, 4, 5),
     ] {
         println!(
-            "| {len} B | {compression} | {header} | {bare:.0}/s | {drain:.0}/s | {:.2} | {once:.0}/s | {:.2} |",
-            drain / bare,
-            once / bare
+            "| {len} B | {compression} | {header} | {:.0}/s | {:.0}/s | {:.2} | {:.0}/s | {:.2} |",
+            rate(bare),
+            rate(drain),
+            ratio(drain, bare),
+            rate(once),
+            ratio(once, bare)
         );
     }
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn median(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }
 
 /// The bytes of one record: half of it differs from record to record.
