@@ -203,9 +203,6 @@ impl Settings {
             .set("group.id", "ferrylog-reader")
             .set("enable.auto.commit", "false")
             .set("check.crcs", "true")
-            // It reads what is there; behind a commit's mark, which is no record, a broker would wait for
-            // one.
-            .set("fetch.wait.max.ms", "10")
             // A record that is gone is an error: it must not be skipped unseen.
             .set("auto.offset.reset", "error");
         Ok(config)

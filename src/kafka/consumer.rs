@@ -4,7 +4,6 @@
 //! that is no longer there is an error, never skipped.
 
 use std::fmt;
-use std::ops::Deref;
 use std::str;
 use std::time::{Duration, Instant};
 
@@ -22,13 +21,9 @@ use super::{Error, code_of};
 /// Most records handed over by one poll.
 const RECORDS_PER_POLL: usize = 4096;
 
-/// How long one that ends is watched closely, and how closely. After it the binding waits.
-const CLOSE: Duration = Duration::from_secs(1);
-const CLOSE_STEP: Duration = Duration::from_millis(1);
-
 /// A consumer of whole partitions.
 pub struct Consumer {
-    inner: Prompt,
+    inner: BaseConsumer<Silent>,
 }
 
 /// A record as it is read; borrows librdkafka's buffer.
@@ -62,14 +57,25 @@ impl Consumer {
         Consumer::isolated(settings.consumer_config()?, "read_committed")
     }
 
+    /// One that reads what was written before: behind the mark of the last commit, which is no record, a
+    /// broker would wait half a second for more.
+    pub(super) fn of_the_past(settings: &Settings) -> Result<Consumer, Error> {
+        let mut config = settings.consumer_config()?;
+        config.set("fetch.wait.max.ms", "10");
+        Consumer::isolated(config, "read_committed")
+    }
+
     /// One that can be asked for [`bounds`](Consumer::bounds) alone, which takes in what belongs to
-    /// transactions that are open or aborted.
+    /// transactions that are open or aborted. In no group it also ends at once: to leave one takes 100 ms.
     pub(super) fn of_everything(settings: &Settings) -> Result<Consumer, Error> {
         Consumer::isolated(settings.admin_config()?, "read_uncommitted")
     }
 
     fn isolated(mut config: ClientConfig, isolation: &str) -> Result<Consumer, Error> {
-        let inner = Prompt::new(config.set("isolation.level", isolation))?;
+        let inner = config
+            .set("isolation.level", isolation)
+            .create_with_context(Silent)
+            .map_err(|error| configuration_error(&error))?;
         Ok(Consumer { inner })
     }
 
@@ -217,39 +223,6 @@ impl Consumed<'_> {
         let headers = self.message.headers()?;
         let header = headers.iter().find(|header| header.key == name)?;
         str::from_utf8(header.value?).ok()
-    }
-}
-
-/// The binding's consumer, but for its end, which it awaits in steps of 100 ms.
-pub(super) struct Prompt(BaseConsumer<Silent>);
-
-impl Prompt {
-    pub(super) fn new(config: &ClientConfig) -> Result<Prompt, Error> {
-        let consumer = config.create_with_context(Silent);
-        consumer
-            .map(Prompt)
-            .map_err(|error| configuration_error(&error))
-    }
-}
-
-impl Deref for Prompt {
-    type Target = BaseConsumer<Silent>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl Drop for Prompt {
-    fn drop(&mut self) {
-        // An error: it is in no group, and ends at once.
-        if self.close_queue().is_err() {
-            return;
-        }
-        let deadline = Instant::now() + CLOSE;
-        while !self.closed() && Instant::now() < deadline {
-            self.poll(CLOSE_STEP);
-        }
     }
 }
 

@@ -8,12 +8,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::Settings;
-use super::consumer::Prompt;
+use super::client::{Settings, configuration_error};
+use super::consumer::Silent;
 use super::{Error, code_of};
 
 /// A value in the offsets of a group.
@@ -25,7 +25,7 @@ pub struct Register {
     pub(super) metadata: ConsumerGroupMetadata,
     /// What told the metadata serves the first read, too; each other has one of its own, as they hold
     /// connections.
-    first: Option<Prompt>,
+    first: Option<BaseConsumer<Silent>>,
 }
 
 /// What a register holds.
@@ -97,7 +97,11 @@ impl Register {
         self.fetch(&any, timeout).map(|_| Registered::Unstable)
     }
 
-    fn fetch(&self, consumer: &Prompt, timeout: Duration) -> Result<Registered, Error> {
+    fn fetch(
+        &self,
+        consumer: &BaseConsumer<Silent>,
+        timeout: Duration,
+    ) -> Result<Registered, Error> {
         const ACTION: &str = "reading the offsets of a group";
         let failed = |code| Error::of(ACTION, &self.topic, timeout, code);
         let mut list = TopicPartitionList::new();
@@ -132,10 +136,15 @@ impl Register {
 }
 
 /// A consumer that is in no group, and names one. One that reads what is committed reads what is stable.
-fn consumer(settings: &Settings, group: &str, isolation: &str) -> Result<Prompt, Error> {
-    let mut config = settings.consumer_config()?;
-    config
+fn consumer(
+    settings: &Settings,
+    group: &str,
+    isolation: &str,
+) -> Result<BaseConsumer<Silent>, Error> {
+    settings
+        .consumer_config()?
         .set("group.id", group)
-        .set("isolation.level", isolation);
-    Prompt::new(&config)
+        .set("isolation.level", isolation)
+        .create_with_context(Silent)
+        .map_err(|error| configuration_error(&error))
 }

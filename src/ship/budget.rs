@@ -42,19 +42,16 @@ pub(super) enum Room {
     No,
 }
 
-/// Shortest time with something in flight over which goodput is measured. A budget that is acknowledged
-/// sooner is a quarter of what crosses in a second.
+/// Shortest time with something in flight over which goodput is measured.
 const SAMPLE: Duration = Duration::from_millis(250);
 
 /// The flight budget of one cluster, in bytes of memory.
 #[derive(Debug)]
 pub(super) struct Budget {
     max: u64,
-    /// What slow start allows; grows with each budget that was acknowledged.
+    /// What slow start allows; doubles with each budget that was acknowledged.
     ramp: u64,
-    /// Since when that holds.
-    ramp_since: Option<Instant>,
-    /// Acknowledged since then.
+    /// Acknowledged since `ramp` last changed.
     ramp_acknowledged: u64,
     /// Bytes per second that were acknowledged lately; none before the first sample.
     goodput: Option<u64>,
@@ -83,7 +80,6 @@ impl Budget {
         Budget {
             max,
             ramp: FIRST_BYTES,
-            ramp_since: None,
             ramp_acknowledged: 0,
             goodput: None,
             busy_since: None,
@@ -136,7 +132,6 @@ impl Budget {
     /// A record was handed over.
     pub(super) fn take(&mut self, partition: usize, cost: u64, now: Instant) {
         self.busy_since.get_or_insert(now);
-        self.ramp_since.get_or_insert(now);
         if self.partitions.len() <= partition {
             self.partitions.resize(partition + 1, Part::default());
         }
@@ -188,32 +183,26 @@ impl Budget {
         }
         let limit = self.limit();
         if self.ramp_acknowledged >= limit {
-            let is_quick = self.ramp_since.is_some_and(|since| now < since + SAMPLE);
             self.ramp = limit
-                .saturating_mul(if is_quick { 4 } else { 2 })
+                .saturating_mul(2)
                 .clamp(FIRST_BYTES, self.max.max(FIRST_BYTES));
-            self.begin_ramp(Some(now));
+            self.ramp_acknowledged = 0;
         }
     }
 
     /// A request timed out: too much was in flight.
     pub(super) fn timed_out(&mut self) {
         self.ramp = (self.limit() / 4).max(MIN_BYTES);
-        self.begin_ramp(None);
+        self.ramp_acknowledged = 0;
     }
 
     /// A new connection: it may be another link than before.
     pub(super) fn reconnected(&mut self, now: Instant) {
         self.ramp = FIRST_BYTES;
-        self.begin_ramp(None);
+        self.ramp_acknowledged = 0;
         self.goodput = None;
         self.busy_since = self.busy_since.map(|_| now);
         self.begin_sample();
-    }
-
-    fn begin_ramp(&mut self, since: Option<Instant>) {
-        self.ramp_since = since;
-        self.ramp_acknowledged = 0;
     }
 
     fn begin_sample(&mut self) {
@@ -249,35 +238,18 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_starts_small_and_grows_with_each_budget_acknowledged() {
-        for (millis, expected) in [
-            (100, [64 << 10, 256 << 10, 1 << 20, 4 << 20]),
-            (250, [64 << 10, 128 << 10, 256 << 10, 512 << 10]),
-        ] {
-            let mut now = Instant::now();
-            let mut budget = Budget::new(MAX);
-            let mut limits = Vec::new();
-            for _ in 0..4 {
-                let limit = budget.limit();
-                limits.push(limit);
-                carry(&mut budget, &mut now, limit, Duration::from_millis(millis));
-            }
-            assert_eq!(limits, expected, "a budget in {millis} ms");
-            budget.reconnected(now);
-            assert_eq!(budget.limit(), FIRST_BYTES);
-        }
-    }
-
-    /// What comes back in a moment after a pause says nothing of a second.
-    #[test]
-    fn a_budget_that_was_idle_in_between_only_doubles() {
+    fn a_new_connection_starts_small_and_doubles_with_each_budget_acknowledged() {
         let mut now = Instant::now();
         let mut budget = Budget::new(MAX);
-        carry(&mut budget, &mut now, FIRST_BYTES, Duration::from_millis(1));
-        now += Duration::from_secs(1);
-        let before = budget.limit();
-        carry(&mut budget, &mut now, before, Duration::from_millis(1));
-        assert_eq!(budget.limit(), 2 * before);
+        let mut limits = Vec::new();
+        for _ in 0..4 {
+            let limit = budget.limit();
+            limits.push(limit);
+            carry(&mut budget, &mut now, limit, Duration::from_millis(1));
+        }
+        assert_eq!(limits, [64 << 10, 128 << 10, 256 << 10, 512 << 10]);
+        budget.reconnected(now);
+        assert_eq!(budget.limit(), FIRST_BYTES);
     }
 
     #[test]

@@ -18,6 +18,11 @@ use crate::wal::Class;
 /// How long one question to the cluster may take; bounds how late a stop is seen.
 const TRY: Duration = Duration::from_secs(3);
 
+/// Until it is asked again whether a transaction is still open: at first, and at most, after doubling. It may be
+/// open for 15 minutes, and the question may cost money.
+const UNSTABLE_WAIT: Duration = Duration::from_millis(20);
+const UNSTABLE_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Until then a reader that does not get on has only just begun.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -210,6 +215,7 @@ impl Committer<'_> {
         };
         let key = self.progress_key();
         let mut scan = Scan::new(self.kafka, topic, partition, from, until)?;
+        let mut wait = Duration::ZERO;
         loop {
             let scanned = scan.step(TRY, &mut |record| {
                 if record.key() == Some(key.as_bytes()) {
@@ -218,18 +224,22 @@ impl Committer<'_> {
                     });
                 }
             })?;
-            match scanned {
+            wait = match scanned {
                 Scanned::Done => return Ok(Some(looked)),
-                Scanned::Going if started.elapsed() < SOON => {}
-                Scanned::Going => self.note_unstable(from, started),
-                Scanned::Unstable(stable) => self.note_unstable(stable, started),
-            }
+                Scanned::Going if started.elapsed() < SOON => Duration::ZERO,
+                Scanned::Going => {
+                    self.note_unstable(from, started);
+                    Duration::ZERO
+                }
+                Scanned::Unstable(stable) => {
+                    self.note_unstable(stable, started);
+                    (2 * wait).clamp(UNSTABLE_WAIT, UNSTABLE_WAIT_MAX)
+                }
+            };
+            self.wait(wait)?;
             if self.is_stopped() {
                 return Ok(None);
             }
-            // The cluster answers: nothing here is a lost link.
-            self.progressed = Instant::now();
-            self.pause("").map_err(Reading::Over)?;
         }
     }
 
@@ -249,12 +259,10 @@ impl Committer<'_> {
                         started.elapsed().as_secs(),
                         self.transactional_id
                     ));
+                    self.wait(Duration::ZERO)?;
                     if self.is_stopped() {
                         return Ok(None);
                     }
-                    // The cluster answers: nothing here is a lost link.
-                    self.progressed = Instant::now();
-                    self.pause("").map_err(Reading::Over)?;
                     continue;
                 }
             };
@@ -262,6 +270,18 @@ impl Committer<'_> {
                 newest,
                 is_gone: false,
             }));
+        }
+    }
+
+    /// Waits so long, or for a moment. The cluster answers: nothing here is a lost link.
+    fn wait(&mut self, time: Duration) -> Result<(), Reading> {
+        let started = Instant::now();
+        loop {
+            self.progressed = Instant::now();
+            self.pause("").map_err(Reading::Over)?;
+            if started.elapsed() >= time || self.is_stopped() {
+                return Ok(());
+            }
         }
     }
 
