@@ -377,11 +377,17 @@ fn another_gateways_dead_transaction_is_waited_for_and_then_the_right_thing_is_d
     kill_in_doubt(&gateway, &kafka, &SMALL, 0);
     let mut told = Vec::new();
     let committed = ship(&gateway, &kafka, |_| {}, &mut |now| {
-        told.extend(now.why.clone().filter(|why| why.contains("resolving")));
+        let why = now.why.clone().filter(|why| why.contains("resolving"));
+        told.extend(why.map(|why| (why, Instant::now(), kafka.relay(0).carried_up())));
     });
     println!("{:?}, {:?}: {committed:?}", died.elapsed(), told.last());
     assert!(died.elapsed() > DEAD_FOR, "decided while it was open");
-    assert!(told.len() > 1, "it does not say what it waits for");
+    let [(_, begun, before), .., (_, ended, after)] = &told[..] else {
+        panic!("it does not say what it waits for: {told:?}");
+    };
+    let asked = (after - before) as f64 / ended.duration_since(*begun).as_secs_f64();
+    println!("{asked:.0} bytes a second to ask whether it is still open");
+    assert!(asked < 1_000.0, "{told:?}");
     check(&kafka, "numbers", &gateway, seed, COUNT);
 }
 
