@@ -408,13 +408,13 @@ pub(crate) fn ship(
     committed.unwrap()
 }
 
-/// Each reads what the others wrote, and their marks, before it begins. librdkafka has three waits of half a
-/// second and a tenth that a start may fall into, of which a slow machine may look like one or two.
+/// Each reads what the others wrote, and their marks, before it begins. Where starts fall into librdkafka's waits,
+/// two in five do; a machine that stops for a moment may look like it.
 #[test]
 fn a_start_in_transactions_falls_into_no_wait_of_half_a_second() {
     const STARTS: usize = 20;
-    const SLOW: Duration = Duration::from_millis(450);
-    const SLOW_MAX: usize = 4;
+    const WAIT: Duration = Duration::from_millis(450);
+    const SLOW_MAX: usize = 5;
     let kafka = Kafka::start();
     kafka.create_topic("numbers", 4);
     kafka.create_topic("progress", 1);
@@ -430,7 +430,9 @@ fn a_start_in_transactions_falls_into_no_wait_of_half_a_second() {
     start(0);
     let times: Vec<Duration> = (1..=STARTS as u64).map(start).collect();
     println!("{times:?}");
-    let slow = times.iter().filter(|time| **time >= SLOW).count();
+    let quickest = times.iter().min().unwrap();
+    let slow = times.iter().filter(|time| **time >= *quickest + WAIT);
+    let slow = slow.count();
     assert!(slow <= SLOW_MAX, "{slow} of {STARTS}: {times:?}");
 }
 
