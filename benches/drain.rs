@@ -15,6 +15,10 @@
 
 #[path = "../tests/support/kafka.rs"]
 mod kafka;
+// Without the rest of `support`, which counts allocations.
+#[path = "support/table.rs"]
+#[allow(dead_code, reason = "each benchmark uses its own part")]
+mod table;
 
 use std::fs;
 use std::path::Path;
@@ -38,6 +42,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use tempfile::TempDir;
 
 use kafka::Kafka;
+use table::Pairs;
 
 const TOPIC: &str = "readings";
 const PARTITIONS: i32 = 4;
@@ -50,6 +55,12 @@ const OVERHEAD: u64 = 256;
 const ROUNDS: usize = 7;
 /// Rounds before them: the broker's Java machine compiles what it runs often, on the same cores.
 const WARMUPS: usize = 2;
+/// Rows of the table: the header, and which of a round's runs are bare, drain and exactly once.
+const ROWS: [(&str, usize, usize, usize); 3] = [
+    ("on neither", 0, 1, 2),
+    ("on both", 3, 4, 5),
+    ("on ours alone", 0, 4, 5),
+];
 
 /// Backlogs whose draining is watched from outside: length and count of records.
 const BACKLOGS: [(usize, u64); 3] = [(100, 5_000_000), (1024, 2_000_000), (1 << 20, 2_000)];
@@ -74,7 +85,7 @@ fn main() {
 }
 
 fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
-    let mut rounds: Vec<[f64; 6]> = Vec::new();
+    let mut rows: [(Pairs, Pairs); ROWS.len()] = Default::default();
     for round in 0..WARMUPS + ROUNDS {
         broker.create_topic(TOPIC, PARTITIONS);
         let times = [
@@ -87,31 +98,23 @@ fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
         ];
         broker.delete_topic(TOPIC);
         if round >= WARMUPS {
-            rounds.push(times.map(|time| count as f64 / time.as_secs_f64()));
+            let rates = times.map(|time| count as f64 / time.as_secs_f64());
+            for ((drains, onces), (_, bare, drain, once)) in rows.iter_mut().zip(ROWS) {
+                drains.push(rates[drain], rates[bare]);
+                onces.push(rates[once], rates[bare]);
+            }
         }
     }
-    let rate = |run: usize| median(rounds.iter().map(|round| round[run]));
-    let ratio = |run: usize, limit: usize| median(rounds.iter().map(|r| r[run] / r[limit]));
-    for (header, bare, drain, once) in [
-        ("on neither", 0, 1, 2),
-        ("on both", 3, 4, 5),
-        ("on ours alone", 0, 4, 5),
-    ] {
+    for ((drains, onces), (header, ..)) in rows.iter().zip(ROWS) {
         println!(
             "| {len} B | {compression} | {header} | {:.0}/s | {:.0}/s | {:.2} | {:.0}/s | {:.2} |",
-            rate(bare),
-            rate(drain),
-            ratio(drain, bare),
-            rate(once),
-            ratio(once, bare)
+            drains.limits.median(),
+            drains.figures.median(),
+            drains.ratios.median(),
+            onces.figures.median(),
+            onces.ratios.median()
         );
     }
-}
-
-fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }
 
 /// The bytes of one record: half of it differs from record to record.

@@ -37,7 +37,7 @@ impl Series {
 pub(crate) struct Pairs {
     pub(crate) figures: Series,
     pub(crate) limits: Series,
-    ratios: Series,
+    pub(crate) ratios: Series,
 }
 
 impl Pairs {
