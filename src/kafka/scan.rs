@@ -103,14 +103,16 @@ impl Scan {
             consumer.assign_at(&self.topic, self.partition, self.from)?;
             self.is_stable = true;
         }
-        // Where it is not known nothing was passed.
-        let mut position = consumer.position(&self.topic, self.partition);
-        if position.is_none_or(|position| position < self.until) {
+        // Where the position is not known nothing was passed.
+        let has_passed = |consumer: &Consumer| {
+            let position = consumer.position(&self.topic, self.partition);
+            position.is_some_and(|position| position >= self.until)
+        };
+        if !has_passed(consumer) {
             consumer.poll(POLL, each)?;
-            position = consumer.position(&self.topic, self.partition);
-        }
-        if position.is_none_or(|position| position < self.until) {
-            return Ok(Scanned::Going);
+            if !has_passed(consumer) {
+                return Ok(Scanned::Going);
+            }
         }
         // To end it takes a tenth of a second. Without a thread it ends here.
         let consumer = self.consumer.take();

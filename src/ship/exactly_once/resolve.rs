@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::committer::Committer;
+use super::committer::{Committer, PAUSE};
 use super::decide::{self, Found, Look, Place, Verdict};
 use super::error::Halt;
 use super::record::ProgressRecord;
@@ -18,9 +18,8 @@ use crate::wal::Class;
 /// How long one question to the cluster may take; bounds how late a stop is seen.
 const TRY: Duration = Duration::from_secs(3);
 
-/// Until it is asked again whether a transaction is still open: at first, and at most, after doubling. It may be
-/// open for 15 minutes, and the question may cost money.
-const UNSTABLE_WAIT: Duration = Duration::from_millis(20);
+/// Until it is asked again whether a transaction is still open: a pause, doubled up to this. It may be open for
+/// 15 minutes, and the question may cost money.
 const UNSTABLE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Until then a reader that does not get on has only just begun.
@@ -226,14 +225,15 @@ impl Committer<'_> {
             })?;
             wait = match scanned {
                 Scanned::Done => return Ok(Some(looked)),
-                Scanned::Going if started.elapsed() < SOON => Duration::ZERO,
                 Scanned::Going => {
-                    self.note_unstable(from, started);
-                    Duration::ZERO
+                    if started.elapsed() >= SOON {
+                        self.note_unstable(from, started);
+                    }
+                    PAUSE
                 }
                 Scanned::Unstable(stable) => {
                     self.note_unstable(stable, started);
-                    (2 * wait).clamp(UNSTABLE_WAIT, UNSTABLE_WAIT_MAX)
+                    (2 * wait).clamp(PAUSE, UNSTABLE_WAIT_MAX)
                 }
             };
             self.wait(wait)?;
@@ -259,7 +259,7 @@ impl Committer<'_> {
                         started.elapsed().as_secs(),
                         self.transactional_id
                     ));
-                    self.wait(Duration::ZERO)?;
+                    self.wait(PAUSE)?;
                     if self.is_stopped() {
                         return Ok(None);
                     }
@@ -273,7 +273,7 @@ impl Committer<'_> {
         }
     }
 
-    /// Waits so long, or for a moment. The cluster answers: nothing here is a lost link.
+    /// Waits so long, a pause at least. The cluster answers: nothing here is a lost link.
     fn wait(&mut self, time: Duration) -> Result<(), Reading> {
         let started = Instant::now();
         loop {
