@@ -29,7 +29,7 @@ impl Producer {
         place: usize,
         messages: &[MessageRef<'_>],
         schedule: Scheduling,
-    ) -> Result<Receipt, SendError> {
+    ) -> Result<Receipt<'_>, SendError> {
         let lane = self.lane(place);
         let scheduled = schedule(&self.shared().store, lane, messages);
         let range = scheduled

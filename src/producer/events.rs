@@ -72,7 +72,7 @@ impl Producer {
         &self,
         event_type: &str,
         payload: &(impl Serialize + ?Sized),
-    ) -> Result<Receipt, SendError> {
+    ) -> Result<Receipt<'_>, SendError> {
         self.send_event(&self.event_builder().event(event_type, payload)?)
     }
 
@@ -81,7 +81,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send_event`](Self::send_event).
-    pub fn typed_event<T: EventData>(&self, payload: &T) -> Result<Receipt, SendError> {
+    pub fn typed_event<T: EventData>(&self, payload: &T) -> Result<Receipt<'_>, SendError> {
         self.event(T::TYPE, payload)
     }
 
@@ -108,7 +108,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send`](Self::send), and [`SendError::Event`]: it cannot be written.
-    pub fn send_event(&self, event: &Event) -> Result<Receipt, SendError> {
+    pub fn send_event(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
         self.send(&written.message(&routes, &written.encoded.headers()))
     }
@@ -118,7 +118,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send_event`](Self::send_event), and [`SendError::Full`] where that would wait.
-    pub fn try_send_event(&self, event: &Event) -> Result<Receipt, SendError> {
+    pub fn try_send_event(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
         self.try_send(&written.message(&routes, &written.encoded.headers()))
     }
@@ -128,7 +128,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send_event`](Self::send_event).
-    pub async fn send_event_async(&self, event: &Event) -> Result<Receipt, SendError> {
+    pub async fn send_event_async(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
         let headers = written.encoded.headers();
         self.send_async(&written.message(&routes, &headers)).await
@@ -140,7 +140,7 @@ impl Producer {
     ///
     /// As [`send_event`](Self::send_event), and [`SendError::SeveralLanes`]; one event that is refused
     /// refuses all of them.
-    pub fn send_events(&self, events: &[Event]) -> Result<Receipt, SendError> {
+    pub fn send_events(&self, events: &[Event]) -> Result<Receipt<'_>, SendError> {
         let routes = self.routes();
         let written = events.iter().map(|event| self.written(event));
         let written: Vec<Written<'_>> = written.collect::<Result<_, _>>()?;

@@ -96,7 +96,7 @@ impl Producer {
     /// # Errors
     ///
     /// [`SendError`] says what to do next. Nothing was appended.
-    pub fn send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+    pub fn send(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
         self.append(message, Lane::append, Store::schedule)
     }
 
@@ -106,7 +106,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send`](Self::send), and [`SendError::Full`] where that would wait.
-    pub fn try_send(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+    pub fn try_send(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
         self.append(message, Lane::try_append, Store::try_schedule)
     }
 
@@ -116,7 +116,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn send_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+    pub async fn send_async(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
         self.check_open()?;
         if self.shared().interceptors.is_empty() {
             return self.append_async(&self.with_topic(message)).await;
@@ -132,7 +132,7 @@ impl Producer {
     ///
     /// As [`send`](Self::send), [`SendError::SeveralLanes`], [`SendError::SomeDueLater`]; a message that is refused refuses all
     /// of them.
-    pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
+    pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt<'_>, SendError> {
         self.check_open()?;
         let interceptors = &self.shared().interceptors;
         if !interceptors.is_empty() {
@@ -204,7 +204,7 @@ impl Producer {
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
         schedule: Scheduling,
-    ) -> Result<Receipt, SendError> {
+    ) -> Result<Receipt<'_>, SendError> {
         self.check_open()?;
         // Set only where there is need of them; a single append at the end is compiled in here, two
         // cost each message half as much again.
@@ -230,7 +230,7 @@ impl Producer {
         message: &MessageRef<'_>,
         append: impl for<'a> FnOnce(&'a Lane, &MessageRef<'_>) -> Result<Ticket<'a>, store::Error>,
         schedule: Scheduling,
-    ) -> Result<Receipt, SendError> {
+    ) -> Result<Receipt<'_>, SendError> {
         let Routed { place, topic, .. } = self.shared().store.routed(message);
         let named;
         let mut message = message;
@@ -255,7 +255,7 @@ impl Producer {
         }
     }
 
-    async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt, SendError> {
+    async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
         loop {
             self.check_open()?;
             let append = || self.append_to_lane(message, Lane::try_append, Store::try_schedule);
@@ -276,7 +276,7 @@ impl Producer {
         }
     }
 
-    fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt, SendError> {
+    fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt<'_>, SendError> {
         let Some(first) = messages.first() else {
             return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
         };
@@ -329,9 +329,9 @@ impl Producer {
         &self.shared().store.lanes()[place]
     }
 
-    fn receipt(&self, lane: usize, first: SeqNo, end: SeqNo) -> Receipt {
+    fn receipt(&self, lane: usize, first: SeqNo, end: SeqNo) -> Receipt<'_> {
         Receipt {
-            shared: Arc::clone(self.shared()),
+            shared: Cow::Borrowed(self.shared()),
             lane,
             is_scheduled: false,
             first,

@@ -6,6 +6,7 @@
 //! Invariant: a receipt is numbers and a reference to the store. Nothing is kept for it elsewhere, so
 //! dropping it takes nothing back, and asking late is answered as well.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -21,10 +22,13 @@ use crate::store::{Lane, Settlement};
 use crate::wal::{Class, Durability, SeqNo, Ticket};
 
 /// One or more records that were sent together.
+///
+/// It borrows its producer, so that who asks nothing pays nothing;
+/// [`into_owned`](Self::into_owned) makes one to keep, or to hand to another task.
 #[derive(Clone)]
 #[must_use = "that a record is on disk is known only when its receipt was asked"]
-pub struct Receipt {
-    pub(super) shared: Arc<Shared>,
+pub struct Receipt<'a> {
+    pub(super) shared: Cow<'a, Arc<Shared>>,
     /// Its place in the store.
     pub(super) lane: usize,
     /// They were due later: their numbers are the schedule's.
@@ -86,7 +90,15 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl Receipt {
+impl Receipt<'_> {
+    /// The same, bound to nothing: it can be asked when its producer is closed and dropped, too.
+    pub fn into_owned(self) -> Receipt<'static> {
+        Receipt {
+            shared: Cow::Owned(self.shared.into_owned()),
+            ..self
+        }
+    }
+
     /// The lane they were appended to, or will be when they are due.
     #[must_use]
     pub fn lane(&self) -> &str {
@@ -171,7 +183,7 @@ impl Receipt {
     }
 }
 
-impl fmt::Debug for Receipt {
+impl fmt::Debug for Receipt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receipt")
             .field("lane", &self.lane())
@@ -184,7 +196,7 @@ impl fmt::Debug for Receipt {
 #[derive(Debug)]
 #[must_use = "it waits for nothing until it is awaited, or told to wait"]
 pub struct Durable<'a> {
-    receipt: &'a Receipt,
+    receipt: &'a Receipt<'a>,
 }
 
 impl Durable<'_> {

@@ -250,6 +250,7 @@ impl Clock {
         }
     }
 
+    #[cold]
     fn look_for_uptime(&self) -> Option<Uptime> {
         let now = self.now();
         (!now.is_trusted).then_some(Uptime {

@@ -24,7 +24,7 @@ fn options(producer: &Producer) -> ExactlyOnceOptions {
     }
 }
 
-fn send(producer: &Producer, number: usize) -> Receipt {
+fn send(producer: &Producer, number: usize) -> Receipt<'_> {
     let value = number.to_string();
     let message = MessageRef {
         key: Some(b"one partition"),

@@ -53,7 +53,7 @@ fn builder(data: &Path, main: &str, audit: &str) -> Builder {
 }
 
 /// The identity of the log that a receipt is from.
-fn log_of(receipt: &Receipt) -> String {
+fn log_of(receipt: &Receipt<'_>) -> String {
     receipt.id().split_once('-').unwrap().0.to_owned()
 }
 
@@ -65,7 +65,7 @@ fn message<'a>(topic: &'a str, (key, value): &'a Content) -> MessageRef<'a> {
     }
 }
 
-fn is_delivered(receipt: &Receipt) {
+fn is_delivered(receipt: &Receipt<'_>) {
     assert_eq!(
         receipt.delivered().wait_for(SOON),
         Ok(Outcome::Shipped),
@@ -209,7 +209,7 @@ fn tenants_have_a_cluster_a_prefix_a_policy_and_a_quota_of_their_own_and_one_tha
         let receipt = producer.send(&message("beta.t", &large(n)))?;
         // Only what is on disk tells that there is no more room.
         drop(receipt.durable().wait());
-        Ok::<Receipt, SendError>(receipt)
+        Ok::<Receipt<'_>, SendError>(receipt)
     };
 
     audit.pause();

@@ -188,7 +188,7 @@ fn a_lane_whose_callback_panics_says_so_and_begins_again_and_no_other_one_waits(
         };
         producer.send(&message).unwrap()
     };
-    let outcome = |receipt: ferrylog::Receipt| receipt.delivered().wait_for(SOON).unwrap();
+    let outcome = |receipt: ferrylog::Receipt<'_>| receipt.delivered().wait_for(SOON).unwrap();
     let large = send("small", 30_000);
     let trouble = || match producer.health(Duration::ZERO) {
         Err(Unhealthy::Shipping { error, .. }) => error,

@@ -254,13 +254,14 @@ struct Sender {
     stop: Arc<AtomicBool>,
     name: String,
     sent: u64,
-    undelivered: VecDeque<Receipt>,
+    undelivered: VecDeque<Receipt<'static>>,
 }
 
 impl Sender {
     fn send_as_a_thread(mut self) {
         while let Some(value) = self.next() {
-            let receipt = self.producer.send(&self.message(&value)).unwrap();
+            let receipt = self.producer.send(&self.message(&value));
+            let receipt = receipt.unwrap().into_owned();
             receipt.durable().wait().unwrap();
             if let Some(oldest) = self.is_durable(receipt, &value) {
                 let outcome = oldest.delivered().wait();
@@ -272,7 +273,7 @@ impl Sender {
     async fn send_as_a_task(mut self) {
         while let Some(value) = self.next() {
             let receipt = self.producer.send_async(&self.message(&value)).await;
-            let receipt = receipt.unwrap();
+            let receipt = receipt.unwrap().into_owned();
             receipt.durable().await.unwrap();
             if let Some(oldest) = self.is_durable(receipt, &value) {
                 let outcome = oldest.delivered().await;
@@ -296,14 +297,14 @@ impl Sender {
     }
 
     /// Gives back the receipt to wait for before more is sent.
-    fn is_durable(&mut self, receipt: Receipt, value: &str) -> Option<Receipt> {
+    fn is_durable(&mut self, receipt: Receipt<'static>, value: &str) -> Option<Receipt<'static>> {
         self.tell(format_args!("{} {value}", receipt.range().start));
         self.undelivered.push_back(receipt);
         let is_enough = self.undelivered.len() > UNDELIVERED;
         is_enough.then(|| self.undelivered.pop_front()).flatten()
     }
 
-    fn is_delivered(&self, receipt: &Receipt, outcome: Outcome) {
+    fn is_delivered(&self, receipt: &Receipt<'_>, outcome: Outcome) {
         assert_eq!(outcome, Outcome::Shipped);
         self.tell(format_args!("+{}", receipt.range().start));
     }

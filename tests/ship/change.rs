@@ -47,12 +47,12 @@ fn read(mock: &MockKafka) -> Vec<(u64, bool)> {
     values
 }
 
-fn send(producer: &Producer, value: u64) -> Receipt {
+fn send(producer: &Producer, value: u64) -> Receipt<'_> {
     let text = value.to_string();
     producer.send(&with_value("t", text.as_bytes())).unwrap()
 }
 
-fn outcomes(receipts: &[Receipt]) {
+fn outcomes(receipts: &[Receipt<'_>]) {
     for receipt in receipts {
         let outcome = receipt.delivered().wait_for(DEADLINE).unwrap();
         assert_eq!(outcome, Outcome::Shipped);
@@ -102,6 +102,7 @@ fn settings_may_change_while_records_flow_and_none_is_lost_or_out_of_order() {
     assert_eq!(stats.totals.shipped, receipts.len() as u64);
     let attempts = producer.shipping().delivery.ship().retry.max_attempts;
     assert_eq!(attempts, 10 + 12);
+    let sent = receipts.len() as u64;
     drop(producer);
     // First copies in order; what comes twice repeats a run.
     let mut next = 0;
@@ -111,7 +112,7 @@ fn settings_may_change_while_records_flow_and_none_is_lost_or_out_of_order() {
         assert!(value <= next, "{value} before {next}");
         next = next.max(value + 1);
     }
-    assert_eq!(next, receipts.len() as u64);
+    assert_eq!(next, sent);
     // Each setting had its time.
     assert!(ids[0] > 0 && ids[1] > 0, "{ids:?}");
 }
@@ -121,7 +122,7 @@ fn what_waits_for_a_cluster_goes_to_where_it_is_now() {
     let (dir, mock) = (TempDir::new().unwrap(), mock());
     // Nobody listens there.
     let producer = Producer::open(dir.path(), "127.0.0.1:1").unwrap();
-    let receipts: Vec<Receipt> = (0..500).map(|n| send(&producer, n)).collect();
+    let receipts: Vec<Receipt<'_>> = (0..500).map(|n| send(&producer, n)).collect();
     until("the link is down", || {
         producer.status().clusters[0].progress.is_some()
     });

@@ -11,7 +11,7 @@ use ferrylog::{Outcome, Producer, SendError};
 use crate::producer::{DEADLINE, block_on, builder, with_value};
 use crate::read::records;
 
-fn refused(sent: Result<ferrylog::Receipt, SendError>) -> String {
+fn refused(sent: Result<ferrylog::Receipt<'_>, SendError>) -> String {
     match sent {
         Err(SendError::Refused { reason }) => reason,
         other => panic!("{other:?}"),

@@ -143,6 +143,7 @@ fn outside_of_the_drain_window_of_the_file_all_waits_and_says_so() {
         let producer = builder(&site.config(&hours.replace(':', ""), &lines)).open();
         let producer = producer.unwrap();
         let receipt = producer.send(&with_value("t", hours.as_bytes())).unwrap();
+        let receipt = receipt.into_owned();
         (producer, receipt)
     });
     let is_delivered = |place: usize| {
@@ -208,8 +209,7 @@ fn the_probe_goes_to_the_targets_of_the_file_and_never_stands_in_the_way() {
         .open()
         .unwrap();
     let producers = [&any, &all];
-    let send = |producer: &Producer| producer.send(&with_value("t", b"1")).unwrap();
-    let receipts = producers.map(send);
+    let receipts = producers.map(|producer| producer.send(&with_value("t", b"1")).unwrap());
     rung(&any, Rung::Tcp, |tcp| tcp.passed > 0 && tcp.failed == 0);
     let tcp = rung(&all, Rung::Tcp, |tcp| tcp.failed > 0);
     let why = tcp.why.unwrap();

@@ -27,7 +27,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const _: () = {
     const fn goes_anywhere<T: Send + Sync + Clone + 'static>() {}
     goes_anywhere::<Producer>();
-    goes_anywhere::<Receipt>();
+    goes_anywhere::<Receipt<'_>>();
 };
 
 pub(crate) fn builder(dir: &Path, mock: &MockKafka) -> Builder {
@@ -100,7 +100,7 @@ fn without_a_network_it_opens_and_takes_records_and_they_arrive_when_there_is_on
     mock.down().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let producer = open(&dir.path().join("store"), &mock);
-    let receipts: Vec<Receipt> = (0..1000)
+    let receipts: Vec<Receipt<'_>> = (0..1000)
         .map(|_| producer.send(&with_value("t", b"21.4")).unwrap())
         .collect();
     producer.flush().unwrap();
@@ -156,7 +156,7 @@ fn a_receipt_tells_a_record_that_was_dead_lettered_from_its_neighbours() {
     let asked: Vec<_> = [&before, &batch, &gone, &behind]
         .into_iter()
         .map(|receipt| {
-            let receipt = receipt.clone();
+            let receipt = receipt.clone().into_owned();
             thread::spawn(move || receipt.delivered().wait().unwrap())
         })
         .collect();
@@ -193,7 +193,7 @@ fn a_parked_record_is_delivered_when_it_leaves_its_parking_log() {
         .unwrap();
     let late = producer.send(&with_value("late", b"1")).unwrap();
     let early = {
-        let late = late.clone();
+        let late = late.clone().into_owned();
         // It waits in the lane first, and in the parking log then.
         thread::spawn(move || late.delivered().wait())
     };
@@ -221,7 +221,8 @@ fn closing_tells_what_is_left_and_the_next_one_ships_it() {
     let store = dir.path().join("store");
     let producer = open(&store, &mock);
     let clone = producer.clone();
-    let receipt = producer.send(&with_value("t", b"1")).unwrap();
+    let receipt = producer.send(&with_value("t", b"1"));
+    let receipt = receipt.unwrap().into_owned();
     let waiter = {
         let receipt = receipt.clone();
         thread::spawn(move || receipt.delivered().wait())
@@ -257,10 +258,10 @@ fn dropping_it_ends_soon_and_loses_nothing() {
     mock.down().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
-    let sent: Vec<Receipt> = {
+    let sent: Vec<Receipt<'static>> = {
         let producer = open(&store, &mock);
-        let send = |_| producer.send(&with_value("t", b"1")).unwrap();
-        let sent: Vec<Receipt> = (0..100).map(send).collect();
+        let send = |_| producer.send(&with_value("t", b"1")).unwrap().into_owned();
+        let sent: Vec<Receipt<'_>> = (0..100).map(send).collect();
         sent[99].durable().wait().unwrap();
         sent
     };
@@ -287,7 +288,7 @@ fn several_producers_on_several_stores_do_not_know_of_each_other() {
         })
         .collect();
     mocks[1].down().unwrap();
-    let receipts: Vec<Receipt> = producers
+    let receipts: Vec<Receipt<'_>> = producers
         .iter()
         .map(|producer| producer.send(&with_value("t", b"1")).unwrap())
         .collect();
@@ -447,7 +448,7 @@ fn closing_ends_the_wait_of_those_who_wait_for_space() {
         let mut last = None;
         loop {
             match waiting.send(&with_value("t", &value)) {
-                Ok(receipt) => last = Some(receipt),
+                Ok(receipt) => last = Some(receipt.into_owned()),
                 Err(error) => return (error, last.unwrap()),
             }
         }
@@ -457,8 +458,11 @@ fn closing_ends_the_wait_of_those_who_wait_for_space() {
             let unhealthy = producer.health(Duration::ZERO);
             matches!(unhealthy, Err(Unhealthy::NoSpace { .. }))
         });
-        let receipt = producer.clone();
-        thread::spawn(move || block_on(receipt.send_async(&with_value("t", b"1"))))
+        let waiting = producer.clone();
+        thread::spawn(move || {
+            let sent = block_on(waiting.send_async(&with_value("t", b"1")));
+            sent.map(Receipt::into_owned)
+        })
     };
     // Whether the last records got their place is for it to say.
     drop(producer.close(Duration::ZERO));
@@ -502,7 +506,7 @@ fn whoever_waits_is_told_while_the_cluster_comes_and_goes() {
                         }
                         sent.push(receipt);
                     }
-                    let shipped = |receipt: &Receipt| receipt.delivered().wait();
+                    let shipped = |receipt: &Receipt<'_>| receipt.delivered().wait();
                     assert!(
                         sent.iter()
                             .all(|receipt| shipped(receipt) == Ok(Outcome::Shipped))

@@ -53,6 +53,17 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline]
     pub(crate) fn of(message: &'a MessageRef<'a>, topic: Topic) -> Self {
+        Self::appended_at(message, topic, None)
+    }
+
+    /// With a moment of its append, unless the message has one.
+    #[inline]
+    pub(crate) fn appended_at(
+        message: &'a MessageRef<'a>,
+        topic: Topic,
+        uptime: Option<Uptime>,
+    ) -> Self {
+        let uptime = message.uptime.or(uptime);
         let part = |present: bool, flag: u64| if present { flag } else { 0 };
         let flags = part(topic == Topic::Inline, TOPIC_INLINE)
             | part(message.partition.is_some(), PARTITION)
@@ -60,25 +71,15 @@ impl<'a> Parts<'a> {
             | part(!message.headers.is_empty(), HEADERS)
             | part(message.key.is_some(), KEY)
             | part(message.value.is_some(), VALUE)
-            | part(message.uptime.is_some(), UPTIME)
+            | part(uptime.is_some(), UPTIME)
             | part(message.expires.is_some(), EXPIRES);
         Self {
             message,
             topic,
-            uptime: message.uptime,
+            uptime,
             scheduled: None,
             flags,
         }
-    }
-
-    /// With a moment of its append, unless the message has one.
-    #[inline]
-    pub(crate) fn appended_at(mut self, uptime: Option<Uptime>) -> Self {
-        if self.uptime.is_none() && uptime.is_some() {
-            self.uptime = uptime;
-            self.flags |= UPTIME;
-        }
-        self
     }
 
     /// With the number by which the schedule log knew it.
