@@ -86,6 +86,10 @@ impl Boots {
             return;
         }
         let mut known = self.known.write();
+        // It may have been retired meanwhile.
+        if self.is_done.load(Ordering::Relaxed) {
+            return;
+        }
         if find(&known.offsets, boot).is_none() {
             known.offsets.push((boot, offset));
             let surplus = known.offsets.len().saturating_sub(BOOTS_MAX);
@@ -102,6 +106,13 @@ impl Boots {
             }
             known.is_unsaved = false;
         }
+        self.is_done.store(true, Ordering::Relaxed);
+    }
+
+    /// Learns nothing more: from now on another store may write the file.
+    pub(super) fn retire(&self) {
+        // Not in the middle of a save.
+        let _known = self.known.write();
         self.is_done.store(true, Ordering::Relaxed);
     }
 }
@@ -203,6 +214,18 @@ mod tests {
         next.learn(8, -5, 0);
         let last = Boots::load(dir.path());
         assert_eq!((last.offset(7), last.offset(8)), (Some(100), Some(-5)));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it calls the system")]
+    fn f14_whoever_gave_the_directory_away_learns_and_writes_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let former = Boots::load(dir.path());
+        former.retire();
+        Boots::load(dir.path()).learn(7, 100, 0);
+        former.learn(7, 200, 0);
+        assert_eq!(former.offset(7), None);
+        assert_eq!(Boots::load(dir.path()).offset(7), Some(100));
     }
 
     #[test]

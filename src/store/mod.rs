@@ -293,7 +293,9 @@ impl Store {
     /// [`close`](Self::close) where others still refer to the store: to wait for what was appended,
     /// or to look. From then on it takes nothing, and another one may have the directory.
     pub(crate) fn shut(&self) -> Result<(), Error> {
+        // The time may have become known since the last look.
         self.clock.now();
+        self.clock.boots().retire();
         let letters = self.dead_letters.opened();
         let mut closed = letters.map_or(Ok(()), DeadLetters::shut);
         closed = closed.and(self.schedule.shut());
@@ -311,7 +313,7 @@ impl Drop for Store {
         drop(self.dead_letters.take());
         self.schedule.close();
         drop(self.parking.take());
-        // The time may have become known since the last look.
+        // As `shut`; behind it, this writes nothing.
         self.clock.now();
         // Backwards, as `close`: who finds `default` unlocked finds all of them unlocked.
         while self.lanes.pop().is_some() {}
