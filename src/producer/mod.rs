@@ -291,8 +291,16 @@ impl Producer {
         }
         let named = messages.iter().zip(&routed);
         let named = named.map(|(message, Routed { topic, .. })| MessageRef { topic, ..*message });
-        let (lane, named) = (self.lane(place), named.collect::<Vec<_>>());
-        match named.iter().filter(|message| message.due.is_some()).count() {
+        let (lane, mut named) = (self.lane(place), named.collect::<Vec<_>>());
+        let mut later = 0;
+        for message in named.iter_mut().filter(|message| message.due.is_some()) {
+            if self.is_due(message)? {
+                message.due = None;
+            } else {
+                later += 1;
+            }
+        }
+        match later {
             0 => {}
             count if count < named.len() => return Err(SendError::SomeDueLater),
             _ => return self.schedule(place, &named, Store::schedule),

@@ -91,7 +91,20 @@ impl fmt::Display for Outcome {
 }
 
 impl Receipt<'_> {
-    /// The same, bound to nothing: it can be asked when its producer is closed and dropped, too.
+    /// The same, bound to nothing: it can be asked when its producer is closed and dropped, too. It keeps
+    /// three open files of a closed store for that; another producer may have the directory.
+    ///
+    /// ```no_run
+    /// use ferrylog::{MessageRef, Producer, Receipt};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let producer = Producer::open("ferrylog-data", "127.0.0.1:9092")?;
+    /// let receipt: Receipt<'static> = producer.send(&MessageRef::to("temps"))?.into_owned();
+    /// let waiting = std::thread::spawn(move || receipt.delivered().wait());
+    /// producer.close(std::time::Duration::from_secs(10))?;
+    /// println!("{:?}", waiting.join());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_owned(self) -> Receipt<'static> {
         Receipt {
             shared: Cow::Owned(self.shared.into_owned()),

@@ -130,11 +130,19 @@ fn a_batch_waits_as_a_whole_or_not_at_all() {
     assert_eq!(producer.stats().totals.accepted, 0, "not at all");
     let wrong = producer.send(&due("t", b"", Due::At(-1))).unwrap_err();
     assert!(matches!(wrong, SendError::Invalid(_)), "{wrong}");
+    // What is due already waits for nothing, as when it is sent by itself.
+    let past = due("t", b"c", Due::After(0));
+    let at_once = producer.send_batch(&[past, with_value("t", b"d")]).unwrap();
+    assert!(!at_once.is_scheduled());
+    assert_eq!(at_once.delivered().wait(), Ok(Outcome::Shipped));
     let all = producer
         .send_batch(&[soon("t", b"a"), soon("t", b"b")])
         .unwrap();
     assert_eq!(all.range().end - all.range().start, 2);
     assert_eq!(all.delivered().wait(), Ok(Outcome::Shipped));
     let values: HashSet<_> = records(&mock, "t").into_iter().map(|(_, v)| v).collect();
-    assert_eq!(values, HashSet::from([b"a".to_vec(), b"b".to_vec()]));
+    assert_eq!(
+        values,
+        HashSet::from([b"a", b"b", b"c", b"d"].map(|value| value.to_vec()))
+    );
 }
