@@ -19,7 +19,7 @@ use super::block::block_on;
 use super::shipping::Shared;
 use super::{NotDelivered, NotDurable};
 use crate::store::{Lane, Settlement};
-use crate::wal::{Class, Durability, SeqNo, Ticket};
+use crate::wal::{Acknowledged, Class, Durability, SeqNo, Ticket};
 
 /// One or more records that were sent together.
 ///
@@ -152,7 +152,8 @@ impl Receipt<'_> {
     /// To wait until they are on disk, whatever the level of their lane: `receipt.durable().wait()?` or
     /// `receipt.durable().await?`.
     pub fn durable(&self) -> Durable<'_> {
-        Durable { receipt: self }
+        let reached = self.ticket().reaching(Durability::Disk);
+        Durable { reached }
     }
 
     /// To wait for what becomes of them: `receipt.delivered().wait()?` or
@@ -205,11 +206,11 @@ impl fmt::Debug for Receipt<'_> {
     }
 }
 
-/// Waits until records are on disk: [`Receipt::durable`].
+/// Waits until records are on disk: [`Receipt::durable`]. Dropping it forgets the question.
 #[derive(Debug)]
 #[must_use = "it waits for nothing until it is awaited, or told to wait"]
 pub struct Durable<'a> {
-    receipt: &'a Receipt<'a>,
+    reached: Acknowledged<'a>,
 }
 
 impl Durable<'_> {
@@ -219,7 +220,7 @@ impl Durable<'_> {
     ///
     /// [`NotDurable`] says whether they may still come to disk.
     pub fn wait(self) -> Result<(), NotDurable> {
-        self.receipt.ticket().wait_for(Durability::Disk)?;
+        self.reached.wait()?;
         Ok(())
     }
 }
@@ -227,9 +228,8 @@ impl Durable<'_> {
 impl Future for Durable<'_> {
     type Output = Result<(), NotDurable>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut reached = self.receipt.ticket().reaching(Durability::Disk);
-        let polled = Pin::new(&mut reached).poll(context)?;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = Pin::new(&mut self.reached).poll(context)?;
         polled.map(|_| Ok(()))
     }
 }

@@ -69,7 +69,9 @@ use self::fs::{Fs, RealFs};
 use parking_lot::Mutex;
 
 pub(crate) use self::outcome::Watched;
-pub(crate) use self::wait::{is_waking, wake_each, with_thread_waker};
+#[cfg(feature = "kafka")]
+pub(crate) use self::wait::is_waking;
+pub(crate) use self::wait::{wake_each, with_thread_waker};
 
 pub use self::cipher::Keys;
 pub use self::compress::Compression;

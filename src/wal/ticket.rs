@@ -12,6 +12,7 @@ use super::error::Error;
 use super::fs::{Fs, RealFs};
 use super::options::Durability;
 use super::seq::SeqNo;
+use super::wait::WaiterId;
 
 /// A record, or batch, on its way to disk. Wait for it, await it, or drop it.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ impl<'a, F: Fs> Ticket<'a, F> {
         Acknowledged {
             ticket: self,
             level,
+            waits: None,
         }
     }
 }
@@ -84,18 +86,44 @@ impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {
 pub struct Acknowledged<'a, F: Fs = RealFs> {
     ticket: Ticket<'a, F>,
     level: Durability,
+    /// As whom it stands among those who wait.
+    waits: Option<WaiterId>,
+}
+
+impl<F: Fs> Acknowledged<'_, F> {
+    /// Waits on this thread, as [`Ticket::wait_for`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::wait`].
+    pub fn wait(self) -> Result<SeqNo, Error> {
+        self.ticket.core.wait(self.ticket.end, self.level)?;
+        Ok(self.ticket.first)
+    }
+}
+
+impl<F: Fs> Drop for Acknowledged<'_, F> {
+    fn drop(&mut self) {
+        if let Some(id) = self.waits {
+            self.ticket.core.waiters.remove(id);
+        }
+    }
 }
 
 impl<F: Fs> Future for Acknowledged<'_, F> {
     type Output = Result<SeqNo, Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Ticket { core, first, end } = self.ticket;
         let level = self.level;
-        if !core.reached(end, level) {
-            core.waiters.add(end, level, context.waker());
-            core.ring_for(level);
+        if core.reached(end, level) {
+            // Whoever brought it there takes it out.
+            self.waits = None;
+            return Poll::Ready(Ok(first));
         }
+        let waker = context.waker();
+        self.waits = core.waiters.add_future(self.waits, end, level, waker);
+        core.ring_for(level);
         if core.reached(end, level) {
             return Poll::Ready(Ok(first));
         }

@@ -4,9 +4,11 @@
 //! moves a watermark.
 
 use std::cell::Cell;
+use std::mem;
+use std::num::NonZeroU64;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -23,32 +25,86 @@ pub(crate) struct Waiters {
     /// Those of them that wait for a sync.
     for_disk: AtomicUsize,
     list: Mutex<Vec<Waiter>>,
+    /// How many futures ever waited.
+    futures: AtomicU64,
 }
+
+/// A future that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WaiterId(NonZeroU64);
 
 #[derive(Debug)]
 struct Waiter {
+    /// `None`: a thread.
+    id: Option<WaiterId>,
     end: SeqNo,
     level: Durability,
     waker: Waker,
 }
 
 impl Waiters {
-    /// Adds a waiter. The caller looks at the watermark once more afterwards: a wake-up between its
+    /// Adds a thread. The caller looks at the watermark once more afterwards: a wake-up between its
     /// first look and this call went to somebody else.
     pub(crate) fn add(&self, end: SeqNo, level: Durability, waker: &Waker) {
         let mut list = self.list.lock();
         if list
             .iter()
-            .any(|w| (w.end, w.level) == (end, level) && w.waker.will_wake(waker))
+            .any(|w| (w.id, w.end, w.level) == (None, end, level) && w.waker.will_wake(waker))
         {
             return;
         }
+        self.push(&mut list, None, end, level, waker);
+    }
+
+    /// [`add`](Self::add) for a future, which has no id the first time, and may have another waker each
+    /// time. It is taken out again by [`remove`](Self::remove), unless it was woken.
+    pub(crate) fn add_future(
+        &self,
+        id: Option<WaiterId>,
+        end: SeqNo,
+        level: Durability,
+        waker: &Waker,
+    ) -> Option<WaiterId> {
+        let mut list = self.list.lock();
+        let known = id.and_then(|_| list.iter_mut().find(|w| w.id == id));
+        let Some(known) = known else {
+            let next = self.futures.fetch_add(1, Ordering::Relaxed) + 1;
+            let id = NonZeroU64::new(next).map(WaiterId);
+            self.push(&mut list, id, end, level, waker);
+            return id;
+        };
+        let former = mem::replace(&mut known.waker, waker.clone());
+        // A waker is the program's own code: it ends where nobody is locked out.
+        drop(list);
+        drop(former);
+        id
+    }
+
+    /// Takes a future out that waits no longer.
+    pub(crate) fn remove(&self, id: WaiterId) {
+        let mut list = self.list.lock();
+        let at = list.iter().position(|w| w.id == Some(id));
+        let removed = at.map(|at| list.swap_remove(at));
+        self.recount(&list);
+        drop(list);
+        drop(removed);
+    }
+
+    fn push(
+        &self,
+        list: &mut Vec<Waiter>,
+        id: Option<WaiterId>,
+        end: SeqNo,
+        level: Durability,
+        waker: &Waker,
+    ) {
         list.push(Waiter {
+            id,
             end,
             level,
             waker: waker.clone(),
         });
-        self.recount(&list);
+        self.recount(list);
     }
 
     /// Whether somebody waits.
@@ -105,6 +161,7 @@ pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {
 
 /// Whether this thread is in a waker that was called here: it may be a log's own, or hold what a log needs
 /// to be shut, and is not to wait for that.
+#[cfg(feature = "kafka")]
 pub(crate) fn is_waking() -> bool {
     IS_WAKING.get()
 }
@@ -236,6 +293,41 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_future_is_kept_once_whoever_polls_it_and_not_at_all_once_it_is_dropped() {
+        let (waiters, end) = (Waiters::default(), SeqNo::new(1));
+        let wakers = [(); 2].map(|()| Arc::new(Woken::default()));
+        let poll = |id, of: &Arc<Woken>| {
+            let waker = Waker::from(Arc::clone(of));
+            waiters.add_future(id, end, Durability::Disk, &waker)
+        };
+        let first = poll(None, &wakers[0]);
+        assert_eq!(poll(first, &wakers[1]), first);
+        assert_eq!(Arc::strong_count(&wakers[0]), 1, "the newest waker counts");
+        let second = poll(None, &wakers[1]);
+        assert_ne!(first, second, "of two futures of one task each waits");
+        waiters.remove(first.unwrap());
+        assert!(waiters.are_some() && waiters.want_disk());
+        waiters.wake(|_, _| true);
+        let woken = wakers
+            .each_ref()
+            .map(|woken| woken.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [0, 1]);
+        let third = poll(second, &wakers[0]);
+        waiters.remove(third.unwrap());
+        assert!(!waiters.are_some() && !waiters.want_disk());
+        assert_eq!(wakers.each_ref().map(Arc::strong_count), [1, 1]);
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
     const LINGER: Duration = Duration::from_millis(30);

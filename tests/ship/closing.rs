@@ -1,9 +1,10 @@
 //! Closing from where it cannot be waited for, a callback or a waker on a thread that is to end, and beside what
 //! was begun before.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
+use std::mem;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -192,11 +193,11 @@ impl<F: Fn() + Send + Sync> Wake for InWaker<F> {
 fn once_durable(producer: &Producer, call: impl Fn() + Send + Sync + 'static) {
     let receipt = producer.send(&with_value("t", b"1")).unwrap();
     let waker = Waker::from(Arc::new(InWaker(call)));
-    let durable = pin!(receipt.durable().into_future());
-    assert!(
-        durable.poll(&mut Context::from_waker(&waker)).is_pending(),
-        "nothing was synced yet"
-    );
+    let mut durable = receipt.durable();
+    let polled = Pin::new(&mut durable).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending(), "nothing was synced yet");
+    // Dropped, it would not wait any more.
+    mem::forget(durable);
 }
 
 /// Without a cluster, and without a sync that nobody asks for.
