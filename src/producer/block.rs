@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
-use crate::wal::with_thread_waker;
+use crate::wal::wait::with_thread_waker;
 
 /// Polls a future on this thread until it is ready; `None`: the deadline came first.
 pub(super) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {

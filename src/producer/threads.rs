@@ -61,7 +61,7 @@ impl Shared {
 
     /// Whether this thread is one of them, or works for one, or is in a waker, where it may be a log's.
     pub(super) fn is_own_thread(&self) -> bool {
-        if wal::is_waking() {
+        if wal::wait::is_waking() {
             return true;
         }
         let own = ship::principal();

@@ -50,7 +50,7 @@ mod staging;
 mod ticket;
 mod verify;
 mod view;
-mod wait;
+pub(crate) mod wait;
 mod window;
 mod worker;
 mod writer;
@@ -66,12 +66,10 @@ use bytes::Bytes;
 
 use self::core::Core;
 use self::fs::{Fs, RealFs};
+use self::wait::with_thread_waker;
 use parking_lot::Mutex;
 
 pub(crate) use self::outcome::Watched;
-#[cfg(feature = "kafka")]
-pub(crate) use self::wait::is_waking;
-pub(crate) use self::wait::{wake_each, with_thread_waker};
 
 pub use self::cipher::Keys;
 pub use self::compress::Compression;

@@ -200,11 +200,10 @@ impl<F: Fs> Wal<F> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU32;
-    use std::task::Wake;
 
     use super::*;
     use crate::wal::settled::Settled;
+    use crate::wal::wait::tests::Count;
 
     fn seqs(range: Range<u64>) -> Range<SeqNo> {
         SeqNo::new(range.start)..SeqNo::new(range.end)
@@ -260,15 +259,6 @@ mod tests {
         assert_eq!(settled.totals(SeqNo::new(10)).lost, 4);
     }
 
-    #[derive(Default)]
-    struct Count(AtomicU32);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
     #[test]
     fn each_is_woken_once_by_its_own_number() {
         let watch = Watch::default();
@@ -280,7 +270,8 @@ mod tests {
             .collect();
         watch.remove(SeqNo::new(7), ids[3]);
         watch.wake(seqs(0..5));
-        let woken = || -> Vec<u32> { counts.iter().map(|c| c.0.load(Ordering::SeqCst)).collect() };
+        let woken =
+            || -> Vec<usize> { counts.iter().map(|c| c.0.load(Ordering::SeqCst)).collect() };
         assert_eq!(woken(), [0, 0, 0, 0]);
         watch.wake(seqs(5..6));
         watch.wake(seqs(5..6));

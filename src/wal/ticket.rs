@@ -12,7 +12,6 @@ use super::error::Error;
 use super::fs::{Fs, RealFs};
 use super::options::Durability;
 use super::seq::SeqNo;
-use super::wait::WaiterId;
 
 /// A record, or batch, on its way to disk. Wait for it, await it, or drop it.
 #[derive(Debug)]
@@ -57,8 +56,7 @@ impl<'a, F: Fs> Ticket<'a, F> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_for(self, level: Durability) -> Result<SeqNo, Error> {
-        self.core.wait(self.end, level)?;
-        Ok(self.first)
+        self.reaching(level).wait()
     }
 
     /// [`wait_for`](Self::wait_for) as a future.
@@ -87,7 +85,7 @@ pub struct Acknowledged<'a, F: Fs = RealFs> {
     ticket: Ticket<'a, F>,
     level: Durability,
     /// As whom it stands among those who wait.
-    waits: Option<WaiterId>,
+    waits: Option<u64>,
 }
 
 impl<F: Fs> Acknowledged<'_, F> {
@@ -122,7 +120,8 @@ impl<F: Fs> Future for Acknowledged<'_, F> {
             return Poll::Ready(Ok(first));
         }
         let waker = context.waker();
-        self.waits = core.waiters.add_future(self.waits, end, level, waker);
+        let id = core.waiters.add_future(self.waits, end, level, waker);
+        self.waits = Some(id);
         core.ring_for(level);
         if core.reached(end, level) {
             return Poll::Ready(Ok(first));

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::mem;
-use std::num::NonZeroU64;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -24,19 +23,15 @@ pub(crate) struct Waiters {
     count: AtomicUsize,
     /// Those of them that wait for a sync.
     for_disk: AtomicUsize,
+    /// Tells futures apart.
+    next: AtomicU64,
     list: Mutex<Vec<Waiter>>,
-    /// How many futures ever waited.
-    futures: AtomicU64,
 }
-
-/// A future that waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct WaiterId(NonZeroU64);
 
 #[derive(Debug)]
 struct Waiter {
     /// `None`: a thread.
-    id: Option<WaiterId>,
+    id: Option<u64>,
     end: SeqNo,
     level: Durability,
     waker: Waker,
@@ -60,17 +55,15 @@ impl Waiters {
     /// time. It is taken out again by [`remove`](Self::remove), unless it was woken.
     pub(crate) fn add_future(
         &self,
-        id: Option<WaiterId>,
+        id: Option<u64>,
         end: SeqNo,
         level: Durability,
         waker: &Waker,
-    ) -> Option<WaiterId> {
+    ) -> u64 {
+        let id = id.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         let mut list = self.list.lock();
-        let known = id.and_then(|_| list.iter_mut().find(|w| w.id == id));
-        let Some(known) = known else {
-            let next = self.futures.fetch_add(1, Ordering::Relaxed) + 1;
-            let id = NonZeroU64::new(next).map(WaiterId);
-            self.push(&mut list, id, end, level, waker);
+        let Some(known) = list.iter_mut().find(|w| w.id == Some(id)) else {
+            self.push(&mut list, Some(id), end, level, waker);
             return id;
         };
         let former = mem::replace(&mut known.waker, waker.clone());
@@ -81,7 +74,7 @@ impl Waiters {
     }
 
     /// Takes a future out that waits no longer.
-    pub(crate) fn remove(&self, id: WaiterId) {
+    pub(crate) fn remove(&self, id: u64) {
         let mut list = self.list.lock();
         let at = list.iter().position(|w| w.id == Some(id));
         let removed = at.map(|at| list.swap_remove(at));
@@ -93,7 +86,7 @@ impl Waiters {
     fn push(
         &self,
         list: &mut Vec<Waiter>,
-        id: Option<WaiterId>,
+        id: Option<u64>,
         end: SeqNo,
         level: Durability,
         waker: &Waker,
@@ -291,40 +284,41 @@ impl Bell {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    /// Counts how often it is woken.
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    pub(in crate::wal) struct Count(pub(in crate::wal) AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for Count {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     #[test]
     fn a_future_is_kept_once_whoever_polls_it_and_not_at_all_once_it_is_dropped() {
         let (waiters, end) = (Waiters::default(), SeqNo::new(1));
-        let wakers = [(); 2].map(|()| Arc::new(Woken::default()));
-        let poll = |id, of: &Arc<Woken>| {
+        let wakers = [(); 2].map(|()| Arc::<Count>::default());
+        let poll = |id, of: &Arc<Count>| {
             let waker = Waker::from(Arc::clone(of));
             waiters.add_future(id, end, Durability::Disk, &waker)
         };
         let first = poll(None, &wakers[0]);
-        assert_eq!(poll(first, &wakers[1]), first);
+        assert_eq!(poll(Some(first), &wakers[1]), first);
         assert_eq!(Arc::strong_count(&wakers[0]), 1, "the newest waker counts");
         let second = poll(None, &wakers[1]);
         assert_ne!(first, second, "of two futures of one task each waits");
-        waiters.remove(first.unwrap());
+        waiters.remove(first);
         assert!(waiters.are_some() && waiters.want_disk());
         waiters.wake(|_, _| true);
         let woken = wakers
             .each_ref()
-            .map(|woken| woken.0.load(Ordering::Relaxed));
+            .map(|woken| woken.0.load(Ordering::SeqCst));
         assert_eq!(woken, [0, 1]);
-        let third = poll(second, &wakers[0]);
-        waiters.remove(third.unwrap());
+        assert_eq!(poll(Some(second), &wakers[0]), second, "polled anew");
+        waiters.remove(second);
         assert!(!waiters.are_some() && !waiters.want_disk());
         assert_eq!(wakers.each_ref().map(Arc::strong_count), [1, 1]);
     }

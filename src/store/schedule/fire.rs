@@ -34,7 +34,7 @@ use crate::{
         codec::{DecodeError, decode},
     },
     store::{Error, Lane, LaneReader, Now},
-    wal::{self, Durability, SeqNo, with_thread_waker},
+    wal::{self, Durability, SeqNo, wait::with_thread_waker},
 };
 
 /// Most records and bytes of a batch. One record that is longer goes alone.

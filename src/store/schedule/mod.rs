@@ -35,7 +35,7 @@ pub use space::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions};
 use super::{Error, Lane, Now, boots::Boots, clock::Clock, outcome::Origins};
 use crate::{
     message::MessageRef,
-    wal::{self, Record, SeqNo, Ticket, Wal, wake_each},
+    wal::{self, Record, SeqNo, Ticket, Wal, wait::wake_each},
 };
 use codec::{Entry, Foreign, VERSION};
 use due::{Accepted, Times};
