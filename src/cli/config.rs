@@ -42,14 +42,21 @@ pub(super) fn run(global: &GlobalArguments, arguments: &Arguments) -> Result<Exi
         Action::Check => {
             let loaded = global.load(Vec::new())?;
             let given = loaded.given();
+            let has_cluster = loaded.config.clusters().is_some();
             if global.json {
-                output::json(&json!({ "given": given }))?;
+                output::json(&json!({ "given": given, "has_cluster": has_cluster }))?;
             } else {
                 writeln!(
                     out,
                     "the configuration is right: {} given",
                     output::count(given as u64, "value")
                 )?;
+                if !has_cluster {
+                    writeln!(
+                        out,
+                        "it names no cluster to ship to: that is kafka.bootstrap_servers"
+                    )?;
+                }
             }
         }
         Action::Show => {

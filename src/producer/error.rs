@@ -268,7 +268,7 @@ impl Error for SendError {
 #[non_exhaustive]
 pub enum NotDurable {
     /// There is no space, and the lane does not wait for it. They are in memory and written when there is;
-    /// ask again. If the process ends before, they may be gone.
+    /// ask again. If the producer is closed or the process ends before, they may be gone.
     Full {
         /// What is full.
         reason: String,

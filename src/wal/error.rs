@@ -48,7 +48,8 @@ pub enum Error {
         /// What was attempted, and the answer.
         reason: String,
         /// False: nothing was appended. True: the record keeps its number and its place in memory,
-        /// and is written as soon as there is space; until then its outcome is unknown (P8).
+        /// and is written as soon as there is space, unless the log is closed before; until then its
+        /// outcome is unknown (P8).
         staged: bool,
     },
     /// There is no space, and the policy gives up what comes: nothing was appended, and nobody will
@@ -168,7 +169,7 @@ impl Error {
     }
 }
 
-const STAGED: &str = "what was appended is kept in memory and written when space returns, until then its outcome is unknown";
+const STAGED: &str = "what was appended is in memory, and is written when space returns, unless the log is closed before; until then its outcome is unknown";
 const NOT_STAGED: &str = "nothing was appended";
 const NO_KEY: &str = "which was not given";
 const OTHER_KEY: &str =

@@ -75,6 +75,21 @@ fn the_example_is_printed_and_checked() {
 }
 
 #[test]
+fn a_check_says_when_no_cluster_is_named_to_ship_to() {
+    for (toml, has_cluster) in [
+        ("", false),
+        ("kafka.bootstrap_servers = \"127.0.0.1:9\"", true),
+    ] {
+        let (_dir, _, file) = written(toml);
+        let check = ["config", "check", "--config", &file];
+        let told = ran(program(check)).expect(0);
+        assert_eq!(!told.contains("kafka.bootstrap_servers"), has_cluster);
+        let json = ran(program(check.into_iter().chain(["--json"]))).expect_json(0);
+        assert_eq!(json[0]["has_cluster"], has_cluster);
+    }
+}
+
+#[test]
 fn with_a_file_of_keys_nothing_can_be_read_on_disk_and_all_of_it_with_them() {
     let secret = "the valve is open";
     let (dir, data, file) = written("");

@@ -171,6 +171,7 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("link.ping_body = \"ok\"", "link.ping_body", "link.ping_url"),
     ("link.timeout = \"2m\"", "link.timeout", "60"),
     ("link.targets = [\"a:0\"]", "link.targets", "`a:0`"),
+    ("link.targets = [\"a:1\", \"\"]", "link.targets", "empty"),
     (
         "link.backoff.initial = \"1h\"",
         "link.backoff.initial",

@@ -57,7 +57,11 @@ impl LinkOptions {
     /// [`Error::Option`] with the key and what is wrong with its value.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |key, reason| Err(Error::Option { key, reason });
-        if let Some(target) = self.targets.iter().find_map(|t| kafka::bad_server(t)) {
+        let mut targets = self.targets.iter();
+        if targets.clone().any(|target| target.trim().is_empty()) {
+            return bad("link.targets", "one of them is empty".to_owned());
+        }
+        if let Some(target) = targets.find_map(|t| kafka::bad_server(t)) {
             return bad("link.targets", format!("`{target}` is no host:port"));
         }
         let count = self.targets.len();
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_refused_by_its_key() {
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 10] = [
+            ("link.targets", |o| o.targets = vec![" ".to_owned()]),
             ("link.targets", |o| o.targets = vec!["a:0".to_owned()]),
             ("link.targets", |o| o.targets = vec!["a".to_owned(); 17]),
             ("link.ping_url", |o| {
