@@ -31,8 +31,8 @@ use ferrylog::kafka::Settings;
 use ferrylog::message::MessageRef;
 use ferrylog::ship::exactly_once::{self, ExactlyOnceOptions};
 use ferrylog::ship::{self, ShipOptions};
-use ferrylog::store::Store;
-use ferrylog::wal::{Durability, Options};
+use ferrylog::store::{Store, StoreOptions, Trust};
+use ferrylog::wal::Durability;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
@@ -129,9 +129,11 @@ fn fill(value: &mut [u8], n: u64) {
 
 /// Appends the records to a new store.
 fn append(dir: &Path, len: usize, count: u64) -> Store {
-    let mut options = Options::default();
-    options.durability = Durability::Os;
-    let store = Store::open(dir, options).unwrap();
+    let mut options = StoreOptions::default();
+    options.default.wal.durability = Durability::Os;
+    // As where the clock is synchronised: a record carries no other time with it.
+    options.clock.trust = Trust::Plausible;
+    let store = Store::open_with(dir, &options).unwrap();
     let mut value = vec![b'.'; len];
     for n in 0..count {
         fill(&mut value, n);

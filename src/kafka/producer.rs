@@ -70,8 +70,8 @@ pub enum Outcome {
         /// Its place there.
         partition_offset: i64,
     },
-    /// It was given back.
-    Failed(Failure),
+    /// It was given back. In a box, as it is rare: a report is moved three times.
+    Failed(Box<Failure>),
 }
 
 /// Why a record was given back.
@@ -418,7 +418,9 @@ impl ProducerContext for Inbox {
                 partition: message.partition(),
                 partition_offset: message.offset(),
             },
-            Err((error, message)) => Outcome::Failed(failure(code_of(error), persistence(message))),
+            Err((error, message)) => {
+                Outcome::Failed(Box::new(failure(code_of(error), persistence(message))))
+            }
         };
         self.reports.lock().push((slot, outcome));
     }

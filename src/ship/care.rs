@@ -269,7 +269,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.sources[source].caught_up(index);
             return Ok(());
         };
-        let (attempted, millis) = (self.health[index].attempted.as_ref(), self.millis(now));
+        let (millis, attempted) = (self.millis(now), self.health[index].attempted.as_ref());
         let doubts_it = |a: &Attempted| a.is(source, entry.seq) && a.is_proved_by(millis);
         let mut is_oldest = true;
         if attempted.is_some_and(doubts_it) {

@@ -39,12 +39,12 @@ impl<S: Sink> Shipper<'_, S> {
         let mut is_outage_over = false;
         for report in reports.drain(..) {
             match report.outcome {
-                Outcome::Delivered { .. }
-                | Outcome::Failed(Failure {
-                    class: ErrorClass::Accepted,
-                    ..
-                }) => is_outage_over |= self.delivered(report.token, now),
-                Outcome::Failed(failure) => self.came_back(report.token, failure, now),
+                Outcome::Failed(failure) if failure.class != ErrorClass::Accepted => {
+                    self.came_back(report.token, *failure, now);
+                }
+                Outcome::Delivered { .. } | Outcome::Failed(_) => {
+                    is_outage_over |= self.delivered(report.token, now);
+                }
             }
         }
         self.reports = reports;

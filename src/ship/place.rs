@@ -50,14 +50,12 @@ impl<S: Sink> Shipper<'_, S> {
             Some((_, State::InFlight | State::Tried | State::Settled(_) | State::Told)) => {
                 return Ok(Placed::Done);
             }
-            None if seq < from.settled_below && from.stream.is_settled(seq) => {
-                return Ok(Placed::Done);
-            }
+            None if from.is_settled(seq) => return Ok(Placed::Done),
             None if from.flight.len() >= WINDOW_MAX => return Ok(Placed::Waits),
             None if from.moved.contains(&seq) => {
                 return Ok(self.settle_unsent(source, entry, Class::Moved));
             }
-            None if seq < from.settled_below && self.is_buried(source, entry) => {
+            None if seq < from.earlier_below && self.is_buried(source, entry) => {
                 return Ok(self.settle_unsent(source, entry, Class::DeadLettered));
             }
             None => {}

@@ -130,6 +130,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     /// Polls in a row that brought nothing.
     pub(super) quiet_polls: u32,
     pub(super) started: Instant,
+    /// A time, and how many milliseconds after the start it is.
+    counted: (Instant, u32),
     pub(super) told: Instant,
     shown: Instant,
     shown_shipped: u64,
@@ -189,6 +191,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             reports: Vec::new(),
             quiet_polls: 0,
             started: now,
+            counted: (now, 0),
             told: now,
             shown: now,
             shown_shipped: 0,
@@ -430,8 +433,13 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// Milliseconds since the shipper began, modulo 2^32: the difference of two is the time between
     /// them, up to 49 days.
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32")]
-    pub(super) fn millis(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.started).as_millis() as u32
+    pub(super) fn millis(&mut self, now: Instant) -> u32 {
+        // Asked for each record, of a time that is read once a turn.
+        if self.counted.0 != now {
+            let millis = now.saturating_duration_since(self.started).as_millis();
+            self.counted = (now, millis as u32);
+        }
+        self.counted.1
     }
 
     /// Makes the lists that go by partition and topic as long as there are of them.

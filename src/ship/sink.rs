@@ -164,7 +164,7 @@ impl KafkaSink {
             };
             let in_doubt = |token| Report {
                 token,
-                outcome: Outcome::Failed(failure.clone()),
+                outcome: Outcome::Failed(Box::new(failure.clone())),
             };
             reports.extend(producer.outstanding().into_iter().map(in_doubt));
         }

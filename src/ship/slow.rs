@@ -63,13 +63,14 @@ impl<S: Sink> Shipper<'_, S> {
     pub(super) fn patience_ended(&mut self, now: Instant) {
         let after = self.options.too_slow_after;
         let after_millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        let millis = self.millis(now);
         let mut is_any = false;
         for index in 0..self.health.len() {
             if !self.health[index].is_tried() || !self.health[index].is_slow() {
                 continue;
             }
             let only = self.only_one(index);
-            let has_had = |flown: &Flown| self.millis(now).wrapping_sub(flown.at_millis);
+            let has_had = |flown: &Flown| millis.wrapping_sub(flown.at_millis);
             if only.is_some_and(|flown| has_had(&flown) < after_millis) {
                 continue;
             }

@@ -22,8 +22,10 @@ pub(super) struct Source<'a> {
     /// Read, and not placed yet.
     pub(super) pending: Option<Entry>,
     pub(super) flight: Flight,
-    /// Below this, a record may be settled already, by an earlier run.
+    /// Below this, a record may be settled already.
     pub(super) settled_below: SeqNo,
+    /// Below this, it is of an earlier run, which may have died in the middle of something.
+    pub(super) earlier_below: SeqNo,
     /// Records at or above the low mark that stand in a parking log already.
     pub(super) moved: HashSet<SeqNo>,
     /// Of a parking log: bytes of the records that were put there or found there, and their count.
@@ -49,7 +51,8 @@ impl<'a> Source<'a> {
             reader: stream.reader(marks.acked),
             pending: None,
             flight: Flight::default(),
-            settled_below: marks.next,
+            settled_below: stream.settled_end(),
+            earlier_below: marks.next,
             moved: HashSet::new(),
             parked: (0, 0),
             behind: Vec::new(),
@@ -120,6 +123,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether a record that is not in the flight has its final outcome.
+    pub(super) fn is_settled(&self, seq: SeqNo) -> bool {
+        seq < self.settled_below && self.stream.is_settled(seq)
+    }
+
     /// Where the oldest record of a partition may be that was left behind.
     pub(super) fn behind(&self, index: usize) -> Option<SeqNo> {
         self.behind.get(index).copied().flatten()
@@ -170,7 +178,8 @@ impl<'a> Source<'a> {
     fn read_from(&mut self, seq: SeqNo) {
         self.pending = None;
         // What was read before stands in the flight, or is settled.
-        self.settled_below = self.settled_below.max(self.reader.position());
+        let read = self.reader.position().max(self.stream.settled_end());
+        self.settled_below = self.settled_below.max(read);
         self.reader = self.stream.reader(seq);
     }
 

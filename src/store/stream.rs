@@ -126,6 +126,11 @@ impl<'a> Stream<'a> {
         self.wal().is_settled(seq)
     }
 
+    /// At or above this nothing is settled.
+    pub(crate) fn settled_end(&self) -> SeqNo {
+        self.wal().settled_end()
+    }
+
     /// Makes all settlements durable now.
     ///
     /// # Errors

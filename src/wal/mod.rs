@@ -348,11 +348,6 @@ impl<F: Fs> Wal<F> {
         fresh
     }
 
-    /// Whether this number has its outcome already.
-    pub fn is_settled(&self, seq: SeqNo) -> bool {
-        self.core.settled.lock().is_settled(seq)
-    }
-
     /// Makes what is settled durable now.
     ///
     /// # Errors

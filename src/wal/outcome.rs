@@ -147,6 +147,16 @@ impl<F: Fs> Drop for Watched<'_, F> {
 }
 
 impl<F: Fs> Wal<F> {
+    /// Whether this number has its outcome already.
+    pub fn is_settled(&self, seq: SeqNo) -> bool {
+        self.core.settled.lock().is_settled(seq)
+    }
+
+    /// At or above this nothing is settled.
+    pub(crate) fn settled_end(&self) -> SeqNo {
+        self.core.settled.lock().end()
+    }
+
     /// The outcome of a record; `None`: it has none yet. Exact for what was settled since the log was
     /// opened, but for the oldest of many records that were not shipped; otherwise
     /// [`Class::Unknown`].

@@ -324,6 +324,15 @@ impl Settled {
                 .is_some_and(|&code| code != 0)
     }
 
+    /// At or above this nothing is settled.
+    pub(crate) fn end(&self) -> SeqNo {
+        let spans = self.spans.iter().map(|run| run.range.end - run.range.start);
+        // Spans above the window are counted in it: at most too much.
+        let of_window = self.low + (self.window.len() as u64) + spans.sum();
+        let of_spans = self.spans.back().map_or(self.low, |run| run.range.end);
+        of_window.max(of_spans)
+    }
+
     /// How a number was settled, if it was.
     pub(crate) fn outcome(&self, seq: SeqNo) -> Option<Class> {
         self.is_settled(seq).then(|| self.outcomes.of(seq))
@@ -457,6 +466,36 @@ impl Settled {
             void,
             queued: (next - self.low).saturating_sub(voids + gaps + self.settled_in_window),
             scheduled: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_or_above_the_end_nothing_is_settled_however_it_was_before() {
+        let at = SeqNo::new;
+        let (first, ranges) = (at(5), [5..6, 7..9, 9..10, 12..13]);
+        // Each range in each of four ways: not at all, as shipped, as void, as lost.
+        for ways in 0..4_u32.pow(4) {
+            let mut settled = Settled::new(first, first, [0; Class::ALL.len()], &[], [], []);
+            assert_eq!(settled.end(), first);
+            for (n, range) in ranges.iter().enumerate() {
+                let range = at(range.start)..at(range.end);
+                match ways / 4_u32.pow(u32::try_from(n).unwrap()) % 4 {
+                    0 => {}
+                    1 => assert_ne!(settled.settle(range, Class::Shipped), 0),
+                    2 => settled.add_void(range),
+                    _ => assert_ne!(settled.lose(range), 0),
+                }
+                let above = (settled.end().get()..40).map(at);
+                assert!(
+                    above.into_iter().all(|seq| !settled.is_settled(seq)),
+                    "{ways}"
+                );
+            }
         }
     }
 }

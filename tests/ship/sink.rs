@@ -336,7 +336,7 @@ impl Scripted {
             name,
             persistence: Persistence::No,
         };
-        let outcome = Outcome::Failed(failure);
+        let outcome = Outcome::Failed(Box::new(failure));
         self.reports.push(Report { token, outcome });
     }
 

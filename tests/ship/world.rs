@@ -78,7 +78,7 @@ impl World {
             name: "chaos".to_owned(),
             persistence: Persistence::No,
         };
-        let outcome = Outcome::Failed(failure);
+        let outcome = Outcome::Failed(Box::new(failure));
         self.reports.push(Report { token, outcome });
     }
 

@@ -114,7 +114,7 @@ impl<'a> Source<'a> {
         Source {
             stream,
             reader: stream.reader(marks.acked),
-            settled_below: marks.next,
+            settled_below: stream.settled_end(),
             earlier_below: marks.next,
             pending: None,
             bisect: None,
@@ -132,7 +132,8 @@ impl<'a> Source<'a> {
 
     /// Reads on from the oldest unsettled record.
     pub(super) fn rewind(&mut self) {
-        self.settled_below = self.settled_below.max(self.reader.position());
+        let read = self.reader.position().max(self.stream.settled_end());
+        self.settled_below = self.settled_below.max(read);
         self.pending = None;
         self.reader = self.stream.reader(self.stream.marks().acked);
     }

@@ -127,11 +127,12 @@ impl<'a> Committer<'a> {
         let source = &self.sources[self.current];
         let (stream, own) = (source.stream, entry.seq..entry.seq + 1);
         // Of what is parked the dead letter may have become durable without anybody being told.
-        if entry.seq < source.settled_below || self.current > 0 {
-            if stream.is_settled(entry.seq) {
-                return Ok(Some(true));
-            }
-            let is_earlier = entry.seq < source.earlier_below;
+        let may_be_over = entry.seq < source.settled_below || self.current > 0;
+        if may_be_over && stream.is_settled(entry.seq) {
+            return Ok(Some(true));
+        }
+        let is_earlier = entry.seq < source.earlier_below;
+        if may_be_over || is_earlier {
             let Some(has_letter) = self.has_letter(entry, is_earlier) else {
                 return Ok(None);
             };

@@ -330,11 +330,11 @@ impl Committer<'_> {
                 // The cluster has it already, and does not say where.
                 Outcome::Failed(failure) if failure.class == ErrorClass::Accepted => -1,
                 Outcome::Failed(failure) if report.token == PROGRESS => {
-                    open.progress_failed(failure);
+                    open.progress_failed(*failure);
                     continue;
                 }
                 Outcome::Failed(failure) => {
-                    open.record_failed(failure);
+                    open.record_failed(*failure);
                     continue;
                 }
             };
