@@ -20,6 +20,8 @@ struct Timed<F> {
     now: Instant,
     happens: F,
     rebuilds: u32,
+    /// How often it waited: whoever does so seldom is idle.
+    waits: u64,
 }
 
 impl<F: FnMut(&mut Scripted, Instant)> Timed<F> {
@@ -29,11 +31,13 @@ impl<F: FnMut(&mut Scripted, Instant)> Timed<F> {
             now: Instant::now(),
             happens,
             rebuilds: 0,
+            waits: 0,
         }
     }
 
     fn passes(&mut self, time: Duration) {
         self.now += time;
+        self.waits += 1;
         (self.happens)(&mut self.cluster, self.now);
     }
 }
@@ -142,7 +146,7 @@ fn a_refusal_of_all_records_kills_none_whenever_it_ends() {
 
 /// One refusal counts as an attempt too many here: so none may be counted.
 #[test]
-fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
+fn a_day_of_outage_counts_no_attempt_is_told_as_one_change_and_idles() {
     let scratch = Scratch::new();
     scratch.fill("t", 0..COUNT);
     let mut cluster = Scripted::new(1, 4);
@@ -176,8 +180,8 @@ fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
     );
     let drained = drained.unwrap();
     println!(
-        "{tries} tries, {changes} changes, {} rebuilds, {states:?}, {sentences:#?}",
-        outage.rebuilds
+        "{tries} tries, {changes} changes, {} rebuilds, {} waits, {states:?}, {sentences:#?}",
+        outage.rebuilds, outage.waits
     );
     assert!(outage.now - start > DAY);
     assert_eq!(drained.shipped, COUNT);
@@ -192,4 +196,6 @@ fn a_day_of_outage_counts_no_attempt_and_is_told_as_one_change() {
         sentences.len()
     );
     assert!((33_000..36_000).contains(&tries), "{tries}");
+    let a_second = outage.waits / DAY.as_secs();
+    assert!(a_second <= 100, "it woke up {a_second} times a second");
 }
