@@ -126,7 +126,14 @@ impl<'a> Stream<'a> {
         self.wal().is_settled(seq)
     }
 
+    /// Below this everything is settled; as [`marks`](Self::marks) says, without their locks.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn acked(&self) -> SeqNo {
+        self.wal().acked()
+    }
+
     /// At or above this nothing is settled.
+    #[cfg(feature = "kafka")]
     pub(crate) fn settled_end(&self) -> SeqNo {
         self.wal().settled_end()
     }

@@ -152,7 +152,14 @@ impl<F: Fs> Wal<F> {
         self.core.settled.lock().is_settled(seq)
     }
 
+    /// Below this everything is settled; takes no lock.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn acked(&self) -> SeqNo {
+        self.core.files.marks.acked()
+    }
+
     /// At or above this nothing is settled.
+    #[cfg(feature = "kafka")]
     pub(crate) fn settled_end(&self) -> SeqNo {
         self.core.settled.lock().end()
     }

@@ -325,6 +325,7 @@ impl Settled {
     }
 
     /// At or above this nothing is settled.
+    #[cfg(any(test, feature = "kafka"))]
     pub(crate) fn end(&self) -> SeqNo {
         let spans = self.spans.iter().map(|run| run.range.end - run.range.start);
         // Spans above the window are counted in it: at most too much.
