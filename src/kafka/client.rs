@@ -10,7 +10,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::Error;
-use super::bad_server;
+use super::{bad_server, names_none};
 
 /// Where the cluster is, and any librdkafka property on top of our defaults.
 #[derive(Clone, PartialEq, Eq)]
@@ -217,7 +217,7 @@ impl Settings {
 
     fn refuse_forbidden(&self) -> Result<(), Error> {
         let bad = |reason| Err(Error::Configuration { reason });
-        if self.bootstrap_servers.replace(',', " ").trim().is_empty() {
+        if names_none(&self.bootstrap_servers) {
             return bad("no bootstrap servers are given, as host:port".to_owned());
         }
         if let Some(server) = bad_server(&self.bootstrap_servers) {

@@ -125,9 +125,7 @@ impl<'a> Source<'a> {
 
     /// Whether a record that is not in the flight has its final outcome.
     pub(super) fn is_settled(&self, seq: SeqNo) -> bool {
-        // What is dropped for space is, while the reader has it in its hand.
-        let is_passed = seq < self.stream.acked();
-        is_passed || seq < self.settled_below && self.stream.is_settled(seq)
+        self.stream.is_over(seq, seq < self.settled_below)
     }
 
     /// Where the oldest record of a partition may be that was left behind.

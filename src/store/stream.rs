@@ -126,10 +126,11 @@ impl<'a> Stream<'a> {
         self.wal().is_settled(seq)
     }
 
-    /// Below this everything is settled; as [`marks`](Self::marks) says, without their locks.
+    /// [`is_settled`](Self::is_settled) of a record that was read: it takes a lock only where the record may
+    /// be settled above the low mark. What is dropped for space lies below that, while a reader has it in its hand.
     #[cfg(feature = "kafka")]
-    pub(crate) fn acked(&self) -> SeqNo {
-        self.wal().acked()
+    pub(crate) fn is_over(&self, seq: SeqNo, may_be_above: bool) -> bool {
+        seq < self.wal().acked() || may_be_above && self.is_settled(seq)
     }
 
     /// At or above this nothing is settled.

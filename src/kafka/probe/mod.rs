@@ -20,7 +20,7 @@ use super::Settings;
 use reach::Resolve;
 
 pub use ping::Ping;
-pub(crate) use servers::bad_server;
+pub(crate) use servers::{bad_server, names_none};
 
 /// The most servers that are probed; of a longer list the first ones.
 pub const TARGETS_MAX: usize = 16;

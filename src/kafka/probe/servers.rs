@@ -39,6 +39,11 @@ fn server(text: &str) -> Server {
     Server { address, protocol }
 }
 
+/// Whether a list names no server.
+pub(crate) fn names_none(list: &str) -> bool {
+    servers(list).next().is_none()
+}
+
 /// The first server of a list that no connection could be made to, as it reads.
 pub(crate) fn bad_server(list: &str) -> Option<String> {
     let is_bad = |address: &String| {
@@ -64,6 +69,11 @@ mod tests {
             addresses,
             ["a:1", "b:2", "c:9092", "[::1]:3", "[::1]:9092", "::1:9092"]
         );
+    }
+
+    #[test]
+    fn a_list_of_commas_names_no_server() {
+        assert!(names_none("") && names_none(" , ,") && !names_none(",a"));
     }
 
     #[test]

@@ -128,9 +128,7 @@ impl<'a> Committer<'a> {
         let (stream, own) = (source.stream, entry.seq..entry.seq + 1);
         // Of what is parked the dead letter may have become durable without anybody being told.
         let may_be_over = entry.seq < source.settled_below || self.current > 0;
-        // What is dropped for space is passed, while the reader has it in its hand.
-        let is_passed = entry.seq < stream.acked();
-        if is_passed || may_be_over && stream.is_settled(entry.seq) {
+        if stream.is_over(entry.seq, may_be_over) {
             return Ok(Some(true));
         }
         let is_earlier = entry.seq < source.earlier_below;

@@ -57,11 +57,10 @@ impl LinkOptions {
     /// [`Error::Option`] with the key and what is wrong with its value.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |key, reason| Err(Error::Option { key, reason });
-        let mut targets = self.targets.iter();
-        if targets.clone().any(|target| target.trim().is_empty()) {
+        if self.targets.iter().any(|target| kafka::names_none(target)) {
             return bad("link.targets", "one of them is empty".to_owned());
         }
-        if let Some(target) = targets.find_map(|t| kafka::bad_server(t)) {
+        if let Some(target) = self.targets.iter().find_map(|t| kafka::bad_server(t)) {
             return bad("link.targets", format!("`{target}` is no host:port"));
         }
         let count = self.targets.len();
