@@ -14,7 +14,7 @@ use ferrylog::store::{MAIN_CLUSTER, StoreOptions};
 use ferrylog::{Outcome, Producer, Receipt};
 use tempfile::TempDir;
 
-use crate::producer::{DEADLINE, builder, open, until, with_value};
+use crate::producer::{DEADLINE, builder, open, until, with_value, wrong};
 use crate::support::options;
 
 fn mock() -> MockKafka {
@@ -206,6 +206,13 @@ fn what_is_wrong_is_refused_whole_and_the_settings_before_it_go_on() {
     });
     assert!(told.to_string().starts_with("max_time"), "{told}");
     let told = refused(&|shipping| {
+        let mut once = ExactlyOnceOptions::default();
+        once.transaction_timeout = Duration::from_millis(999);
+        shipping.delivery = Delivery::ExactlyOnce(Box::new(once));
+    });
+    let key = "transaction_timeout";
+    assert!(told.to_string().starts_with(key), "{told}");
+    let told = refused(&|shipping| {
         shipping
             .clusters
             .insert(MAIN_CLUSTER.into(), Settings::new("a:0"));
@@ -235,10 +242,7 @@ fn what_is_wrong_is_refused_whole_and_the_settings_before_it_go_on() {
 #[test]
 fn a_pause_after_an_error_ends_when_the_settings_are_put_right() {
     let (dir, mock) = (TempDir::new().unwrap(), mock());
-    // Shorter than librdkafka takes, which is told when a transaction is to begin.
-    let mut wrong = ExactlyOnceOptions::default();
-    wrong.transaction_timeout = Duration::from_millis(1);
-    let producer = builder(dir.path(), &mock).exactly_once(wrong);
+    let producer = Producer::builder(dir.path(), wrong(&mock)).ship(options());
     let producer = producer.open().unwrap();
     let receipt = send(&producer, 0);
     let mut pausing = None;
@@ -248,7 +252,8 @@ fn a_pause_after_an_error_ends_when_the_settings_are_put_right() {
         pausing.is_some()
     });
     let mut shipping = producer.shipping();
-    shipping.delivery = Delivery::AtLeastOnce(Box::new(options()));
+    let right = Settings::new(mock.bootstrap_servers());
+    shipping.clusters.insert(MAIN_CLUSTER.into(), right);
     producer.set_shipping(shipping).unwrap();
     outcomes(&[receipt]);
     let trouble = pausing.unwrap();

@@ -14,7 +14,6 @@ use ferrylog::kafka::{Consumer, MockKafka, Settings};
 use ferrylog::message::{Expires, MessageRef};
 use ferrylog::producer::{Builder, NotDelivered, NotDurable, Unhealthy};
 use ferrylog::ship::ShipOptions;
-use ferrylog::ship::exactly_once::ExactlyOnceOptions;
 use ferrylog::store::{LaneOptions, Store, StoreOptions};
 use ferrylog::wal::{Class, Durability, Options};
 use ferrylog::{Outcome, Producer, Receipt, SendError};
@@ -43,6 +42,14 @@ pub(crate) fn with_value<'a>(topic: &'a str, value: &'a [u8]) -> MessageRef<'a> 
         value: Some(value),
         ..MessageRef::to(topic)
     }
+}
+
+/// What librdkafka refuses, but not before a client is made: the longest pause is shorter than the first.
+pub(crate) fn wrong(mock: &MockKafka) -> Settings {
+    let mut settings = Settings::new(mock.bootstrap_servers());
+    let property = ("reconnect.backoff.max.ms".into(), "1".into());
+    settings.properties.push(property);
+    settings
 }
 
 /// The identities that a topic of one partition holds, each once.
@@ -372,13 +379,8 @@ fn wrong_settings_are_refused_before_anything_is_touched() {
 fn a_shipper_that_ends_with_an_error_begins_again_and_the_sender_hears_nothing_of_it() {
     let mock = MockKafka::start(1).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    // Shorter than librdkafka takes, which is told when a transaction is to begin.
-    let mut wrong = ExactlyOnceOptions::default();
-    wrong.transaction_timeout = Duration::from_millis(1);
-    let producer = builder(&dir.path().join("store"), &mock)
-        .exactly_once(wrong)
-        .open()
-        .unwrap();
+    let producer = Producer::builder(dir.path().join("store"), wrong(&mock));
+    let producer = producer.open().unwrap();
     until("it began again", || producer.stats().restarts >= 3);
     let receipt = producer.send(&with_value("t", b"1")).unwrap();
     receipt.durable().wait().unwrap();

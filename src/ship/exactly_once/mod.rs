@@ -59,6 +59,9 @@ use crate::wal::{Class, LogId, SeqNo};
 pub(crate) const ONE_STREAM: &str = "a transaction confirms all that is before it in its lane, so none of it may wait; what \
      must arrive first needs a lane of its own";
 
+/// The milliseconds that librdkafka takes for `transaction.timeout.ms`.
+const TIMEOUTS: std::ops::RangeInclusive<u128> = 1_000..=i32::MAX as u128;
+
 /// Where the progress is kept that tells whether a transaction was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -93,7 +96,7 @@ pub struct ExactlyOnceOptions {
     /// How long a transaction takes records; then it waits for their acknowledgements. 200 ms if
     /// `None`, 10 s on a link that is metered.
     pub max_time: Option<Duration>,
-    /// `transaction.timeout.ms`: how long one may last before the cluster aborts it.
+    /// `transaction.timeout.ms`: how long one may last before the cluster aborts it; 1 s at least.
     pub transaction_timeout: Duration,
 }
 
@@ -121,6 +124,11 @@ impl ExactlyOnceOptions {
     /// [`Error::Option`] says which one does not.
     pub fn check(&self) -> Result<(), Error> {
         self.ship.check()?;
+        if !TIMEOUTS.contains(&self.transaction_timeout.as_millis()) {
+            let reason = "must be 1 s to 24 days".to_owned();
+            let key = "transaction_timeout";
+            return Err(Error::Option { key, reason });
+        }
         let key = "max_time";
         self.too_slow()
             .map_or(Ok(()), |reason| Err(Error::Option { key, reason }))
