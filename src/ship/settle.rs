@@ -88,11 +88,7 @@ impl Flight {
 
     /// The token and state of a record that was read before.
     pub(super) fn find(&self, seq: SeqNo) -> Option<(u64, State)> {
-        if self
-            .window
-            .back()
-            .is_none_or(|(newest, _)| newest.seq < seq)
-        {
+        if seq >= self.end() {
             return None;
         }
         let index = self.window.partition_point(|(flown, _)| flown.seq < seq);
@@ -207,6 +203,12 @@ impl Flight {
     /// The oldest record that is not settled, once all settled ones before it were told.
     pub(super) fn front(&self) -> Option<Flown> {
         self.window.front().map(|(flown, _)| *flown)
+    }
+
+    /// The number after the newest record of the window; 0 if it is empty.
+    pub(super) fn end(&self) -> SeqNo {
+        let newest = self.window.back();
+        newest.map_or(SeqNo::ZERO, |(flown, _)| flown.seq + 1)
     }
 
     /// The records of a partition in this state, oldest first.

@@ -220,7 +220,8 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let Some(left_behind) = jump(waiting, age, marks.durable - marks.acked) else {
             return false;
         };
-        let end = position + left_behind;
+        // What was read stays with its source, though that may have gone back to read it again.
+        let end = source.flight.end().max(position + left_behind);
         let settled_below = source.settled_below;
         let is_untouched = source.flight.is_empty() && position == from;
         let before = own

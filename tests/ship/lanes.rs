@@ -324,6 +324,62 @@ fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_th
     }
 }
 
+/// A topic is missing while its records come, which are read and left behind; it appears when all others
+/// were written a while ago.
+struct LateTopic<'a> {
+    sink: Scripted,
+    store: &'a Store,
+    others: usize,
+    idle_polls: u32,
+}
+
+impl Sink for LateTopic<'_> {
+    forward!(sink: send begin_piece end_piece in_flight partitions trouble probe rebuild address);
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        self.sink.poll(timeout, reports);
+        // When the link is up: what waited then is not far behind.
+        if self.others == 0 && self.sink.written_count > 0 {
+            self.others = 10_100;
+            fill(self.store, "t", 10_000, 10);
+            fill(self.store, "late", 14_000, 10);
+        } else if self.sink.written_count == self.others {
+            self.idle_polls += 1;
+            if self.idle_polls == 20 {
+                self.sink.missing.clear();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_read_and_left_behind_is_of_one_stream_though_the_link_goes_while_it_is_read_again() {
+    for seed in 0..2 {
+        let (store, _dir) = open(&live_first());
+        fill(&store, "t", 100, 10);
+        let mut sink = Scripted::new(seed, 1);
+        sink.missing.insert("late".to_owned());
+        sink.faults.push_back((10_800, Fault::Link { polls: 30 }));
+        let mut late = LateTopic {
+            sink,
+            store: &store,
+            others: 0,
+            idle_polls: 0,
+        };
+        let mut options = options();
+        options.park_after = Duration::from_secs(3600);
+        options.until = ship::Until::Stopped;
+        let stop = AtomicBool::new(false);
+        let mut progress = |progress: &ship::Progress| {
+            stop.fetch_or(progress.queued == 0, Ordering::Relaxed);
+        };
+        ship::drain_into(&store, &mut late, &options, &stop, &mut progress).unwrap();
+        assert!(late.sink.faults.is_empty());
+        let written = &late.sink.by_topic[&("late".to_owned(), 0)];
+        assert!(written.iter().copied().eq(10_100..24_100), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_lane_with_two_streams_is_refused_where_it_is_to_be_shipped_in_transactions() {
     let told = |error: ship::Error| {
