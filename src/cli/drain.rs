@@ -2,7 +2,8 @@
 //!
 //! Owns the arguments and the words; the loop is the shipper's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,9 +16,9 @@ use super::{
     status::Records,
 };
 use crate::{
-    config::{Argument, Secret},
+    config::{Argument, Secret, duration},
     kafka,
-    ship::{self, Counters, Drained, Held, exactly_once::Halt},
+    ship::{self, Counters, Drained, Held, LinkState, exactly_once::Halt},
     store::{Lane, MAIN_CLUSTER, StoreView},
 };
 
@@ -33,9 +34,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "B")]
     bootstrap_servers: Option<String>,
 
-    /// Seconds without a usable link before giving up
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    /// How long to go without a usable link before giving up: seconds, or with a unit, such as 5m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    timeout: Duration,
 
     /// In transactions: whoever reads what is committed sees each record once
     #[arg(long)]
@@ -111,6 +112,12 @@ fn property(text: &str) -> Result<(String, Secret), &'static str> {
     Ok((name.into(), Secret::new(value)))
 }
 
+fn timeout(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().map(Duration::from_secs);
+    let timeout = seconds.ok().or_else(|| duration(text));
+    timeout.ok_or("use seconds, or a duration such as 90s or \"1h 30m\"")
+}
+
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended> {
     let config = &global.loaded.config;
     let clusters = config.clusters().ok_or_else(|| {
@@ -140,11 +147,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
 
     let mut progress = Progress::new("shipping");
     let mut newest: BTreeMap<String, ship::Progress> = BTreeMap::new();
+    let mut down = BTreeSet::new();
     let mut show = |cluster: &str, now: &ship::Progress| {
         is_whole &= now.lost.is_empty();
         for lost in &now.lost {
             super::tell_lost(global, &lost.lane, &lost.gap);
         }
+        tell_link(global, cluster, now, &mut down);
         newest.insert(cluster.into(), now.clone());
         let shipped: u64 = newest.values().map(|now| now.shipped).sum();
         let queued: u64 = newest.values().map(|now| now.queued).sum();
@@ -152,7 +161,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
         progress.message(&links(&newest));
     };
     let mut delivery = config.delivery();
-    delivery.ship_mut().timeout = Some(Duration::from_secs(arguments.timeout));
+    delivery.ship_mut().timeout = Some(arguments.timeout);
     let ended = ship::drain_all(&store, &clusters, &delivery, &stop, &mut show);
     drop(progress);
     let records = Records::of(&store.totals());
@@ -207,6 +216,19 @@ fn finish(
         .iter()
         .for_each(|failure| failure.tell(global.json));
     Err(worst.into())
+}
+
+/// Tells once that a link went, and once that it is back, where no bar shows it.
+fn tell_link(global: &Global, cluster: &str, now: &ship::Progress, down: &mut BTreeSet<String>) {
+    let is_news = match now.link_state {
+        LinkState::Up => down.remove(cluster),
+        LinkState::Down | LinkState::Blocked(_) => down.insert(cluster.to_owned()),
+        LinkState::Disabled | LinkState::Unknown | LinkState::Probing => false,
+    };
+    if is_news && !global.json && !io::stderr().is_terminal() {
+        // Where standard error is closed, nobody wants to know.
+        let _ = writeln!(io::stderr(), "ferrylog: link to {cluster}: {}", now.link);
+    }
 }
 
 /// The links in words.
@@ -473,5 +495,15 @@ mod tests {
         let good = property("sasl.password=a=b").unwrap();
         assert_eq!((good.0.as_str(), good.1.reveal()), ("sasl.password", "a=b"));
         assert_eq!(property("hunter2").unwrap_err(), "it has no `=`");
+    }
+
+    #[test]
+    fn a_timeout_without_a_unit_is_in_seconds() {
+        for (text, expected) in [("90", 90), ("90s", 90), ("1h 30m", 5400), ("0", 0)] {
+            assert_eq!(timeout(text), Ok(Duration::from_secs(expected)));
+        }
+        for wrong in ["", "soon", "-1", "1.5", "5 parsecs"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -383,6 +383,27 @@ fn draining_to_nowhere_is_told() {
     assert!(message.contains("no bootstrap servers"), "{message}");
 }
 
+/// Two tries at least: a log file is not to fill with them.
+#[test]
+fn without_a_terminal_a_link_that_is_down_is_told_once() {
+    let (_dir, data) = new_store();
+    run_on(&data, ["send", "--topic", "t"], b"a\n").expect(0);
+    let drain = [
+        "drain",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+        "--timeout",
+        "2",
+    ];
+    let ran = run(&data, drain);
+    let mut lines = ran.err.lines();
+    let link = lines.next().unwrap();
+    assert!(link.starts_with("ferrylog: link to main: down"), "{link}");
+    let end = lines.next().unwrap();
+    assert!(end.contains("1 record waits in the store"), "{end}");
+    assert_eq!(ran.exit, Some(3));
+}
+
 #[test]
 fn an_option_that_contradicts_is_told_by_its_name() {
     let (_dir, data) = new_store();
