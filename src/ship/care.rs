@@ -18,7 +18,7 @@ use super::source::Source;
 use super::tend::Answer;
 use super::topics::Topic;
 use super::{Error, Sink};
-use crate::store::Stream;
+use crate::store::{Entry, ParkingLog, Stream};
 use crate::wal::{Class, SeqNo};
 
 /// How often held partitions are looked after, unless something changed.
@@ -43,6 +43,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         }
         self.needs_care = false;
         self.cared = now;
+        self.sources.iter_mut().for_each(Source::pass_dropped);
         self.hold_silent(now);
         self.begin_parking(now)?;
         self.end_parking();
@@ -80,10 +81,13 @@ impl<'a, S: Sink> Shipper<'a, S> {
             if health.stuck() == 0 || is_captured() {
                 continue;
             }
-            stuck += self.budget.of(index);
-            if self.is_to_be_parked(index, now) {
-                is_tried |= health.is_tried();
-                is_spent |= !health.is_tried();
+            let is_parked_next = self.is_to_be_parked(index, now);
+            // A trial is with another producer, and is one record.
+            if health.is_tried() {
+                is_tried |= is_parked_next;
+            } else {
+                stuck += self.budget.of(index);
+                is_spent |= is_parked_next;
             }
         }
         if is_tried {
@@ -177,11 +181,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 self.add_source(stream, first)
             }
         };
-        if log.partition().is_some() {
-            self.sources[first].capture(index, Some(place));
-        } else {
-            self.capture_all(&topic, first, place);
-        }
+        // Other partitions of the topic go on as they did: what a shared log holds of them comes with
+        // their count, and is older then.
+        self.sources[first].capture(index, Some(place));
         Ok(())
     }
 
@@ -265,7 +267,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// One record of a held partition. Where the oldest was refused alone too often, and just now, the
     /// one behind it: if that is taken, it was the record and not the partition.
     fn try_one(&mut self, source: usize, index: usize, now: Instant) -> Result<(), Error> {
-        let Some(mut entry) = self.sources[source].left_behind(index, 0)? else {
+        let Some(mut entry) = self.waiting(source, index, 0)? else {
             self.sources[source].caught_up(index);
             return Ok(());
         };
@@ -273,7 +275,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let doubts_it = |a: &Attempted| a.is(source, entry.seq) && a.is_proved_by(millis);
         let mut is_oldest = true;
         if attempted.is_some_and(doubts_it) {
-            match self.sources[source].left_behind(index, 1)? {
+            match self.waiting(source, index, 1)? {
                 Some(next) => (entry, is_oldest) = (next, false),
                 None if self.is_other_log(source, index) => return Ok(()),
                 None => {}
@@ -289,6 +291,21 @@ impl<'a, S: Sink> Shipper<'a, S> {
             self.sources[source].cared_for(index, entry.seq + 1);
         }
         Ok(())
+    }
+
+    /// The record that a partition left behind, `skip` after the oldest one, and that is not too old now.
+    fn waiting(
+        &mut self,
+        source: usize,
+        index: usize,
+        skip: usize,
+    ) -> Result<Option<Entry>, Error> {
+        loop {
+            match self.sources[source].left_behind(index, skip)? {
+                Some(entry) if self.expires(source, &entry) => {}
+                entry => return Ok(entry),
+            }
+        }
     }
 
     /// Whether another record waits beside the oldest one of a source and partition.
@@ -342,7 +359,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     ) -> Result<usize, Error> {
         let (mut handed, mut bytes) = (0, 0);
         while handed < piece && bytes < PIECE_BYTES {
-            let Some(entry) = self.sources[source].left_behind(index, 0)? else {
+            let Some(entry) = self.waiting(source, index, 0)? else {
                 if handed == 0 {
                     self.health[index].release();
                     self.sources[source].caught_up(index);
@@ -420,6 +437,12 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let store = self.store;
         let mut logs: Vec<_> = store.parking_logs().collect();
         logs.sort_by_key(|log| log.partition().is_none());
+        let has_shared = |own: &ParkingLog| {
+            let its = (None, own.lane(), own.topic());
+            store
+                .parking_logs()
+                .any(|log| (log.partition(), log.lane(), log.topic()) == its)
+        };
         let mut of_own = HashSet::new();
         for log in logs {
             let is_its = |lane: &&crate::store::Lane| lane.name() == log.lane();
@@ -432,6 +455,9 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let low = lane.marks().acked;
             let mut reader = stream.reader(marks.first);
             let (mut moved, mut parked, mut lost) = (HashSet::new(), (0, 0), Vec::new());
+            // Only what a topic's partitions share goes on to one of their own.
+            let is_own = log.partition().is_some();
+            let is_compared = is_own && has_shared(log);
             while let Some(entry) = stream.next_readable(&mut reader, &mut lost)? {
                 if entry.origin >= low {
                     self.sources[place].moved.insert(entry.origin);
@@ -439,9 +465,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
                 if entry.seq >= marks.acked {
                     parked.0 += u64::try_from(entry.raw.len()).unwrap_or(0);
                     parked.1 += 1;
-                    let is_new = of_own.insert((place, entry.origin));
-                    // Only what a topic's partitions share goes on to one of their own.
-                    if !is_new && log.partition().is_none() {
+                    let it = (place, entry.origin);
+                    if is_compared {
+                        of_own.insert(it);
+                    } else if !is_own && of_own.contains(&it) {
                         moved.insert(entry.seq);
                     }
                 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
 pub(super) use super::hold::{HoldReason, reason_of};
-use super::retry::RetryPolicy;
+use super::retry::{RetryPolicy, WAIT_MAX};
 use super::settle::State;
 use crate::kafka::Failure;
 use crate::wal::SeqNo;
@@ -125,6 +125,8 @@ pub(super) struct Health {
     next_trial: Instant,
     /// Records refused for themselves since anything was acknowledged.
     pub(super) verdicts: u32,
+    /// The last one of them: its source, its number, and how often.
+    judged: Option<(usize, SeqNo, u32)>,
     /// The record that was refused alone, not for itself.
     pub(super) attempted: Option<Attempted>,
 }
@@ -173,8 +175,18 @@ impl Health {
             failures: 0,
             next_trial: now,
             verdicts: 0,
+            judged: None,
             attempted: None,
         }
+    }
+
+    /// A record was refused for itself; returns how often. It is one more only the first time.
+    pub(super) fn judged(&mut self, source: usize, seq: SeqNo) -> u32 {
+        let before = self.judged.filter(|(s, n, _)| (*s, *n) == (source, seq));
+        let count = before.map_or(0, |(.., count)| count);
+        self.verdicts += u32::from(count == 0);
+        self.judged = Some((source, seq, count.saturating_add(1)));
+        count.saturating_add(1)
     }
 
     pub(super) fn is_flowing(&self) -> bool {
@@ -420,7 +432,7 @@ impl Health {
 
     /// Holds it and tries again after `wait`.
     pub(super) fn hold_for(&mut self, why: HoldReason, wait: Duration, now: Instant) {
-        self.next_trial = now + wait;
+        self.next_trial = now + wait.min(WAIT_MAX);
         let since = match self.phase {
             Phase::Held { since, .. } => since,
             Phase::Flowing | Phase::Searched(_) => now,

@@ -163,7 +163,12 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let policy = self.policy(source, &entry);
-        let (most, millis) = (policy.max_attempts, self.millis(now));
+        let most = match policy.on_exhausted {
+            // A proof would let the record behind it pass, and nothing follows from it.
+            OnExhausted::Halt => u32::MAX,
+            _ => policy.max_attempts,
+        };
+        let millis = self.millis(now);
         let health = &mut self.health[index];
         health.attempt(source, refused.first, failure.clone(), most, millis);
         health.hold(reason_of(failure), &policy, now, super::tend::random());
@@ -195,7 +200,7 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         }
         self.count_earlier(source, index, entry)?;
-        self.health[index].verdicts += 1;
+        let attempts = self.health[index].judged(source, entry.seq);
         if self.verdicts_in_a_row(index) >= STORM {
             self.hold_topic(index, &HoldReason::EverythingRefused(failure.clone()), now);
             return Ok(());
@@ -207,9 +212,11 @@ impl<S: Sink> Shipper<'_, S> {
                 Ok(())
             }
             (OnPoison::DeadLetter, OnExhausted::Callback(decide)) => {
-                self.recover(source, index, entry, failure, 1, &*decide, now)
+                self.recover(source, index, entry, failure, attempts, &*decide, now)
             }
-            (OnPoison::DeadLetter, _) => self.dead_letter(source, index, entry, failure, 1, now),
+            (OnPoison::DeadLetter, _) => {
+                self.dead_letter(source, index, entry, failure, attempts, now)
+            }
         }
     }
 
@@ -380,7 +387,11 @@ impl<S: Sink> Shipper<'_, S> {
     /// Holds a partition and says when it is tried again.
     pub(super) fn hold(&mut self, index: usize, why: HoldReason, now: Instant) {
         let topic = self.topics.named(index).map_or("", |(topic, ..)| &**topic);
-        let policy = overrides::of_topic(self.options, self.store, topic);
+        let lane = match self.any_behind(index) {
+            Some(source) => self.sources[source].stream.lane(),
+            None => self.store.route(topic),
+        };
+        let policy = overrides::of_topic(self.options, self.store, lane, topic);
         self.health[index].hold(why, &policy, now, super::tend::random());
     }
 

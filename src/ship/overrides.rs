@@ -116,16 +116,20 @@ pub(super) fn of_record(
     overrides.of(&options.retry, &parts.lane, topic, tenant)
 }
 
-/// The policy by which a partition of a topic waits that takes nothing: records of several tenants may
-/// wait there, so those count that their topic alone tells.
-pub(super) fn of_topic(options: &ShipOptions, store: &Store, topic: &str) -> RetryPolicy {
+/// The policy by which a partition of a topic waits that takes nothing of a lane: records of several tenants
+/// may wait there, so those count that their topic alone tells.
+pub(super) fn of_topic(
+    options: &ShipOptions,
+    store: &Store,
+    lane: &Lane,
+    topic: &str,
+) -> RetryPolicy {
     let overrides = &options.retry_overrides;
     if overrides.is_empty() {
         return options.retry.clone();
     }
-    let lane = store.route(topic).parts();
     let (tenant, plain) = store.told_of_topic(topic);
-    overrides.of(&options.retry, &lane.lane, plain, tenant)
+    overrides.of(&options.retry, &lane.parts().lane, plain, tenant)
 }
 
 /// The tenant of a record, and its topic without the prefix. What its lane says stays true when the

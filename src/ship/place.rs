@@ -63,9 +63,8 @@ impl<S: Sink> Shipper<'_, S> {
         let Ok(message) = &entry.message else {
             return self.undecodable(source, entry, now);
         };
-        if from.stream.lane().is_expired(entry, &self.time) {
-            self.counters.expired += 1;
-            return Ok(self.settle_unsent(source, entry, Class::Expired));
+        if self.expires(source, entry) {
+            return Ok(Placed::Done);
         }
         let Some(index) = self.index_of(entry, message, now)? else {
             return Ok(Placed::Full);
@@ -85,6 +84,17 @@ impl<S: Sink> Shipper<'_, S> {
             }
         }
         self.send(source, index, entry, message, now)
+    }
+
+    /// Settles a record that is too old now. False: it is not.
+    pub(super) fn expires(&mut self, source: usize, entry: &Entry) -> bool {
+        let lane = self.sources[source].stream.lane();
+        let is_expired = entry.message.is_ok() && lane.is_expired(entry, &self.time);
+        if is_expired {
+            self.counters.expired += 1;
+            self.settle_unsent(source, entry, Class::Expired);
+        }
+        is_expired
     }
 
     /// Whether a record stands among the dead letters, put there before a crash.

@@ -1,7 +1,7 @@
 //! How often and when a refused record is tried again, and what becomes of it then.
 //!
 //! Pure; randomness is passed in. Must not know Kafka or the log. Invariant: the wait between two
-//! tries is never longer than [`RetryPolicy::max_backoff`].
+//! tries is never longer than [`RetryPolicy::max_backoff`], nor than [`WAIT_MAX`].
 
 use std::fmt;
 use std::mem;
@@ -12,6 +12,10 @@ use super::link::jittered;
 use crate::kafka::Failure;
 use crate::message::Message;
 use crate::wal::SeqNo;
+
+/// The longest wait of all. A program that means never may say [`Duration::MAX`], behind which there is no
+/// instant.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What is done about a record that Kafka refuses, and about a partition that takes nothing.
 #[derive(Clone, PartialEq)]
@@ -74,7 +78,8 @@ impl RetryPolicy {
         let seconds = self.initial_backoff.as_secs_f64() * factor;
         let longest = Duration::try_from_secs_f64(seconds)
             .unwrap_or(self.max_backoff)
-            .min(self.max_backoff);
+            .min(self.max_backoff)
+            .min(WAIT_MAX);
         if self.jitter {
             jittered(longest, random)
         } else {
@@ -105,7 +110,8 @@ pub enum OnExhausted {
     /// It goes to the dead letters, and its partition goes on.
     #[default]
     DeadLetter,
-    /// Its partition is held in front of it.
+    /// Its partition is held in front of it, and it is tried on. Without transactions its attempts are not
+    /// counted: the record behind it would pass.
     Halt,
     /// It is given up, as a gap that is counted.
     Drop,
@@ -159,11 +165,13 @@ pub struct FailedRecord<'a> {
 pub enum Recovery {
     /// It goes to the dead letters.
     DeadLetter,
-    /// It is tried again after this time, its partition held meanwhile.
+    /// It is tried again after this time, a year at most, its partition held meanwhile. Of an exhausted record,
+    /// and without transactions, the one behind it was taken by then: that is how it is known to be to blame.
     Retry(Duration),
     /// It is given up, as a gap that is counted.
     Drop,
-    /// This goes in its place, under its identity. The topic and partition stay.
+    /// This goes in its place, under its identity. The topic and partition stay. As to its order, see
+    /// [`Retry`](Self::Retry).
     Replace(Replacement),
 }
 
@@ -196,6 +204,12 @@ mod tests {
             ]
         );
         assert_eq!(policy.wait(u32::MAX, 0), policy.max_backoff);
+        let never = RetryPolicy {
+            initial_backoff: Duration::MAX,
+            max_backoff: Duration::MAX,
+            ..policy
+        };
+        assert_eq!(never.wait(1, 0), WAIT_MAX);
     }
 
     #[test]

@@ -175,6 +175,26 @@ impl Flight {
         }
     }
 
+    /// What waits below the log's own low mark was dropped for space, and is over. True if there was any.
+    pub(super) fn pass_below(&mut self, acked: SeqNo) -> bool {
+        let mut is_any = false;
+        let below = self
+            .window
+            .iter_mut()
+            .take_while(|(flown, _)| flown.seq < acked);
+        for (_, state) in below.filter(|(_, state)| *state == State::Waiting) {
+            (*state, is_any) = (State::Told, true);
+        }
+        is_any
+    }
+
+    /// A record that waits is in its log no more, which knows what became of it.
+    pub(super) fn pass(&mut self, token: u64) {
+        if let Some((_, state @ State::Waiting)) = self.at(token) {
+            *state = State::Told;
+        }
+    }
+
     /// Hands over runs of settled numbers at the front: the low mark moves past them.
     pub(super) fn tell_front(&mut self, told: impl FnMut(Range<SeqNo>, Class)) {
         let mut runs = Runs::new(told);

@@ -377,7 +377,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         let (mut bytes, mut turn) = (0, Turn::Dry);
         for turn_of in 0..self.turns[lane].len() {
             let source = self.turns[lane].nth(turn_of);
-            if self.is_out_of_reach(source) {
+            if self.is_out_of_reach(source) || self.is_read_enough(source) {
                 turn = Turn::Held;
                 continue;
             }

@@ -219,12 +219,33 @@ impl<'a> Source<'a> {
         let Some(from) = self.behind(index) else {
             return Ok(None);
         };
-        let wanted = u32::try_from(index).unwrap_or(u32::MAX);
-        let of_it = |flown: &Flown| flown.partition == wanted && flown.seq >= from;
-        let Some(seq) = self.flight.waiting_from(from).filter(of_it).nth(skip) else {
-            return Ok(None);
-        };
-        self.at(index, seq.seq)
+        loop {
+            let of_it = |flown: &Flown| flown.index() == index;
+            let Some(flown) = self.flight.waiting_from(from).filter(of_it).nth(skip) else {
+                return Ok(None);
+            };
+            if let Some(entry) = self.at(index, flown.seq)? {
+                return Ok(Some(entry));
+            }
+            // It was dropped for space, or given up: not all that waits is.
+            if let Some((token, _)) = self.flight.find(flown.seq) {
+                self.flight.pass(token);
+            }
+        }
+    }
+
+    /// What was dropped for space while it waited is over, and nothing waits for it.
+    pub(super) fn pass_dropped(&mut self) {
+        if !self.flight.pass_below(self.stream.marks().acked) {
+            return;
+        }
+        for (index, behind) in self.behind.iter_mut().enumerate() {
+            let waits = |from: &SeqNo| {
+                let mut waiting = self.flight.waiting_from(*from);
+                waiting.any(|flown| flown.index() == index)
+            };
+            *behind = behind.filter(waits);
+        }
     }
 
     /// A record was put into this parking log, or found there.
@@ -250,7 +271,7 @@ impl<'a> Source<'a> {
         let Some((_, reader)) = &mut self.side else {
             return Ok(None);
         };
-        while let Some(entry) = self.stream.next(reader)? {
+        while let Some(entry) = self.stream.next_readable(reader, &mut self.lost)? {
             if entry.seq >= seq {
                 return Ok((entry.seq == seq).then_some(entry));
             }

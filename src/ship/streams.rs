@@ -45,6 +45,9 @@ const NEWEST: u64 = 1000;
 /// source stops there until the backlog moved.
 const REACH: u64 = (1 << 24) - (1 << 16);
 
+/// So many records of a parking log are read while its partition takes nothing: more than a piece of a search.
+const PARKED_READ: usize = 4096;
+
 /// Of so many turns with room for something, the backlog has the first go in one: so it drains even
 /// where more is appended than the lane's share of the link carries.
 const BACKLOG_TURN: u32 = 8;
@@ -242,6 +245,23 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.sources[live].begin_at(end);
         self.sources[live].settled_below = settled_below;
         true
+    }
+
+    /// Whether enough was read of a parking log whose partition takes nothing: the rest waits on disk.
+    pub(super) fn is_read_enough(&mut self, place: usize) -> bool {
+        let source = &self.sources[place];
+        if source.flight.len() < PARKED_READ {
+            return false;
+        }
+        let Some(log) = source.stream.parked() else {
+            return false;
+        };
+        let index = match (self.topics.get(log.topic()), log.partition()) {
+            (Some(topic), Some(number)) if number < topic.count => topic.index(number),
+            (Some(topic), None) if topic.count == 0 => topic.nowhere(),
+            _ => return false,
+        };
+        !self.health[index].is_flowing()
     }
 
     /// Whether a live stream is too far ahead of its backlog for the log to keep what is settled.

@@ -25,6 +25,7 @@ mod due;
 mod events;
 mod examples;
 mod exhausted;
+mod held;
 mod interceptors;
 mod interval;
 mod lanes;

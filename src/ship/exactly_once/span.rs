@@ -219,7 +219,7 @@ impl<'a> Committer<'a> {
         }
         let parked = self.sources[source].stream.parked();
         let topic = parked.map_or("", |log| log.topic());
-        let retry = overrides::of_topic(&self.options.ship, self.store, topic);
+        let retry = overrides::of_topic(&self.options.ship, self.store, self.lane, topic);
         self.sources[source].hold(why, &retry, Instant::now(), random());
     }
 

@@ -46,24 +46,28 @@ impl Committer<'_> {
         } else if self.policy(&entry).on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {
-            let verdicts = self.shared.verdict(&topic, || {
+            let attempts = self.sources[self.current].judged(entry.seq);
+            let earlier = || {
                 // Where their log cannot be opened, this one finds no place there either.
                 let letters = self.store.dead_letters_if_any().ok().flatten();
                 let stream = self.sources[self.current].stream;
                 storm::earlier(self.store, stream, letters, &topic, entry.seq)
-            });
-            if verdicts >= STORM {
+            };
+            // One record makes no storm, however often it is tried.
+            let is_new = attempts == 1;
+            let verdicts = is_new.then(|| self.shared.verdict(&topic, earlier));
+            if verdicts.is_some_and(|count| count >= STORM) {
                 HoldReason::EverythingRefused(failure)
             } else if let OnExhausted::Callback(decide) = self.policy(&entry).on_exhausted
                 && (self.current > 0 || ParkingLog::takes(entry.raw.len()))
             {
                 // What it asks for takes a place where the record may wait.
                 if self.current > 0 {
-                    return self.recover(&entry, &failure, 1, &*decide);
+                    return self.recover(&entry, &failure, attempts, &*decide);
                 }
                 HoldReason::Recovering
             } else {
-                match judge::bury(self.store, self.lane, &entry, partition, &failure, 1) {
+                match judge::bury(self.store, self.lane, &entry, partition, &failure, attempts) {
                     Ok(()) => return self.dead_lettered(&entry),
                     Err(error) => HoldReason::NoDeadLetters(error.to_string()),
                 }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::ship::retry::WAIT_MAX;
+
 /// When to try again after a loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -72,6 +74,10 @@ impl Backoff {
         if !(1.0..=100.0).contains(&self.multiplier) {
             let reason = format!("{} is not from 1 to 100", self.multiplier);
             return Err(("link.backoff.multiplier", reason));
+        }
+        if self.max > WAIT_MAX {
+            let reason = format!("{:?} is more than a year", self.max);
+            return Err(("link.backoff.max", reason));
         }
         if self.max < self.initial {
             let Backoff { initial, max, .. } = self;
