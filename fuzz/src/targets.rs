@@ -336,6 +336,7 @@ pub fn message(data: &[u8]) {
     let headers: Vec<Header<'_>> = message.headers().collect();
     let again = MessageRef {
         topic: &message.topic,
+        lane: None,
         partition: message.partition,
         key: message.key.as_deref(),
         headers: &headers,

@@ -163,12 +163,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
 }
 
 /// Where the records go.
-fn route<'a>(store: &Store, arguments: &Arguments, topic: &'a str) -> Routed<'a> {
-    let message = MessageRef::to(topic);
-    match &arguments.lane {
-        Some(name) => store.routed_in(name, &message),
-        None => store.routed(&message),
-    }
+fn route<'a>(store: &Store, arguments: &'a Arguments, topic: &'a str) -> Routed<'a> {
+    store.routed(&MessageRef {
+        lane: arguments.lane.as_deref(),
+        ..MessageRef::to(topic)
+    })
 }
 
 /// The topic that the records are for.

@@ -90,7 +90,7 @@ impl Check<'_> {
     fn kafka(&mut self) {
         let config = self.config().clone();
         if let Some(servers) = &config.kafka.bootstrap_servers
-            && let Err(error) = Settings::new(servers).check()
+            && let Err(error) = Settings::new(servers).check_each()
         {
             self.refused("kafka.bootstrap_servers", error);
         }
@@ -113,7 +113,7 @@ impl Check<'_> {
                 properties: vec![(name.clone(), value.reveal().to_owned())],
                 ..Settings::new(SOMEWHERE)
             };
-            match alone.check() {
+            match alone.check_each() {
                 Ok(()) => {}
                 Err(kafka::Error::Forbidden { reason, .. }) => {
                     self.add(&key, format!("cannot be set: {reason}"));
@@ -122,10 +122,30 @@ impl Check<'_> {
                 Err(error) => self.refused(&key, error),
             }
         }
+        if self.problems.is_empty() {
+            self.properties_together();
+        }
         if let Some(topic) = &config.kafka.default_topic
             && let Err(error) = message::check_topic(topic)
         {
             self.refused("kafka.default_topic", error);
+        }
+    }
+
+    /// What contradicts is told of the property that librdkafka names, or of the first one.
+    fn properties_together(&mut self) {
+        for (cluster, settings) in self.config().clusters().unwrap_or_default() {
+            let Err(error) = settings.check() else {
+                continue;
+            };
+            let reason = error.to_string();
+            let own = Some(cluster.as_str()).filter(|cluster| *cluster != MAIN_CLUSTER);
+            let names = || settings.properties.iter().map(|(name, _)| name);
+            let named = names().find(|name| reason.contains(name.as_str()));
+            if let Some(name) = named.or_else(|| names().next()) {
+                let key = format!("{}.{name}", path::properties(own));
+                self.refused(&key, reason);
+            }
         }
     }
 
@@ -138,7 +158,7 @@ impl Check<'_> {
             if name == MAIN_CLUSTER {
                 self.add(&section, "is the cluster of [kafka]");
             } else if let Some(servers) = &cluster.bootstrap_servers {
-                if let Err(error) = Settings::new(servers).check() {
+                if let Err(error) = Settings::new(servers).check_each() {
                     self.refused(&key, error);
                 }
             } else {

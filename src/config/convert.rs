@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::error::{Error, Place, Problem};
 use super::keys::{
     ClusterConfig, Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig,
 };
@@ -204,12 +205,20 @@ impl Config {
     /// Where events go: for [`Producer::set_routes`](crate::Producer::set_routes).
     #[must_use]
     pub fn event_routes(&self) -> Routes {
+        // What is wrong is refused where it comes in.
+        self.checked_routes().unwrap_or_default()
+    }
+
+    /// The same, or which of a program's own routes is wrong. Those of a file were looked at when it was loaded.
+    pub(crate) fn checked_routes(&self) -> Result<Routes, Error> {
         let mut routes = Routes::default();
         for (pattern, topic) in &self.routes {
-            // What is wrong was refused when it was loaded.
-            drop(add_route(&mut routes, pattern, topic));
+            add_route(&mut routes, pattern, topic).map_err(|error| {
+                let key = format!("routes.\"{pattern}\"");
+                Problem::new(&Place::Default, &key, format!("is refused: {error}"))
+            })?;
         }
-        routes
+        Ok(routes)
     }
 
     fn reached_at(

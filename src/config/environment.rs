@@ -79,7 +79,7 @@ impl Environment {
             };
             match (path::look(&path), value) {
                 (Known::Key, Some(value)) => given.push(Given {
-                    key: path.join("."),
+                    key: path::join(&path),
                     raw: Raw::Plain(value.clone()),
                     place,
                     is_substituted: false,

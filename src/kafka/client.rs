@@ -6,10 +6,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaType;
 
 use super::Error;
+use super::consumer::Silent;
 use super::{bad_server, names_none};
 
 /// Where the cluster is, and any librdkafka property on top of our defaults.
@@ -109,13 +112,31 @@ impl Settings {
         }
     }
 
-    /// Checks every property, without connecting to anything.
+    /// Checks every property, and all of them together, without connecting to anything. Files that they name
+    /// are not read: a certificate may come later, and records are taken without it.
     ///
     /// # Errors
     ///
     /// [`Error::Forbidden`] for a property that would break a promise, [`Error::Configuration`]
-    /// for one that librdkafka does not know or whose value it does not take.
+    /// for one that librdkafka does not know or whose value it does not take, and for those that contradict
+    /// each other.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_each()?;
+        let mut config = self.producer_config()?;
+        config.remove("bootstrap.servers");
+        let files = self.properties.iter().map(|(name, _)| name);
+        files
+            .filter(|name| name.ends_with(".location"))
+            .for_each(|name| _ = config.remove(name));
+        let refused = |error| configuration_error(&error);
+        let native = config.create_native_config().map_err(refused)?;
+        Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, Silent)
+            .map(drop)
+            .map_err(refused)
+    }
+
+    /// Checks each property alone.
+    pub(crate) fn check_each(&self) -> Result<(), Error> {
         self.producer_config()?
             .create_native_config()
             .map(drop)
@@ -286,6 +307,24 @@ pub fn is_secret(property: &str) -> bool {
     })
 }
 
+/// What librdkafka says, without what follows the name of a property whose value is a secret: it quotes
+/// values, or parts of them.
+pub(super) fn without_secrets(text: &str) -> String {
+    let is_name = |word: &str| {
+        let name = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        name.contains('.') && is_secret(name)
+    };
+    let mut shown = String::new();
+    for word in text.split_inclusive(' ') {
+        shown.push_str(word);
+        if is_name(word) {
+            shown.push_str("(what follows may hold a secret)");
+            break;
+        }
+    }
+    shown
+}
+
 /// librdkafka's complaint, without the value of a secret property.
 pub(super) fn configuration_error(error: &KafkaError) -> Error {
     let reason = match error {
@@ -341,6 +380,27 @@ mod tests {
     }
 
     #[test]
+    fn properties_that_contradict_each_other_are_refused_though_each_is_right() {
+        for (name, value) in [("max.in.flight", "6"), ("reconnect.backoff.max.ms", "1")] {
+            let settings = with(name, value);
+            settings.check_each().unwrap();
+            let refused = settings.check();
+            assert!(
+                matches!(refused, Err(Error::Configuration { .. })),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_no_reason_to_take_no_records() {
+        let mut settings = with("security.protocol", "ssl");
+        let file = ("ssl.ca.location".into(), "/no/such/file".into());
+        settings.properties.push(file);
+        settings.check().unwrap();
+    }
+
+    #[test]
     fn secrets_are_printed_neither_in_errors_nor_in_debug_lines() {
         let settings = with("sasl.password", "hunter2");
         assert!(!format!("{settings:?}").contains("hunter2"));
@@ -349,6 +409,13 @@ mod tests {
             .check()
             .unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
+
+        let said = "Unrecognized sasl.oauthbearer.config beginning at: hunter2 scope=x";
+        let shown = without_secrets(said);
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.starts_with("Unrecognized sasl.oauthbearer.config "));
+        let harmless = "10.0.0.1:9092: the key of record 3.5 is not right";
+        assert_eq!(without_secrets(harmless), harmless);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::breaks::{BreakCount, Breaks};
 use super::classify::{ErrorClass, Persistence, classify};
-use super::client::{Settings, configuration_error};
+use super::client::{Settings, configuration_error, without_secrets};
 use super::hand_over::Topics;
 use super::{Error, code_of, number_and_name};
 
@@ -403,7 +403,7 @@ impl ClientContext for Inbox {
                     code,
                     RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut
                 ),
-                reason: reason.to_owned(),
+                reason: without_secrets(reason),
             });
         }
     }

@@ -51,6 +51,9 @@ pub struct Header<'a> {
 pub struct MessageRef<'a> {
     /// The topic it goes to.
     pub topic: &'a str,
+    /// The lane that keeps it, such as a priority, as the options name it; `None`, or one that they do not
+    /// have: the one that claims its topic. Consumers do not see it.
+    pub lane: Option<&'a str>,
     /// The partition it must go to; `None` leaves that to the key.
     pub partition: Option<i32>,
     /// The key; `None` is Kafka's null.
@@ -109,6 +112,7 @@ impl<'a> MessageRef<'a> {
     pub const fn to(topic: &'a str) -> Self {
         Self {
             topic,
+            lane: None,
             partition: None,
             key: None,
             headers: &[],
@@ -240,6 +244,7 @@ impl Message {
     pub(crate) fn as_given<'a>(&'a self, headers: &'a [Header<'a>]) -> MessageRef<'a> {
         MessageRef {
             topic: &self.topic,
+            lane: None,
             partition: self.partition,
             key: self.key.as_deref(),
             headers,

@@ -25,6 +25,8 @@ pub type DraftHeader<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
 pub struct Draft<'a> {
     /// The topic it goes to; the default topic, if the message names none.
     pub topic: Cow<'a, str>,
+    /// The lane that keeps it; `None`, or one that the options do not have: the one that claims its topic.
+    pub lane: Option<Cow<'a, str>>,
     /// The partition it must go to; `None` leaves that to the key.
     pub partition: Option<i32>,
     /// The key; `None` is Kafka's null.
@@ -47,6 +49,7 @@ impl<'a> Draft<'a> {
         let headers = message.headers.iter();
         Self {
             topic: message.topic.into(),
+            lane: message.lane.map(Cow::Borrowed),
             partition: message.partition,
             key: message.key.map(Cow::Borrowed),
             headers: headers
@@ -87,6 +90,7 @@ impl<'a> Draft<'a> {
     pub(super) fn message<'b>(&'b self, headers: &'b [Header<'b>]) -> MessageRef<'b> {
         MessageRef {
             topic: &self.topic,
+            lane: self.lane.as_deref(),
             partition: self.partition,
             key: self.key.as_deref(),
             headers,
@@ -153,6 +157,7 @@ mod tests {
 
     fn message() -> MessageRef<'static> {
         MessageRef {
+            lane: Some("high"),
             partition: Some(3),
             key: Some(b"k"),
             headers: &HEADERS,

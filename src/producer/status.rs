@@ -254,7 +254,8 @@ impl Producer {
         }
     }
 
-    /// Whether all is well: at once if so, else when it has become so within this time.
+    /// Whether all is well: at once if so, else when it has become so within this time. A cluster is asked for
+    /// when there is something to ship: while nothing waits, one that was not tried yet is no trouble.
     ///
     /// # Errors
     ///

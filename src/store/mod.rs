@@ -251,19 +251,12 @@ impl Store {
         &self.lanes[self.routed(&MessageRef::to(topic)).place]
     }
 
-    /// Where a record goes: its lane, by its topic and tenant, and its topic in Kafka. It is appended with
-    /// that one.
+    /// Where a record goes: its lane, by its own word, or by its topic and tenant; and its topic in Kafka. It
+    /// is appended with that one.
     #[must_use]
     #[inline]
     pub fn routed<'a>(&self, message: &MessageRef<'a>) -> Routed<'a> {
-        self.router.route(message, None)
-    }
-
-    /// As [`routed`](Self::routed) where the lane is chosen by the name that the options have for it. One
-    /// that they do not have is as none.
-    #[must_use]
-    pub fn routed_in<'a>(&self, lane: &str, message: &MessageRef<'a>) -> Routed<'a> {
-        self.router.route(message, Some(lane))
+        self.router.route(message)
     }
 
     /// The tenant of a record that was appended, if it is one of the options, and the record's topic without

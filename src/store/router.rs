@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! tenant:  the header's, else that of the longest prefix that the topic begins with
-//! lane:    the one that claims the topic without that prefix
+//! lane:    the one that the record names, else the one that claims the topic without that prefix
 //! cluster: the tenant's, else the topic's, else the lane's
 //! ```
 //!
@@ -199,9 +199,9 @@ impl Router {
         &self.names
     }
 
-    /// Where a record goes; into the lane of this name, if one is given and known.
+    /// Where a record goes; into the lane that it names, if that is known.
     #[inline]
-    pub(super) fn route<'a>(&self, message: &MessageRef<'a>, lane: Option<&str>) -> Routed<'a> {
+    pub(super) fn route<'a>(&self, message: &MessageRef<'a>) -> Routed<'a> {
         // Else what there is to look up for each record is felt.
         if self.names.len() == 1 && self.tenants.is_empty() {
             return Routed {
@@ -209,14 +209,14 @@ impl Router {
                 topic: Cow::Borrowed(message.topic),
             };
         }
-        self.look_up(message, lane)
+        self.look_up(message)
     }
 
-    fn look_up<'a>(&self, message: &MessageRef<'a>, lane: Option<&str>) -> Routed<'a> {
+    fn look_up<'a>(&self, message: &MessageRef<'a>) -> Routed<'a> {
         let headers = message.headers.iter().copied();
         let tenant = self.tenant(message.topic, headers);
         let plain = self.plain(message.topic, tenant);
-        let given = lane.and_then(|lane| Some(self.lanes.get(lane)?.0));
+        let given = message.lane.and_then(|lane| Some(self.lanes.get(lane)?.0));
         let lane = given.unwrap_or_else(|| self.routes.lane_of(plain).unwrap_or(0));
         let of_tenant = tenant.and_then(|tenant| tenant.cluster);
         let cluster = of_tenant.unwrap_or_else(|| {
@@ -346,7 +346,7 @@ mod tests {
             headers: headers.as_ref().map_or(&[], |headers| headers),
             ..MessageRef::to(topic)
         };
-        let routed = router.route(&message, None);
+        let routed = router.route(&message);
         let name = router.names()[routed.place].to_string();
         (name, routed.topic.into_owned())
     }
@@ -471,7 +471,7 @@ mod tests {
             headers: &null,
             ..MessageRef::to("t")
         };
-        assert_eq!(router.route(&message, None).place, 0);
+        assert_eq!(router.route(&message).place, 0);
         let told = router.told("a.b.t", [header(b"a")].into_iter());
         assert_eq!(told, (Some("a"), "b.t"));
         assert_eq!(router.told("t", std::iter::empty()), (None, "t"));
@@ -482,7 +482,10 @@ mod tests {
         let options = options("audit", Some("main"), tenant(None, true, "acme."));
         let router = Router::new(&options).unwrap();
         let to = |topic, lane| {
-            let routed = router.route(&MessageRef::to(topic), Some(lane));
+            let routed = router.route(&MessageRef {
+                lane: Some(lane),
+                ..MessageRef::to(topic)
+            });
             router.names()[routed.place].to_string()
         };
         assert_eq!(to("temps", "alarms"), "alarms@audit");

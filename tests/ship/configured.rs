@@ -170,6 +170,12 @@ fn another_configuration_is_gone_by_while_it_runs_or_refused_whole() {
     // What a program set stays where the file says nothing new.
     assert_eq!(producer.routes().topic_of("mine.a"), Some("temps"));
     let mut third = second.clone();
+    third.routes.insert("user.*".into(), "no topic!".into());
+    let told = producer.set_config(&third).unwrap_err().to_string();
+    assert!(
+        told.contains("user.*") && told.contains("no topic!"),
+        "{told}"
+    );
     third.routes.insert("user.*".into(), "everything".into());
     producer.set_config(&third).unwrap();
     assert_eq!(producer.routes().topic_of("user.left"), Some("everything"));

@@ -44,11 +44,13 @@ pub(crate) fn with_value<'a>(topic: &'a str, value: &'a [u8]) -> MessageRef<'a> 
     }
 }
 
-/// What librdkafka refuses, but not before a client is made: the longest pause is shorter than the first.
+/// What librdkafka refuses, but not before it is to be used: a file that is not there.
 pub(crate) fn wrong(mock: &MockKafka) -> Settings {
     let mut settings = Settings::new(mock.bootstrap_servers());
-    let property = ("reconnect.backoff.max.ms".into(), "1".into());
-    settings.properties.push(property);
+    settings.properties = vec![
+        ("security.protocol".into(), "ssl".into()),
+        ("ssl.ca.location".into(), "/no/such/file".into()),
+    ];
     settings
 }
 
@@ -312,7 +314,8 @@ fn several_producers_on_several_stores_do_not_know_of_each_other() {
 }
 
 #[test]
-fn messages_go_to_the_lane_of_their_topic_and_wrong_ones_are_refused_by_type() {
+fn messages_go_to_the_lane_of_their_topic_or_the_one_they_name_and_wrong_ones_are_refused_by_type()
+{
     let mock = MockKafka::start(1).unwrap();
     mock.create_topic("t", 1).unwrap();
     mock.create_topic("alarms", 1).unwrap();
@@ -329,6 +332,15 @@ fn messages_go_to_the_lane_of_their_topic_and_wrong_ones_are_refused_by_type() {
     let (temp, alarm) = (with_value("", b"1"), with_value("alarms", b"2"));
     let receipts = [temp, alarm].map(|message| producer.send(&message).unwrap());
     assert_eq!(receipts.each_ref().map(Receipt::lane), ["default", "high"]);
+    for (lane, expected) in [
+        ("high", "high"),
+        ("default", "default"),
+        ("none", "default"),
+    ] {
+        let lane = Some(lane);
+        let receipt = producer.send(&MessageRef { lane, ..temp }).unwrap();
+        assert_eq!(receipt.lane(), expected);
+    }
     let both = producer.send_batch(&[temp, alarm]).unwrap_err();
     assert!(matches!(both, SendError::SeveralLanes { .. }), "{both}");
     let batch = producer.send_batch(&[temp, with_value("t", b"3")]).unwrap();
@@ -357,7 +369,7 @@ fn messages_go_to_the_lane_of_their_topic_and_wrong_ones_are_refused_by_type() {
         "whole or not at all"
     );
     assert!(producer.close(DEADLINE).unwrap().is_empty());
-    assert_eq!(ids(&mock, "t").len(), 3);
+    assert_eq!(ids(&mock, "t").len(), 6);
 }
 
 #[test]

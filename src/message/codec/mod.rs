@@ -465,6 +465,7 @@ pub(crate) mod tests {
                 .collect();
             use_it(MessageRef {
                 topic: &self.topic,
+                lane: None,
                 partition: self.partition,
                 key: self.key.as_deref(),
                 headers: &headers,
@@ -750,6 +751,7 @@ pub(crate) mod tests {
     fn the_worked_example_holds() {
         let message = MessageRef {
             topic: "temps",
+            lane: None,
             partition: Some(3),
             key: Some(b"site-17"),
             headers: &[
