@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::{Error, Lane, Parking, ParkingLog, Store};
-use crate::wal::{self, Class, SeqNo, Wal, Watched};
+use crate::wal::{self, Class, SeqNo, Wal, Watch, Watched};
 
 /// Most runs of moved records that a parking log remembers the origin of: a quarter of a megabyte.
 const RUNS_MAX: usize = 4096;
@@ -124,9 +124,11 @@ impl Store {
                 Some(Class::Moved) if std::ptr::eq(wal, &raw const lane.wal) => {}
                 Some(Class::Moved) => return Poll::Ready(Ok(Class::Unknown)),
                 Some(class) => return Poll::Ready(Ok(class)),
-                None if is_watched(watched.as_ref(), wal, at, waker) => return Poll::Pending,
+                None if is_watched(watched.as_ref(), wal.watch(), at, waker) => {
+                    return Poll::Pending;
+                }
                 // Then it is looked at once more: it may have been settled before this.
-                None => *watched = Some(wal.watch(at, waker)),
+                None => *watched = Some(wal.watch().add(at, waker)),
             }
         }
     }
@@ -138,8 +140,8 @@ impl Store {
     }
 }
 
-fn is_watched(watched: Option<&Watched<'_>>, wal: &Wal, seq: SeqNo, waker: &Waker) -> bool {
-    watched.is_some_and(|watched| watched.is(wal, seq, waker))
+fn is_watched(watched: Option<&Watched<'_>>, watch: &Watch, seq: SeqNo, waker: &Waker) -> bool {
+    watched.is_some_and(|watched| watched.is(watch, seq, waker))
 }
 
 /// The future of the outcomes of records: [`Store::settlement`]. Dropping it forgets the question.
@@ -163,7 +165,7 @@ impl Future for Settlement<'_> {
         while !this.left.is_empty() {
             let (seq, waker) = (this.left.start, context.waker());
             let place = if this.is_scheduled {
-                match this.store.poll_fired(seq, waker)? {
+                match this.store.poll_fired(seq, &mut this.watched, waker)? {
                     Poll::Ready(place) => place,
                     Poll::Pending => return Poll::Pending,
                 }
@@ -225,10 +227,10 @@ impl Future for Emptied<'_> {
             if outcome?.is_some() {
                 continue;
             }
-            if is_watched(this.watched.as_ref(), wal, oldest, waker) {
+            if is_watched(this.watched.as_ref(), wal.watch(), oldest, waker) {
                 return Poll::Pending;
             }
-            this.watched = Some(wal.watch(oldest, waker));
+            this.watched = Some(wal.watch().add(oldest, waker));
         }
     }
 }

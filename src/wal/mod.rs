@@ -69,7 +69,7 @@ use self::fs::{Fs, RealFs};
 use self::wait::with_thread_waker;
 use parking_lot::Mutex;
 
-pub(crate) use self::outcome::Watched;
+pub(crate) use self::outcome::{Watch, Watched};
 
 pub use self::cipher::Keys;
 pub use self::compress::Compression;

@@ -18,7 +18,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::error::Error;
-use super::fs::{Fs, RealFs};
+use super::fs::Fs;
 use super::seq::SeqNo;
 use super::settled::Class;
 use super::wait::wake_each;
@@ -90,19 +90,29 @@ impl Watch {
         self.count.load(Ordering::SeqCst) > 0
     }
 
-    /// Adds one who waits. The caller looks afterwards whether the number is settled.
-    fn add(&self, seq: SeqNo, waker: &Waker) -> u64 {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+    /// Has a waker woken once, when the number may be settled. The caller looks again after this returns:
+    /// it may have been settled before.
+    pub(crate) fn add(&self, seq: SeqNo, waker: &Waker) -> Watched<'_> {
+        let (id, waker) = (self.next.fetch_add(1, Ordering::Relaxed), waker.clone());
+        let watched = Watched {
+            watch: self,
+            seq,
+            id,
+            waker: waker.clone(),
+        };
         let mut list = self.list.lock();
-        list.insert((seq, id), waker.clone());
+        list.insert((seq, id), waker);
         self.count.store(list.len(), Ordering::SeqCst);
-        id
+        watched
     }
 
     fn remove(&self, seq: SeqNo, id: u64) {
         let mut list = self.list.lock();
-        list.remove(&(seq, id));
+        let removed = list.remove(&(seq, id));
         self.count.store(list.len(), Ordering::SeqCst);
+        // A waker is the program's own code: it ends where nobody is locked out.
+        drop(list);
+        drop(removed);
     }
 
     /// Wakes those that wait for numbers in a range.
@@ -126,23 +136,23 @@ impl Watch {
 
 /// A registration for the outcome of one record; dropping it takes it back.
 #[derive(Debug)]
-pub(crate) struct Watched<'a, F: Fs = RealFs> {
-    wal: &'a Wal<F>,
+pub(crate) struct Watched<'a> {
+    watch: &'a Watch,
     seq: SeqNo,
     id: u64,
     waker: Waker,
 }
 
-impl<F: Fs> Watched<'_, F> {
-    /// Whether it is this waker's, for this record.
-    pub(crate) fn is(&self, wal: &Wal<F>, seq: SeqNo, waker: &Waker) -> bool {
-        std::ptr::eq(self.wal, wal) && self.seq == seq && self.waker.will_wake(waker)
+impl Watched<'_> {
+    /// Whether it is this waker's, for this number, in this list.
+    pub(crate) fn is(&self, watch: &Watch, seq: SeqNo, waker: &Waker) -> bool {
+        std::ptr::eq(self.watch, watch) && self.seq == seq && self.waker.will_wake(waker)
     }
 }
 
-impl<F: Fs> Drop for Watched<'_, F> {
+impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        self.wal.core.watch.remove(self.seq, self.id);
+        self.watch.remove(self.seq, self.id);
     }
 }
 
@@ -185,15 +195,9 @@ impl<F: Fs> Wal<F> {
         Ok(None)
     }
 
-    /// Has a waker woken once the record may have an outcome, once. The caller looks again after
-    /// this returns: it may have got it before.
-    pub(crate) fn watch(&self, seq: SeqNo, waker: &Waker) -> Watched<'_, F> {
-        Watched {
-            wal: self,
-            seq,
-            id: self.core.watch.add(seq, waker),
-            waker: waker.clone(),
-        }
+    /// Who waits for outcomes of this log's records.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.core.watch
     }
 
     /// A ticket for records that were appended to this log since it was opened.
@@ -280,12 +284,12 @@ mod tests {
     fn each_is_woken_once_by_its_own_number() {
         let watch = Watch::default();
         let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
-        let ids: Vec<u64> = [5, 5, 6, 7]
+        let mut watched: Vec<Watched<'_>> = [5, 5, 6, 7]
             .into_iter()
             .zip(&counts)
             .map(|(seq, count)| watch.add(SeqNo::new(seq), &Waker::from(Arc::clone(count))))
             .collect();
-        watch.remove(SeqNo::new(7), ids[3]);
+        drop(watched.pop());
         watch.wake(seqs(0..5));
         let woken =
             || -> Vec<usize> { counts.iter().map(|c| c.0.load(Ordering::SeqCst)).collect() };
@@ -313,10 +317,11 @@ mod tests {
             let (watch, count) = (Watch::default(), Arc::<Count>::default());
             let waker = Waker::from(Arc::clone(&count));
             let (mut is_settled, mut saw, mut waiter, mut settler) = (false, false, 0, 0);
+            let mut watched = Vec::new();
             for step in 0..4 {
                 let is_waiter = order & (1 << step) != 0;
                 match (is_waiter, if is_waiter { waiter } else { settler }) {
-                    (true, 0) => _ = watch.add(seq, &waker),
+                    (true, 0) => watched.push(watch.add(seq, &waker)),
                     (true, _) => saw = is_settled,
                     (false, 0) => is_settled = true,
                     (false, _) => {

@@ -1,9 +1,12 @@
 //! What is due later: it waits over restarts, on clocks that jump, and goes to its lane once.
 
 use std::fs;
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use ferrylog::message::{Due, Expires, Message, MessageRef};
@@ -427,6 +430,61 @@ fn a_record_that_is_due_in_a_year_holds_no_space_but_its_own() {
         "it is the same one still"
     );
     assert_eq!(messages.len(), 1);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn woken(counts: &[Arc<Count>]) -> Vec<usize> {
+    let woken = counts.iter().map(|count| count.0.load(Ordering::SeqCst));
+    woken.collect()
+}
+
+#[test]
+fn who_waits_for_what_is_due_is_kept_once_and_not_at_all_once_it_is_dropped() {
+    let dir = tempdir().unwrap();
+    let machine = Machine::boot(1, 5_000);
+    let store = open(dir.path(), &machine);
+    let first = schedule(&store, "a", Due::After(HOUR));
+    let second = schedule(&store, "b", Due::After(2 * HOUR));
+    let counts: [Arc<Count>; 3] = Default::default();
+    let wakers = counts.each_ref().map(|count| Waker::from(count.clone()));
+    // The count itself, and the waker here.
+    let kept = || counts.each_ref().map(|count| Arc::strong_count(count) > 2);
+    {
+        let mut first = pin!(store.settlement_of_scheduled(first..first + 1));
+        let mut poll = |waker| first.as_mut().poll(&mut Context::from_waker(waker));
+        for waker in [0, 0, 1, 1] {
+            assert!(poll(&wakers[waker]).is_pending());
+        }
+        assert_eq!(kept(), [false, true, false], "the newest waker counts");
+        let mut second = pin!(store.settlement_of_scheduled(second..second + 1));
+        let polled = second.as_mut().poll(&mut Context::from_waker(&wakers[2]));
+        assert!(polled.is_pending());
+        machine.pass(HOUR);
+        assert_eq!(fire(&store), 1);
+        assert_eq!(woken(&counts), [0, 1, 0], "each by its own record");
+
+        store
+            .lane()
+            .settle(SeqNo::ZERO..SeqNo::new(1), Class::Shipped);
+        let polled = poll(&wakers[1]);
+        assert!(
+            matches!(polled, Poll::Ready(Ok(Class::Shipped))),
+            "{polled:?}"
+        );
+    }
+    assert_eq!(kept(), [false; 3], "who is gone is not kept");
+    machine.pass(HOUR);
+    assert_eq!(fire(&store), 1);
+    assert_eq!(woken(&counts), [0, 1, 0], "nor woken");
 }
 
 /// Random lives: what was accepted is in its lane once, and never before its time.

@@ -147,9 +147,13 @@ impl Schedule {
                 Ok(Step::Taken) if is_announced => fired += open.ids.len() as u64,
                 Ok(Step::Taken) => {}
                 Ok(Step::Last) => {
-                    *firing = None;
-                    let _writing = self.writing.lock();
-                    self.tidy()?;
+                    let fired = firing.take();
+                    let writing = self.writing.lock();
+                    let tidied = self.tidy();
+                    drop(writing);
+                    // Whoever was told of so many others that this one was forgotten hears so, too.
+                    fired.iter().for_each(|fired| self.wake(&fired.ids));
+                    tidied?;
                 }
                 Ok(Step::Stopped) => break,
                 Err(error) => {
@@ -277,7 +281,7 @@ impl Schedule {
             fired.note(SeqNo::new(*id), SeqNo::new(seq));
         }
         drop(state);
-        self.wake();
+        self.wake(&open.ids);
     }
 
     /// Step 3.

@@ -22,7 +22,7 @@ use super::{SCHEDULE, Schedule, ScheduleOptions, Scheduled, Whereabouts};
 use crate::{
     message::{Due, MessageRef},
     store::{Error, Lane, Store, StoreOptions, clock::Clock, make_directory, sync_directory},
-    wal::{self, LogId, SeqNo, Ticket, Totals},
+    wal::{self, LogId, SeqNo, Ticket, Totals, Watched},
 };
 
 /// Longest pause while anything waits: so soon a clock that was set, or a machine that slept, is noticed.
@@ -256,7 +256,7 @@ impl Store {
     /// known any more.
     #[must_use]
     pub fn fired(&self, number: SeqNo) -> Option<(&Lane, SeqNo)> {
-        match self.schedule.open.get()?.find(number, None) {
+        match self.schedule.open.get()?.find(number) {
             Whereabouts::InLane { lane, seq } => Some((self.lane_named(&lane)?, seq)),
             Whereabouts::Waits | Whereabouts::Forgotten => None,
         }
@@ -302,15 +302,23 @@ impl Store {
     }
 
     /// Where a scheduled record stands, once it was fired; ready with `None` where nobody knows any more.
-    pub(in crate::store) fn poll_fired(
-        &self,
+    pub(in crate::store) fn poll_fired<'a>(
+        &'a self,
         number: SeqNo,
+        watched: &mut Option<Watched<'a>>,
         waker: &Waker,
-    ) -> Result<Poll<Option<(&Lane, SeqNo)>>, Error> {
+    ) -> Result<Poll<Option<(&'a Lane, SeqNo)>>, Error> {
         let Some(schedule) = self.schedule.open.get() else {
             return Ok(Poll::Ready(None));
         };
-        Ok(match schedule.find(number, Some(waker)) {
+        let mut found = schedule.find(number);
+        if found == Whereabouts::Waits {
+            // Anew each time: who was woken stands in the list no more. Then it is looked at once more: it
+            // may have been fired before this.
+            *watched = Some(schedule.watch.add(number, waker));
+            found = schedule.find(number);
+        }
+        Ok(match found {
             Whereabouts::InLane { lane, seq } => {
                 Poll::Ready(self.lane_named(&lane).map(|lane| (lane, seq)))
             }

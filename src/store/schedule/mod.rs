@@ -23,7 +23,7 @@ mod space;
 mod tests;
 mod view;
 
-use std::{collections::HashMap, path::Path, task::Waker};
+use std::{collections::HashMap, path::Path};
 
 use parking_lot::Mutex;
 
@@ -35,7 +35,7 @@ pub use space::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions};
 use super::{Error, Lane, Now, boots::Boots, clock::Clock, outcome::Origins};
 use crate::{
     message::MessageRef,
-    wal::{self, Record, SeqNo, Ticket, Wal, wait::wake_each},
+    wal::{self, Record, SeqNo, Ticket, Wal, Watch},
 };
 use codec::{Entry, Foreign, VERSION};
 use due::{Accepted, Times};
@@ -75,6 +75,8 @@ pub(super) struct Schedule {
     /// Held while entries are appended.
     writing: Mutex<()>,
     state: Mutex<State>,
+    /// Who waits for a record to be fired, by its id.
+    watch: Watch,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +87,6 @@ struct State {
     in_lane: usize,
     /// By place of the lane: where what was fired since the log was opened stands there.
     fired: HashMap<usize, Origins>,
-    /// Who waits for something to be fired.
-    wakers: Vec<Waker>,
 }
 
 /// The names of the lanes that entries speak of, each with a place.
@@ -221,6 +221,7 @@ impl Schedule {
                 ..State::default()
             }),
             firing: Mutex::new(firing),
+            watch: Watch::default(),
         };
         Ok(schedule)
     }
@@ -296,35 +297,36 @@ impl Schedule {
         }
     }
 
-    /// What became of a record. While it waits the waker hears when anything is fired, and when the log
-    /// is closed.
-    fn find(&self, id: SeqNo, waker: Option<&Waker>) -> Whereabouts {
-        let mut state = self.state.lock();
+    /// What became of a record.
+    fn find(&self, id: SeqNo) -> Whereabouts {
+        let state = self.state.lock();
         let mut fired = state.fired.iter();
         let fired = fired.find_map(|(lane, at)| Some((*lane, at.get(id)?)));
         if let Some((lane, seq)) = fired {
             let lane = state.lanes.name(lane).to_owned();
             return Whereabouts::InLane { lane, seq };
         }
-        if state.index.get(id.get()).is_none() {
-            return Whereabouts::Forgotten;
+        match state.index.get(id.get()) {
+            Some(_) => Whereabouts::Waits,
+            None => Whereabouts::Forgotten,
         }
-        if let Some(waker) = waker
-            && !state.wakers.iter().any(|known| known.will_wake(waker))
-        {
-            state.wakers.push(waker.clone());
-        }
-        Whereabouts::Waits
     }
 
-    fn wake(&self) {
-        let wakers = std::mem::take(&mut self.state.lock().wakers);
-        wake_each(wakers);
+    /// Tells who waits for these records to look at them. To be called where no lock but `firing` is held: a
+    /// waker is the program's own code.
+    fn wake(&self, ids: &[u64]) {
+        for id in ids {
+            if !self.watch.is_watched() {
+                break;
+            }
+            let id = SeqNo::new(*id);
+            self.watch.wake(id..id + 1);
+        }
     }
 
     fn shut(&self) -> Result<(), Error> {
         let shut = self.wal.shut();
-        self.wake();
+        self.watch.wake_all();
         Ok(shut?)
     }
 }
