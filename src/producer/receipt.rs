@@ -173,13 +173,13 @@ impl Receipt<'_> {
     pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> + '_ {
         let lane = self.at();
         (self.first.get()..self.end.get()).map(move |seq| {
-            let store = &self.shared.store;
-            let (lane, seq) = if self.is_scheduled {
-                store.fired(SeqNo::new(seq))?
+            let (store, seq) = (&self.shared.store, SeqNo::new(seq));
+            let outcome = if self.is_scheduled {
+                store.outcome_of_scheduled(seq)
             } else {
-                (lane, SeqNo::new(seq))
+                store.outcome(lane, seq)
             };
-            Some(store.outcome(lane, seq).ok()??.into())
+            Some(outcome.ok()??.into())
         })
     }
 

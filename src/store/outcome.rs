@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use super::schedule::Fired;
 use super::{Error, Lane, Parking, ParkingLog, Store};
 use crate::wal::{self, Class, SeqNo, Wal, Watch, Watched};
 
@@ -170,14 +171,14 @@ impl Future for Settlement<'_> {
                     Poll::Pending => return Poll::Pending,
                 }
             } else {
-                Some((this.lane, seq))
+                Fired::To(this.lane, seq)
             };
             let polled = match place {
-                Some((lane, seq)) => {
+                Fired::To(lane, seq) => {
                     let watched = &mut this.watched;
                     this.store.poll_outcome(lane, seq, watched, waker)?
                 }
-                None => Poll::Ready(Class::Unknown),
+                Fired::Never(class) => Poll::Ready(class),
             };
             let Poll::Ready(class) = polled else {
                 return Poll::Pending;

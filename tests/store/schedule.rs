@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::Future;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -485,6 +486,75 @@ fn who_waits_for_what_is_due_is_kept_once_and_not_at_all_once_it_is_dropped() {
     machine.pass(HOUR);
     assert_eq!(fire(&store), 1);
     assert_eq!(woken(&counts), [0, 1, 0], "nor woken");
+}
+
+/// Spoils every place in the schedule log where these bytes stand: those of a tail stand at two.
+fn spoil(dir: &Path, bytes: &[u8]) {
+    let mut spoilt = 0;
+    for file in fs::read_dir(dir.join("schedule")).unwrap() {
+        let path = file.unwrap().path();
+        // Of the others some come and go.
+        if !path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("segment-")
+        {
+            continue;
+        }
+        let all = fs::read(&path).unwrap();
+        let parts = all.windows(bytes.len()).enumerate();
+        for (at, _) in parts.filter(|(_, part)| *part == bytes) {
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            let spoil = vec![0xee; bytes.len()];
+            file.write_all_at(&spoil, at as u64).unwrap();
+            spoilt += 1;
+        }
+    }
+    assert!(spoilt > 0);
+}
+
+/// Found by who fires, or by who appends it again.
+#[test]
+fn who_waits_for_a_record_that_the_disk_lost_hears_that_it_is_lost() {
+    let large = vec![b'x'; 100_000];
+    for is_due in [true, false] {
+        let dir = tempdir().unwrap();
+        let machine = Machine::boot(1, 5_000);
+        let store = open(dir.path(), &machine);
+        let value = "a value that can be found";
+        let lost = schedule(&store, value, Due::After(HOUR));
+        store.sync_schedule().unwrap();
+        // Memory stands in for the tail of a log: this is the tail from here on.
+        let kept = schedule_to(&store, "temps", &large, Due::After(2 * HOUR)).unwrap();
+        store.sync_schedule().unwrap();
+        spoil(dir.path(), value.as_bytes());
+        let count = Arc::<Count>::default();
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let mut told = pin!(store.settlement_of_scheduled(lost..lost + 1));
+        assert!(told.as_mut().poll(&mut context).is_pending());
+        assert_eq!(store.outcome_of_scheduled(lost).unwrap(), None);
+        if is_due {
+            machine.pass(HOUR);
+            assert_eq!(fire(&store), 0);
+        } else {
+            while count.0.load(Ordering::SeqCst) == 0 {
+                assert!(store.scheduled().lost == 0, "lost, and nobody was told");
+                schedule_to(&store, "alarm", &large, Due::After(1_000)).unwrap();
+                machine.pass(1_000);
+                fire(&store);
+            }
+        }
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        let polled = told.as_mut().poll(&mut context);
+        assert!(matches!(polled, Poll::Ready(Ok(Class::Lost))), "{polled:?}");
+        let asked = [lost, kept].map(|seq| store.outcome_of_scheduled(seq).unwrap());
+        assert_eq!(asked, [Some(Class::Lost), None]);
+        let totals = store.totals();
+        assert_eq!((totals.lost, totals.scheduled), (1, 1));
+        assert!(totals.balances(), "{totals:?}");
+    }
 }
 
 /// Random lives: what was accepted is in its lane once, and never before its time.

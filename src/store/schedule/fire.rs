@@ -153,6 +153,7 @@ impl Schedule {
                     drop(writing);
                     // Whoever was told of so many others that this one was forgotten hears so, too.
                     fired.iter().for_each(|fired| self.wake(&fired.ids));
+                    self.tell_lost();
                     tidied?;
                 }
                 Ok(Step::Stopped) => break,
@@ -196,7 +197,7 @@ impl Schedule {
         };
         batch.sort_unstable();
         let seqs: Vec<SeqNo> = batch.iter().map(|(seq, ..)| *seq).collect();
-        let _writing = self.writing.lock();
+        let writing = self.writing.lock();
         if seqs.last() >= Some(&self.wal.marks().durable) {
             self.wal.sync()?;
         }
@@ -204,14 +205,17 @@ impl Schedule {
         for (entry, (_, id, order)) in self.read(&seqs)?.into_iter().zip(&batch) {
             match entry.map(|entry| message(&entry)) {
                 Some(Ok(message)) => read.push((*order, *id, message)),
-                // What is gone is counted by the log; what is no message was never taken in.
-                Some(Err(_)) | None => self.state.lock().index.remove(*id),
+                // What is no message was never taken in.
+                Some(Err(_)) | None => self.lose(*id),
             }
         }
+        drop(writing);
+        self.tell_lost();
         read.sort_unstable_by_key(|(order, ..)| *order);
         if read.is_empty() {
             return Ok(None);
         }
+        let _writing = self.writing.lock();
         let lane = lane_of(lanes, &name);
         let ids: Vec<u64> = read.iter().map(|(_, id, _)| *id).collect();
         let from = lane.marks().next;

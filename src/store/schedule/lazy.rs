@@ -22,7 +22,7 @@ use super::{SCHEDULE, Schedule, ScheduleOptions, Scheduled, Whereabouts};
 use crate::{
     message::{Due, MessageRef},
     store::{Error, Lane, Store, StoreOptions, clock::Clock, make_directory, sync_directory},
-    wal::{self, LogId, SeqNo, Ticket, Totals, Watched},
+    wal::{self, Class, LogId, SeqNo, Ticket, Totals, Watched},
 };
 
 /// Longest pause while anything waits: so soon a clock that was set, or a machine that slept, is noticed.
@@ -41,6 +41,15 @@ pub(in crate::store) struct Lazy {
     bell: Bell,
     /// Why the last firing failed.
     why: Mutex<Option<String>>,
+}
+
+/// Where a scheduled record is that waits no more.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) enum Fired<'a> {
+    /// In this lane.
+    To(&'a Lane, SeqNo),
+    /// In none, as far as is known: this became of it.
+    Never(Class),
 }
 
 /// Rung when something may be due earlier than thought.
@@ -252,13 +261,35 @@ impl Store {
         }
     }
 
-    /// Where a record is that was scheduled since the store was opened; `None`: it waits, or it is not
-    /// known any more.
+    /// Where a record is that was scheduled since the store was opened; `None`: it waits, it was lost, or it
+    /// is not known any more.
     #[must_use]
     pub fn fired(&self, number: SeqNo) -> Option<(&Lane, SeqNo)> {
         match self.schedule.open.get()?.find(number) {
             Whereabouts::InLane { lane, seq } => Some((self.lane_named(&lane)?, seq)),
-            Whereabouts::Waits | Whereabouts::Forgotten => None,
+            Whereabouts::Waits | Whereabouts::Lost | Whereabouts::Forgotten => None,
+        }
+    }
+
+    /// [`outcome`](Self::outcome) of a record that was scheduled since the store was opened; `None` while it
+    /// waits, too. [`Class::Lost`]: the disk lost it while it waited.
+    ///
+    /// # Errors
+    ///
+    /// As [`outcome`](Self::outcome).
+    pub fn outcome_of_scheduled(&self, number: SeqNo) -> Result<Option<Class>, Error> {
+        let Some(schedule) = self.schedule.open.get() else {
+            return Ok(Some(Class::Unknown));
+        };
+        match schedule.find(number) {
+            Whereabouts::Waits if schedule.wal.is_shut() => Err(wal::Error::Closed.into()),
+            Whereabouts::Waits => Ok(None),
+            Whereabouts::InLane { lane, seq } => match self.lane_named(&lane) {
+                Some(lane) => self.outcome(lane, seq),
+                None => Ok(Some(Class::Unknown)),
+            },
+            Whereabouts::Lost => Ok(Some(Class::Lost)),
+            Whereabouts::Forgotten => Ok(Some(Class::Unknown)),
         }
     }
 
@@ -301,15 +332,16 @@ impl Store {
         self.schedule.open.get()?.wal.failure()
     }
 
-    /// Where a scheduled record stands, once it was fired; ready with `None` where nobody knows any more.
+    /// Where a scheduled record stands, once it was fired, or what became of it else.
     pub(in crate::store) fn poll_fired<'a>(
         &'a self,
         number: SeqNo,
         watched: &mut Option<Watched<'a>>,
         waker: &Waker,
-    ) -> Result<Poll<Option<(&'a Lane, SeqNo)>>, Error> {
+    ) -> Result<Poll<Fired<'a>>, Error> {
+        let unknown = Fired::Never(Class::Unknown);
         let Some(schedule) = self.schedule.open.get() else {
-            return Ok(Poll::Ready(None));
+            return Ok(Poll::Ready(unknown));
         };
         let mut found = schedule.find(number);
         if found == Whereabouts::Waits {
@@ -320,9 +352,11 @@ impl Store {
         }
         Ok(match found {
             Whereabouts::InLane { lane, seq } => {
-                Poll::Ready(self.lane_named(&lane).map(|lane| (lane, seq)))
+                let lane = self.lane_named(&lane);
+                Poll::Ready(lane.map_or(unknown, |lane| Fired::To(lane, seq)))
             }
-            Whereabouts::Forgotten => Poll::Ready(None),
+            Whereabouts::Lost => Poll::Ready(Fired::Never(Class::Lost)),
+            Whereabouts::Forgotten => Poll::Ready(unknown),
             // Whoever closes the log wakes those who registered before that.
             Whereabouts::Waits if schedule.wal.is_shut() => {
                 return Err(wal::Error::Closed.into());

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 #[doc(hidden)]
 pub use codec::reread as reread_schedule;
-pub(super) use lazy::Lazy;
+pub(super) use lazy::{Fired, Lazy};
 pub use space::{SCHEDULE_QUOTA_MIN, SCHEDULED_MAX, ScheduleOptions};
 
 use super::{Error, Lane, Now, boots::Boots, clock::Clock, outcome::Origins};
@@ -87,6 +87,10 @@ struct State {
     in_lane: usize,
     /// By place of the lane: where what was fired since the log was opened stands there.
     fired: HashMap<usize, Origins>,
+    /// What waited and the disk does not give any more, each standing for itself; the oldest are forgotten.
+    lost: Origins,
+    /// Those of them that nobody told yet who waits for them.
+    untold: Vec<u64>,
 }
 
 /// The names of the lanes that entries speak of, each with a place.
@@ -114,6 +118,8 @@ pub(super) enum Whereabouts {
     Waits,
     /// It was fired since the store was opened.
     InLane { lane: String, seq: SeqNo },
+    /// It waited, and the disk does not give it any more.
+    Lost,
     /// It was fired before, or so many were since that it is not known any more.
     Forgotten,
 }
@@ -235,6 +241,19 @@ impl Schedule {
         clock: &Clock,
         block: bool,
     ) -> Result<(Ticket<'_>, bool), Error> {
+        let added = self.append(lane, messages, clock, block);
+        // Making room may have found some lost.
+        self.tell_lost();
+        added
+    }
+
+    fn append(
+        &self,
+        lane: &Lane,
+        messages: &[MessageRef<'_>],
+        clock: &Clock,
+        block: bool,
+    ) -> Result<(Ticket<'_>, bool), Error> {
         let now = clock.now();
         let accepted = Accepted::at(&now);
         let mut entries = Vec::with_capacity(messages.len());
@@ -308,8 +327,23 @@ impl Schedule {
         }
         match state.index.get(id.get()) {
             Some(_) => Whereabouts::Waits,
+            None if state.lost.get(id).is_some() => Whereabouts::Lost,
             None => Whereabouts::Forgotten,
         }
+    }
+
+    /// The disk does not give a record any more that waits: it is lost, and counted by the log. Who calls
+    /// this calls [`tell_lost`](Self::tell_lost) once it holds no lock.
+    fn lose(&self, id: u64) {
+        let mut state = self.state.lock();
+        state.index.remove(id);
+        state.lost.note(SeqNo::new(id), SeqNo::new(id));
+        state.untold.push(id);
+    }
+
+    fn tell_lost(&self) {
+        let untold = std::mem::take(&mut self.state.lock().untold);
+        self.wake(&untold);
     }
 
     /// Tells who waits for these records to look at them. To be called where no lock but `firing` is held: a

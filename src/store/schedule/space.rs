@@ -174,9 +174,8 @@ impl Schedule {
         let seqs: Vec<SeqNo> = waiting.iter().map(|(seq, _)| *seq).collect();
         let mut moved = Vec::with_capacity(waiting.len());
         for (entry, (_, id)) in self.read(&seqs)?.into_iter().zip(waiting) {
-            // What could not be read any more is lost, and counted by the log.
             let Some(mut entry) = entry else {
-                self.state.lock().index.remove(id);
+                self.lose(id);
                 continue;
             };
             entry.id = Some(id);
