@@ -433,6 +433,49 @@ fn a_record_that_is_due_in_a_year_holds_no_space_but_its_own() {
     assert_eq!(messages.len(), 1);
 }
 
+/// As [`options`], with topics of another cluster.
+fn with_audit(machine: &Arc<Machine>, topics: &[&str]) -> StoreOptions {
+    let mut options = options(machine);
+    let clusters = topics
+        .iter()
+        .map(|topic| ((*topic).to_owned(), "audit".to_owned()));
+    options.topic_clusters.extend(clusters);
+    options
+}
+
+#[test]
+fn what_is_due_for_a_lane_that_was_taken_away_goes_to_no_other_cluster() {
+    let dir = tempdir().unwrap();
+    let machine = Machine::boot(1, 5_000);
+    let store = Store::open_with(dir.path(), &with_audit(&machine, &["ledger"])).unwrap();
+    assert_eq!(store.route("ledger").name(), "default@audit");
+    schedule_to(&store, "ledger", b"ours", Due::After(1_000)).unwrap();
+    store.close().unwrap();
+    fs::remove_dir_all(dir.path().join("lanes/default@audit")).unwrap();
+
+    let store = open(dir.path(), &machine);
+    machine.pass(1_000);
+    schedule(&store, "other", Due::After(0));
+    assert_eq!(fire(&store), 1);
+    assert_eq!(values(&store), ["other"]);
+    let seen = store.scheduled();
+    let why = seen.why.unwrap();
+    assert!(
+        seen.waiting == 1 && why.contains("no lane default@audit"),
+        "{why}"
+    );
+    store.close().unwrap();
+
+    // Another one of that cluster stands in for it.
+    let store = Store::open_with(dir.path(), &with_audit(&machine, &["alarm"])).unwrap();
+    assert_eq!(store.route("alarm").name(), "alarms@audit");
+    assert_eq!(fire(&store), 1);
+    assert_eq!(store.scheduled().why, None);
+    assert_eq!(values(&store), ["other"]);
+    let fired = &messages(&store, "alarm")[0];
+    assert_eq!(fired.value.as_deref(), Some(&b"ours"[..]));
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Count(AtomicUsize);

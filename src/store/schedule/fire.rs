@@ -27,13 +27,14 @@ use std::{
 use super::{
     Announced, Schedule,
     codec::{self, Entry},
+    index::Slip,
 };
 use crate::{
     message::{
         Header, Message,
         codec::{DecodeError, decode},
     },
-    store::{Error, Lane, LaneReader, Now},
+    store::{Error, Lane, LaneName, LaneReader, Now},
     wal::{self, Durability, SeqNo, wait::with_thread_waker},
 };
 
@@ -103,7 +104,7 @@ impl Schedule {
         let Some(open) = firing.as_mut() else {
             return Ok(());
         };
-        let lane = lanes.iter().find(|lane| lane.name() == open.lane);
+        let lane = named(lanes, &open.lane);
         let is_there = match lane {
             Some(lane) => is_there(|from| lane.reader(from), open.from, &open.ids)?,
             None => false,
@@ -141,7 +142,7 @@ impl Schedule {
             let Some(open) = firing.as_mut() else {
                 break;
             };
-            let lane = lane_of(lanes, &open.lane);
+            let lane = named(lanes, &open.lane);
             let is_announced = matches!(open.state, Progress::Announced(_));
             match self.step(open, lane, stop) {
                 Ok(Step::Taken) if is_announced => fired += open.ids.len() as u64,
@@ -162,7 +163,7 @@ impl Schedule {
                     if is_announced {
                         open.state = Progress::Known { is_there: false };
                         let _writing = self.writing.lock();
-                        self.conclude(open, Some(lane))?;
+                        self.conclude(open, lane)?;
                         *firing = None;
                     }
                     return Err(error);
@@ -172,29 +173,58 @@ impl Schedule {
         Ok(fired)
     }
 
-    /// Announces the next batch: what is longest overdue for a lane that takes records, and what else is
-    /// due for the same one.
+    /// Announces the next batch.
     pub(super) fn begin(&self, lanes: &[Lane], now: &Now) -> Result<Option<Firing>, Error> {
-        let (mut batch, name) = {
-            let state = self.state.lock();
-            let takes = |name: &String| takes_records(lane_of(lanes, name));
-            let takes: Vec<bool> = state.lanes.0.iter().map(takes).collect();
-            let due = state.index.due(now);
-            let mut due = due.filter(|(_, slip)| takes[slip.lane]).peekable();
-            let Some(place) = due.peek().map(|(_, slip)| slip.lane) else {
-                return Ok(None);
-            };
-            let mut room = BATCH_BYTES_MAX;
-            let mut batch = Vec::new();
-            for (id, slip) in due.filter(|(_, slip)| slip.lane == place) {
-                if batch.len() == BATCH_MAX || (room < slip.len && !batch.is_empty()) {
-                    break;
-                }
-                room = room.saturating_sub(slip.len);
-                batch.push((slip.seq, id, batch.len()));
+        while let Some((lane, batch)) = self.next_batch(lanes, now) {
+            let taken = self.read_batch(batch)?;
+            if taken.is_empty() {
+                continue;
             }
-            (batch, state.lanes.name(place).to_owned())
-        };
+            let (ids, messages): (Vec<u64>, _) = taken.into_iter().unzip();
+            let from = lane.marks().next;
+            lane.keep_from(Some(from));
+            let announced = self.announce(lane.name(), from, &ids);
+            let number = announced.inspect_err(|_| lane.keep_from(None))?;
+            return Ok(Some(Firing {
+                number,
+                lane: lane.name().into(),
+                from,
+                ids,
+                state: Progress::Announced(messages),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// What is longest overdue for a lane that takes records, and what else is due for the same one: where
+    /// each stands, and its id.
+    fn next_batch<'a>(
+        &self,
+        lanes: &'a [Lane],
+        now: &Now,
+    ) -> Option<(&'a Lane, Vec<(SeqNo, u64)>)> {
+        let state = self.state.lock();
+        let taker = |name: &String| lane_of(lanes, name).filter(|lane| takes_records(lane));
+        let takers: Vec<Option<&Lane>> = state.lanes.0.iter().map(taker).collect();
+        let due = state.index.due(now);
+        let mut due = due.filter(|(_, slip)| takers[slip.lane].is_some());
+        let (first, Slip { lane, seq, len, .. }) = due.next()?;
+        let mut room = BATCH_BYTES_MAX.saturating_sub(len);
+        let mut batch = vec![(seq, first)];
+        for (id, slip) in due.filter(|(_, slip)| slip.lane == lane) {
+            if batch.len() == BATCH_MAX || room < slip.len {
+                break;
+            }
+            room -= slip.len;
+            batch.push((slip.seq, id));
+        }
+        Some((takers[lane]?, batch))
+    }
+
+    /// The ids and messages of a batch, in its order, but for those that the disk does not give any more.
+    fn read_batch(&self, batch: Vec<(SeqNo, u64)>) -> Result<Vec<(u64, Message)>, Error> {
+        let ordered = batch.into_iter().enumerate();
+        let mut batch: Vec<_> = ordered.map(|(order, (seq, id))| (seq, id, order)).collect();
         batch.sort_unstable();
         let seqs: Vec<SeqNo> = batch.iter().map(|(seq, ..)| *seq).collect();
         let writing = self.writing.lock();
@@ -212,23 +242,25 @@ impl Schedule {
         drop(writing);
         self.tell_lost();
         read.sort_unstable_by_key(|(order, ..)| *order);
-        if read.is_empty() {
-            return Ok(None);
+        let read = read.into_iter();
+        Ok(read.map(|(_, id, message)| (id, message)).collect())
+    }
+
+    /// Why something that is due waits all the same, if it is not for its lane to say.
+    pub(super) fn why_waits(&self, lanes: &[Lane], now: &Now) -> Option<String> {
+        let state = self.state.lock();
+        let names = state.lanes.0.iter();
+        let gone: Vec<bool> = names.map(|name| lane_of(lanes, name).is_none()).collect();
+        if !gone.contains(&true) {
+            return None;
         }
-        let _writing = self.writing.lock();
-        let lane = lane_of(lanes, &name);
-        let ids: Vec<u64> = read.iter().map(|(_, id, _)| *id).collect();
-        let from = lane.marks().next;
-        lane.keep_from(Some(from));
-        let announced = self.announce(lane.name(), from, &ids);
-        let number = announced.inspect_err(|_| lane.keep_from(None))?;
-        Ok(Some(Firing {
-            number,
-            lane: lane.name().into(),
-            from,
-            ids,
-            state: Progress::Announced(read.into_iter().map(|(.., message)| message).collect()),
-        }))
+        let mut due = state.index.due(now).filter(|(_, slip)| gone[slip.lane]);
+        let place = due.next()?.1.lane;
+        let count = 1 + due.filter(|(_, slip)| slip.lane == place).count();
+        let name = state.lanes.name(place);
+        Some(format!(
+            "the store has no lane {name} any more, nor another one of its cluster, for {count} records"
+        ))
     }
 
     /// Step 1. Where it fails the entry may become durable all the same: it is one without an end, and
@@ -239,6 +271,7 @@ impl Schedule {
             from,
             ids: ids.to_vec(),
         };
+        let _writing = self.writing.lock();
         let number = self.wal.append(&codec::encode(&entry))?.seq();
         self.wal.sync()?;
         Ok(number)
@@ -248,28 +281,29 @@ impl Schedule {
     pub(super) fn step(
         &self,
         open: &mut Firing,
-        lane: &Lane,
+        lane: Option<&Lane>,
         stop: &AtomicBool,
     ) -> Result<Step, Error> {
-        open.state = match &open.state {
-            Progress::Found => return Ok(Step::Stopped),
-            Progress::Announced(messages) => {
+        open.state = match (&open.state, lane) {
+            (Progress::Known { .. }, lane) => {
+                let _writing = self.writing.lock();
+                self.conclude(open, lane)?;
+                return Ok(Step::Last);
+            }
+            // No lane goes while the store is open.
+            (Progress::Found, _) | (_, None) => return Ok(Step::Stopped),
+            (Progress::Announced(messages), Some(lane)) => {
                 let Some(range) = append(lane, &open.ids, messages, stop)? else {
                     return Ok(Step::Stopped);
                 };
                 self.note(open, lane, &range);
                 Progress::Appended(range)
             }
-            Progress::Appended(range) => {
+            (Progress::Appended(range), Some(lane)) => {
                 if !is_on_disk(lane, range.clone(), stop)? {
                     return Ok(Step::Stopped);
                 }
                 Progress::Known { is_there: true }
-            }
-            Progress::Known { .. } => {
-                let _writing = self.writing.lock();
-                self.conclude(open, Some(lane))?;
-                return Ok(Step::Last);
             }
         };
         Ok(Step::Taken)
@@ -316,10 +350,23 @@ fn takes_records(lane: &Lane) -> bool {
     lane.shortage().is_none() && lane.failure().is_none()
 }
 
-/// The lane of this name. One that was taken away by hand is stood in for by the first.
-pub(super) fn lane_of<'a>(lanes: &'a [Lane], name: &str) -> &'a Lane {
-    let named = lanes.iter().find(|lane| lane.name() == name);
-    named.unwrap_or(&lanes[0])
+fn named<'a>(lanes: &'a [Lane], name: &str) -> Option<&'a Lane> {
+    lanes.iter().find(|lane| lane.name() == name)
+}
+
+/// The lane of this name. One that was taken away by hand is stood in for by another of its cluster, of its
+/// tenant or of none: nobody is sent what its lane's name did not say.
+pub(super) fn lane_of<'a>(lanes: &'a [Lane], name: &str) -> Option<&'a Lane> {
+    let stands_in = || {
+        let gone = LaneName::parse(name)?;
+        let of_tenant = |lane: &Lane| lane.parts().tenant == gone.tenant;
+        let fits = |lane: &Lane| {
+            lane.cluster() == gone.cluster && (of_tenant(lane) || lane.parts().tenant.is_none())
+        };
+        let fitting = lanes.iter().filter(|lane| fits(lane));
+        fitting.min_by_key(|lane| !of_tenant(lane))
+    };
+    named(lanes, name).or_else(stands_in)
 }
 
 fn message(entry: &codec::Scheduled) -> Result<Message, DecodeError> {

@@ -5,7 +5,10 @@
 //! Invariants: bounded, some hundred bytes a record; an id stands here once, at one place of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{
+    Bound::{Excluded, Unbounded},
+    Range,
+};
 use std::time::Duration;
 
 use super::due::Times;
@@ -123,6 +126,20 @@ impl Index {
         Some(Duration::from_millis(left))
     }
 
+    /// How long until one becomes due that is not yet, by what is known.
+    pub(super) fn upcoming(&self, now: &Now) -> Option<Duration> {
+        let (uptime, wall) = (now.reading.uptime_millis, now.reading.wall_millis);
+        let later = (Excluded((uptime, u64::MAX)), Unbounded);
+        let by_uptime = self.by_uptime.range(later).next();
+        let by_uptime = by_uptime.map(|(at, _)| at - uptime);
+        let later = (Excluded((wall, u64::MAX)), Unbounded);
+        let by_wall = self.by_wall.range(later).next();
+        let by_wall = by_wall.filter(|_| now.is_trusted);
+        let by_wall = by_wall.map(|(at, _)| at.abs_diff(wall));
+        let left = by_uptime.into_iter().chain(by_wall).min()?;
+        Some(Duration::from_millis(left))
+    }
+
     /// When the first one is due by a wall clock, trusted or not, and how many know no other.
     pub(super) fn by_wall(&self) -> (Option<i64>, u64) {
         let first = self.by_wall.first().map(|(at, _)| *at);
@@ -182,6 +199,17 @@ mod tests {
                     // Nothing is due before the next one is said to be, and then something is.
                     let next = index.next(&now).map(|left| left.as_millis());
                     assert_eq!(next == Some(0), !due.is_empty());
+                    // What is due hides nothing that comes.
+                    let left = slips.iter().flat_map(|(_, slip)| {
+                        let by_uptime = slip.times.uptime_millis.map(u64::cast_signed);
+                        let by_wall = slip.times.wall_millis.filter(|_| is_trusted);
+                        [by_uptime, by_wall]
+                    });
+                    let left = left.flatten().map(|at| at - moment);
+                    let left = left.filter(|left| *left > 0).min();
+                    let upcoming = index.upcoming(&now);
+                    let upcoming = upcoming.map(|left| left.as_millis());
+                    assert_eq!(upcoming, left.map(|left| left.unsigned_abs().into()));
                 }
             }
         }

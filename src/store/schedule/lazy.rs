@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longest pause while anything waits: so soon a clock that was set, or a machine that slept, is noticed.
-/// Also the pause after an error.
+/// Also the pause after an error, and where what is due cannot go to its lane.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A schedule log that may not be open yet.
@@ -223,7 +223,9 @@ impl Store {
             return Ok(0);
         };
         let fired = schedule.fire(&self.lanes, || self.clock.now(), stop);
-        *self.schedule.why.lock() = fired.as_ref().err().map(ToString::to_string);
+        let why = fired.as_ref().err().map(ToString::to_string);
+        let why = why.or_else(|| schedule.why_waits(&self.lanes, &self.clock.now()));
+        *self.schedule.why.lock() = why;
         fired
     }
 
@@ -233,10 +235,12 @@ impl Store {
     /// [`scheduled`](Self::scheduled), and tried again.
     pub fn fire_until(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::SeqCst) {
+            // What was due by then has been tried: where it waits all the same, it does so for a pause.
+            let begun = self.now();
             let pause = match self.fire_due(stop) {
                 Ok(_) => self.schedule.open.get().and_then(|schedule| {
                     let state = schedule.state.lock();
-                    let next = state.index.next(&self.now());
+                    let next = state.index.upcoming(&begun);
                     (state.index.len() > 0).then(|| next.unwrap_or(PAUSE_MAX).min(PAUSE_MAX))
                 }),
                 Err(_) => Some(PAUSE_MAX),

@@ -284,7 +284,8 @@ impl Schedule {
         }?;
         let mut state = self.state.lock();
         let place = state.lanes.place(lane.name());
-        let (count, next) = (state.index.len(), state.index.next(&now));
+        let (count, next) = (state.index.len(), state.index.upcoming(&now));
+        let is_due = waits.iter().any(|(times, _)| times.overdue(&now).is_some());
         for (seq, (times, len)) in (ticket.seq().get()..).zip(waits) {
             let slip = Slip {
                 seq: SeqNo::new(seq),
@@ -294,8 +295,11 @@ impl Schedule {
             };
             state.index.insert(seq, slip);
         }
-        let is_next = next.is_none_or(|next| state.index.next(&now) < Some(next));
-        Ok((ticket, count == 0 || is_next))
+        let is_next = match (state.index.upcoming(&now), next) {
+            (Some(now), Some(before)) => now < before,
+            (now, _) => now.is_some(),
+        };
+        Ok((ticket, count == 0 || is_due || is_next))
     }
 
     /// Records that wait, and numbers that the disk does not give any more.
