@@ -154,6 +154,11 @@ pub enum Unhealthy {
         /// The cluster that its name says.
         cluster: String,
     },
+    /// Something that is due does not get to its lane, and waits. Everything else does.
+    Scheduled {
+        /// Which and why.
+        reason: String,
+    },
 }
 
 impl Unhealthy {
@@ -165,7 +170,8 @@ impl Unhealthy {
             Self::Shipping { .. }
             | Self::Offline { .. }
             | Self::Held { .. }
-            | Self::NoCluster { .. } => true,
+            | Self::NoCluster { .. }
+            | Self::Scheduled { .. } => true,
         }
     }
 }
@@ -189,6 +195,9 @@ impl fmt::Display for Unhealthy {
                 f,
                 "lane {lane} waits for the cluster `{cluster}`, which nobody gave"
             ),
+            Self::Scheduled { reason } => {
+                write!(f, "what is due does not get to its lane: {reason}")
+            }
             Self::Held { held, .. } => {
                 let mut told = held.iter();
                 if let Some(first) = told.next() {
@@ -205,15 +214,11 @@ impl Error for Unhealthy {}
 /// What stands for the schedule log among the lanes.
 const SCHEDULE: &str = "schedule";
 
-/// Why what is due later is not on its way, where that is worth a word.
+/// What of what is due later waits for a clock, where that is worth a word.
 fn waits(scheduled: &Scheduled) -> Option<String> {
-    let Scheduled {
-        why, need_clock, ..
-    } = scheduled;
-    match (why, need_clock) {
-        (Some(why), _) => Some(format!("what is due does not get to its lane: {why}")),
-        (None, 0) => None,
-        (None, count) => Some(format!(
+    match scheduled.need_clock {
+        0 => None,
+        count => Some(format!(
             "{count} records are due at a time of day, and the clock cannot be trusted yet"
         )),
     }
@@ -345,6 +350,9 @@ impl Shared {
                 cluster: lane.cluster().into(),
             });
         }
+        if let Some(reason) = self.store.scheduled().why {
+            wrong.push(Unhealthy::Scheduled { reason });
+        }
         wrong.sort_by_key(|wrong| match wrong {
             Unhealthy::Closed | Unhealthy::Failed { .. } => 0,
             Unhealthy::NoSpace { .. } => 1,
@@ -352,6 +360,7 @@ impl Shared {
             Unhealthy::Offline { .. } => 3,
             Unhealthy::Held { .. } => 4,
             Unhealthy::NoCluster { .. } => 5,
+            Unhealthy::Scheduled { .. } => 6,
         });
         wrong
     }

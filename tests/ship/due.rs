@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{Consumer, MockKafka, Settings};
 use ferrylog::message::{Due, MessageRef};
-use ferrylog::producer::NotDelivered;
+use ferrylog::producer::{NotDelivered, Unhealthy};
+use ferrylog::store::StoreOptions;
 use ferrylog::{Outcome, SendError};
 
-use crate::producer::{DEADLINE, block_on, open, until, with_value};
+use crate::producer::{DEADLINE, block_on, builder, open, until, with_value};
 
 /// Far longer than it takes to look at what is not due yet.
 const SOON: Duration = Duration::from_millis(2000);
@@ -116,6 +117,41 @@ fn what_waits_survives_a_restart_and_an_outage_and_arrives_once() {
     assert_eq!(values, [b"a"]);
     let totals = producer.status().totals;
     assert!(totals.balances() && totals.scheduled == 1, "{totals:?}");
+}
+
+#[test]
+fn what_is_due_and_does_not_get_to_its_lane_is_told_as_unhealthy() {
+    let mock = MockKafka::start(1).unwrap();
+    mock.create_topic("t", 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let producer = open(dir.path(), &mock);
+    let large = vec![b'x'; 200_000];
+    producer
+        .send(&soon("t", &large))
+        .unwrap()
+        .durable()
+        .wait()
+        .unwrap();
+    producer.close(Duration::ZERO).unwrap();
+
+    let mut store = StoreOptions::default();
+    store.default.wal.max_record_bytes = 100_000;
+    let producer = builder(dir.path(), &mock).store(store).open().unwrap();
+    let is_told = || {
+        matches!(
+            producer.health(Duration::ZERO),
+            Err(Unhealthy::Scheduled { .. })
+        )
+    };
+    until("it is told", is_told);
+    let unhealthy = producer.health(Duration::ZERO).unwrap_err();
+    assert!(unhealthy.takes_records(), "{unhealthy}");
+    let told = "record 0 does not go to lane default";
+    assert!(unhealthy.to_string().contains(told), "{unhealthy}");
+    let why = producer.status().why.unwrap();
+    assert_eq!(why.matches(told).count(), 1, "{why}");
+    let small = producer.send(&due("t", b"small", Due::After(1))).unwrap();
+    assert_eq!(small.delivered().wait(), Ok(Outcome::Shipped));
 }
 
 #[test]

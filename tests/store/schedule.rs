@@ -476,6 +476,64 @@ fn what_is_due_for_a_lane_that_was_taken_away_goes_to_no_other_cluster() {
     assert_eq!(fired.value.as_deref(), Some(&b"ours"[..]));
 }
 
+#[test]
+fn a_record_that_does_not_fit_its_lane_any_more_waits_alone_and_is_tried_once_an_opening() {
+    let dir = tempdir().unwrap();
+    let machine = Machine::boot(1, 5_000);
+    let mut options = options(&machine);
+    options.schedule = ScheduleOptions::default();
+    let open = |options: &StoreOptions| Store::open_with(dir.path(), options).unwrap();
+    options.default.wal.segment_size = 8 << 20;
+    let store = open(&options);
+    let large = vec![b'x'; 900_000];
+    // The larger ones stand in the midst of a batch, and alone.
+    let small: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    for (n, value) in small.iter().enumerate() {
+        schedule(&store, value, Due::After(1_000));
+        if n == 25 {
+            let refused = format!("refused {}", "x".repeat(200_000));
+            schedule(&store, &refused, Due::After(1_000));
+        }
+    }
+    schedule_to(&store, "temps", &large, Due::After(2_000)).unwrap();
+    schedule_to(&store, "alarm", b"alarm", Due::After(3_000)).unwrap();
+    store.close().unwrap();
+
+    options.default.wal.segment_size = 1 << 20;
+    options.default.wal.max_record_bytes = 100_000;
+    let store = open(&options);
+    machine.pass(3_000);
+    assert_eq!(fire(&store), 41, "all but those two");
+    assert_eq!(values(&store), small);
+    assert_eq!(messages(&store, "alarm").len(), 1);
+    let seen = store.scheduled();
+    let why = seen.why.unwrap();
+    assert_eq!(
+        (seen.waiting, seen.need_clock, seen.next_millis),
+        (2, 0, None)
+    );
+    assert!(
+        why.contains("record 26 does not go to lane default"),
+        "{why}"
+    );
+    assert!(why.ends_with("others like it: 1"), "{why}");
+    // It is not tried again: nothing is written for it.
+    let before = schedule(&store, "far", Due::After(HOUR));
+    assert_eq!(fire(&store), 0);
+    assert_eq!(schedule(&store, "far", Due::After(HOUR)), before + 1);
+    store.close().unwrap();
+
+    options.default.wal.max_record_bytes = Options::default().max_record_bytes;
+    options.default.wal.segment_size = 8 << 20;
+    let store = open(&options);
+    assert_eq!(fire(&store), 2);
+    assert_eq!(
+        (store.scheduled().why, store.scheduled().waiting),
+        (None, 2)
+    );
+    assert_eq!(values(&store).len(), 42);
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Count(AtomicUsize);

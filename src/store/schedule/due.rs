@@ -45,6 +45,12 @@ pub(super) struct Times {
 }
 
 impl Times {
+    /// Never, whatever the clocks say.
+    pub(super) const NEVER: Self = Self {
+        wall_millis: None,
+        uptime_millis: None,
+    };
+
     /// `opened` is when this process began to look after it.
     pub(super) fn of(due: Due, accepted: Accepted, opened: &Now, boots: &Boots) -> Self {
         let millis = match due {

@@ -27,20 +27,17 @@ use std::{
 use super::{
     Announced, Schedule,
     codec::{self, Entry},
-    index::Slip,
+    round::{Round, named},
 };
 use crate::{
     message::{
         Header, Message,
         codec::{DecodeError, decode},
     },
-    store::{Error, Lane, LaneName, LaneReader, Now},
+    store::{Error, Lane, LaneReader, Now},
     wal::{self, Durability, SeqNo, wait::with_thread_waker},
 };
 
-/// Most records and bytes of a batch. One record that is longer goes alone.
-const BATCH_MAX: usize = 1024;
-const BATCH_BYTES_MAX: u64 = 256 << 10;
 /// How often a wait looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -50,7 +47,7 @@ pub(super) struct Firing {
     number: SeqNo,
     pub(super) lane: String,
     from: SeqNo,
-    ids: Vec<u64>,
+    pub(super) ids: Vec<u64>,
     state: Progress,
 }
 
@@ -126,7 +123,8 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// What stands in the way. What was begun is gone on with by the next call.
+    /// What stands in the way, of a lane once the others have what is theirs. What was begun is gone on with
+    /// by the next call.
     pub(super) fn fire(
         &self,
         lanes: &[Lane],
@@ -134,10 +132,10 @@ impl Schedule {
         stop: &AtomicBool,
     ) -> Result<u64, Error> {
         let mut firing = self.firing.lock();
-        let mut fired = 0;
+        let (mut fired, mut round) = (0, Round::default());
         while !stop.load(Ordering::SeqCst) {
             if firing.is_none() {
-                *firing = self.begin(lanes, &now())?;
+                *firing = self.begin(lanes, &now(), &round)?;
             }
             let Some(open) = firing.as_mut() else {
                 break;
@@ -158,24 +156,29 @@ impl Schedule {
                     tidied?;
                 }
                 Ok(Step::Stopped) => break,
-                Err(error) => {
-                    // What was not appended to its lane does not stand in the way of other lanes.
-                    if is_announced {
-                        open.state = Progress::Known { is_there: false };
-                        let _writing = self.writing.lock();
-                        self.conclude(open, lane)?;
-                        *firing = None;
-                    }
-                    return Err(error);
+                // What was not appended to its lane does not stand in the way of anything else.
+                Err(error) if is_announced => {
+                    open.state = Progress::Known { is_there: false };
+                    let writing = self.writing.lock();
+                    self.conclude(open, lane)?;
+                    drop(writing);
+                    self.refused(open, error, &mut round);
+                    *firing = None;
                 }
+                Err(error) => return Err(error),
             }
         }
-        Ok(fired)
+        round.ended().map(|()| fired)
     }
 
     /// Announces the next batch.
-    pub(super) fn begin(&self, lanes: &[Lane], now: &Now) -> Result<Option<Firing>, Error> {
-        while let Some((lane, batch)) = self.next_batch(lanes, now) {
+    pub(super) fn begin(
+        &self,
+        lanes: &[Lane],
+        now: &Now,
+        round: &Round,
+    ) -> Result<Option<Firing>, Error> {
+        while let Some((lane, batch)) = self.next_batch(lanes, now, round) {
             let taken = self.read_batch(batch)?;
             if taken.is_empty() {
                 continue;
@@ -194,31 +197,6 @@ impl Schedule {
             }));
         }
         Ok(None)
-    }
-
-    /// What is longest overdue for a lane that takes records, and what else is due for the same one: where
-    /// each stands, and its id.
-    fn next_batch<'a>(
-        &self,
-        lanes: &'a [Lane],
-        now: &Now,
-    ) -> Option<(&'a Lane, Vec<(SeqNo, u64)>)> {
-        let state = self.state.lock();
-        let taker = |name: &String| lane_of(lanes, name).filter(|lane| takes_records(lane));
-        let takers: Vec<Option<&Lane>> = state.lanes.0.iter().map(taker).collect();
-        let due = state.index.due(now);
-        let mut due = due.filter(|(_, slip)| takers[slip.lane].is_some());
-        let (first, Slip { lane, seq, len, .. }) = due.next()?;
-        let mut room = BATCH_BYTES_MAX.saturating_sub(len);
-        let mut batch = vec![(seq, first)];
-        for (id, slip) in due.filter(|(_, slip)| slip.lane == lane) {
-            if batch.len() == BATCH_MAX || room < slip.len {
-                break;
-            }
-            room -= slip.len;
-            batch.push((slip.seq, id));
-        }
-        Some((takers[lane]?, batch))
     }
 
     /// The ids and messages of a batch, in its order, but for those that the disk does not give any more.
@@ -244,23 +222,6 @@ impl Schedule {
         read.sort_unstable_by_key(|(order, ..)| *order);
         let read = read.into_iter();
         Ok(read.map(|(_, id, message)| (id, message)).collect())
-    }
-
-    /// Why something that is due waits all the same, if it is not for its lane to say.
-    pub(super) fn why_waits(&self, lanes: &[Lane], now: &Now) -> Option<String> {
-        let state = self.state.lock();
-        let names = state.lanes.0.iter();
-        let gone: Vec<bool> = names.map(|name| lane_of(lanes, name).is_none()).collect();
-        if !gone.contains(&true) {
-            return None;
-        }
-        let mut due = state.index.due(now).filter(|(_, slip)| gone[slip.lane]);
-        let place = due.next()?.1.lane;
-        let count = 1 + due.filter(|(_, slip)| slip.lane == place).count();
-        let name = state.lanes.name(place);
-        Some(format!(
-            "the store has no lane {name} any more, nor another one of its cluster, for {count} records"
-        ))
     }
 
     /// Step 1. Where it fails the entry may become durable all the same: it is one without an end, and
@@ -343,30 +304,6 @@ impl Schedule {
         }
         Ok(())
     }
-}
-
-/// Whether there is no reason to wait with appending to a lane.
-fn takes_records(lane: &Lane) -> bool {
-    lane.shortage().is_none() && lane.failure().is_none()
-}
-
-fn named<'a>(lanes: &'a [Lane], name: &str) -> Option<&'a Lane> {
-    lanes.iter().find(|lane| lane.name() == name)
-}
-
-/// The lane of this name. One that was taken away by hand is stood in for by another of its cluster, of its
-/// tenant or of none: nobody is sent what its lane's name did not say.
-pub(super) fn lane_of<'a>(lanes: &'a [Lane], name: &str) -> Option<&'a Lane> {
-    let stands_in = || {
-        let gone = LaneName::parse(name)?;
-        let of_tenant = |lane: &Lane| lane.parts().tenant == gone.tenant;
-        let fits = |lane: &Lane| {
-            lane.cluster() == gone.cluster && (of_tenant(lane) || lane.parts().tenant.is_none())
-        };
-        let fitting = lanes.iter().filter(|lane| fits(lane));
-        fitting.min_by_key(|lane| !of_tenant(lane))
-    };
-    named(lanes, name).or_else(stands_in)
 }
 
 fn message(entry: &codec::Scheduled) -> Result<Message, DecodeError> {

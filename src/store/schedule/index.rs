@@ -32,6 +32,8 @@ pub(super) struct Index {
     by_seq: BTreeSet<(SeqNo, u64)>,
     by_wall: BTreeSet<(i64, u64)>,
     by_uptime: BTreeSet<(u64, u64)>,
+    /// How many are never due.
+    held: usize,
     bytes: u64,
 }
 
@@ -45,6 +47,7 @@ impl Index {
         self.by_uptime
             .extend(slip.times.uptime_millis.map(|at| (at, id)));
         self.bytes += slip.len;
+        self.held += usize::from(slip.times == Times::NEVER);
         self.slips.insert(id, slip);
     }
 
@@ -60,6 +63,20 @@ impl Index {
             self.by_uptime.remove(&(at, id));
         }
         self.bytes -= slip.len;
+        self.held -= usize::from(slip.times == Times::NEVER);
+    }
+
+    /// It stays, and is never due.
+    pub(super) fn hold(&mut self, id: u64) {
+        if let Some(slip) = self.get(id) {
+            let times = Times::NEVER;
+            self.insert(id, Slip { times, ..slip });
+        }
+    }
+
+    /// How many are never due.
+    pub(super) const fn held(&self) -> usize {
+        self.held
     }
 
     /// Its bytes stand elsewhere now.
@@ -143,7 +160,8 @@ impl Index {
     /// When the first one is due by a wall clock, trusted or not, and how many know no other.
     pub(super) fn by_wall(&self) -> (Option<i64>, u64) {
         let first = self.by_wall.first().map(|(at, _)| *at);
-        let only = self.slips.len().saturating_sub(self.by_uptime.len());
+        let others = self.by_uptime.len() + self.held;
+        let only = self.slips.len().saturating_sub(others);
         (first, only as u64)
     }
 }
@@ -229,6 +247,13 @@ mod tests {
             all.collect::<Vec<_>>(),
             [(SeqNo::new(6), 6), (SeqNo::new(8), 5)]
         );
+        index.insert(7, slip(9, Some(1), None));
+        index.hold(7);
+        index.moved(7, SeqNo::new(10));
+        assert_eq!((index.held(), index.by_wall()), (1, (Some(9), 0)));
+        assert_eq!(index.due(&now(5, 5, true)).next(), None, "nor elsewhere");
+        index.remove(7);
+        assert_eq!(index.held(), 0);
         index.remove(5);
         index.remove(5);
         index.remove(6);

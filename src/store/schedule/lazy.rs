@@ -39,7 +39,7 @@ pub(in crate::store) struct Lazy {
     /// Held while it is opened; whether it is never to be again.
     opening: Mutex<bool>,
     bell: Bell,
-    /// Why the last firing failed.
+    /// Why not all that was due went to its lane the last time.
     why: Mutex<Option<String>>,
 }
 
@@ -212,20 +212,22 @@ impl Store {
     }
 
     /// Brings what is due to its lane now, or until `stop`; returns how many records that was. Waits for
-    /// syncs, never for space.
+    /// syncs, never for space. A record that its lane cannot take any more, or whose lane is gone, waits on:
+    /// [`scheduled`](Self::scheduled) says why.
     ///
     /// # Errors
     ///
-    /// [`Error::Log`]: what stands in the way, in the schedule log or a lane. Nothing is lost by it, and
-    /// nothing is fired twice: call it again.
+    /// [`Error::Log`]: what stands in the way, in the schedule log or a lane, where others have what is
+    /// theirs. Nothing is lost by it, and nothing is fired twice: call it again.
     pub fn fire_due(&self, stop: &AtomicBool) -> Result<u64, Error> {
         let Some(schedule) = self.schedule.open.get() else {
             return Ok(0);
         };
         let fired = schedule.fire(&self.lanes, || self.clock.now(), stop);
-        let why = fired.as_ref().err().map(ToString::to_string);
-        let why = why.or_else(|| schedule.why_waits(&self.lanes, &self.clock.now()));
-        *self.schedule.why.lock() = why;
+        let error = fired.as_ref().err().map(ToString::to_string);
+        let waits = schedule.why_waits(&self.lanes, &self.clock.now());
+        let why: Vec<String> = error.into_iter().chain(waits).collect();
+        *self.schedule.why.lock() = (!why.is_empty()).then(|| why.join("; "));
         fired
     }
 

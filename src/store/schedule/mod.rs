@@ -18,6 +18,7 @@ mod due;
 mod fire;
 mod index;
 mod lazy;
+mod round;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,20 @@ struct State {
     lost: Origins,
     /// Those of them that nobody told yet who waits for them.
     untold: Vec<u64>,
+    /// Why the first record is held that its lane refused for good.
+    held: Option<String>,
+}
+
+impl State {
+    /// Why some are held, if some are.
+    fn why_held(&self) -> Option<String> {
+        let first = self.held.as_ref()?;
+        match self.index.held() {
+            0 => None,
+            1 => Some(first.clone()),
+            count => Some(format!("{first}; others like it: {}", count - 1)),
+        }
+    }
 }
 
 /// The names of the lanes that entries speak of, each with a place.

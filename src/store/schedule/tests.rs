@@ -6,10 +6,15 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::fire::{Step, lane_of};
+use super::{
+    fire::Step,
+    round::{Round, lane_of},
+};
 use crate::{
     message::{Due, MessageRef},
-    store::{ClockOptions, LaneOptions, Reading, Store, StoreOptions, StoreView, TimeSource},
+    store::{
+        ClockOptions, Error, LaneOptions, Reading, Store, StoreOptions, StoreView, TimeSource,
+    },
     wal::{self, Class, SeqNo},
 };
 
@@ -37,20 +42,23 @@ impl TimeSource for Still {
 }
 
 fn open(dir: &Path) -> Store {
+    Store::open_with(dir, &options()).unwrap()
+}
+
+fn options() -> StoreOptions {
     let wal = wal::Options {
         segment_size: 1 << 20,
         max_spares: 0,
         ..wal::Options::default()
     };
-    let options = StoreOptions {
+    StoreOptions {
         default: LaneOptions::new(wal),
         clock: ClockOptions {
             source: Arc::new(Still),
             ..ClockOptions::default()
         },
         ..StoreOptions::default()
-    };
-    Store::open_with(dir, &options).unwrap()
+    }
 }
 
 /// What a crash leaves at this moment: every file as it is. The logs keep house meanwhile: a file may
@@ -103,7 +111,7 @@ fn cut_everywhere(store: &Store, dir: &Path, copies: &Path, between: impl Fn(&St
     };
     cut();
     let mut open = schedule
-        .begin(store.lanes(), &store.now())
+        .begin(store.lanes(), &store.now(), &Round::default())
         .unwrap()
         .unwrap();
     cut();
@@ -205,6 +213,33 @@ fn a_lane_that_ships_at_once_and_runs_on_does_not_hide_what_was_fired() {
     }
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "it calls the system")]
+fn a_lane_that_refuses_does_not_hold_up_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options();
+    let mut other = LaneOptions::new(options.default.wal.clone());
+    other.topics = vec!["other".into()];
+    options.lanes.insert("other".into(), other);
+    let store = Store::open_with(dir.path(), &options).unwrap();
+    schedule(&store, &["a", "b"]);
+    let message = MessageRef {
+        due: Some(Due::After(0)),
+        ..MessageRef::to("other")
+    };
+    let other = store.route("other");
+    store.schedule(other, &[message]).unwrap().wait().unwrap();
+    // Nothing says so before something is appended.
+    store.lane().shut().unwrap();
+    let refused = store.fire_due(&GO).unwrap_err();
+    assert!(
+        matches!(refused, Error::Log(wal::Error::Closed)),
+        "{refused}"
+    );
+    assert_eq!((other.totals().queued, store.scheduled().waiting), (1, 2));
+    assert_eq!(store.scheduled().why, Some(refused.to_string()));
+}
+
 /// An announcement that was not followed by anything does not count, whatever comes behind it.
 #[test]
 #[cfg_attr(miri, ignore = "it calls the system")]
@@ -214,7 +249,8 @@ fn an_announcement_that_came_to_nothing_is_superseded_by_the_next() {
     let store = open(&live);
     schedule(&store, &["a"]);
     let first = store.schedule.open.get().unwrap();
-    drop(first.begin(store.lanes(), &store.now()).unwrap().unwrap());
+    let begun = first.begin(store.lanes(), &store.now(), &Round::default());
+    drop(begun.unwrap().unwrap());
     schedule(&store, &["b"]);
     let count = cut_everywhere(&store, &live, &copies, |_| {});
     for step in 0..count {
