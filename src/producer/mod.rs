@@ -258,15 +258,17 @@ impl Producer {
     async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
         loop {
             self.check_open()?;
-            let append = || self.append_to_lane(message, Lane::try_append, Store::try_schedule);
-            let full = match append() {
+            let append =
+                |schedule: Scheduling| self.append_to_lane(message, Lane::try_append, schedule);
+            let full = match append(Store::try_schedule) {
                 Err(full @ SendError::Full { .. }) => full,
                 sent => return sent,
             };
             let lane = self.lane(self.shared().store.routed(message).place);
             let Some(oldest) = self.unsynced(lane, message) else {
-                // All is on disk by now: there is room, or it is not room that is missing.
-                return append().map_err(|_| full);
+                // All is on disk by now: there is room, or it is not room that is missing. Nobody waits for a
+                // sync either who has his turn before this.
+                return append(Store::schedule_in_turn).map_err(|_| full);
             };
             // A sync gives room. Where it is not to be waited for, this says so.
             oldest

@@ -159,9 +159,7 @@ impl Schedule {
                 // What was not appended to its lane does not stand in the way of anything else.
                 Err(error) if is_announced => {
                     open.state = Progress::Known { is_there: false };
-                    let writing = self.writing.lock();
                     self.conclude(open, lane)?;
-                    drop(writing);
                     self.refused(open, error, &mut round);
                     *firing = None;
                 }
@@ -205,7 +203,7 @@ impl Schedule {
         let mut batch: Vec<_> = ordered.map(|(order, (seq, id))| (seq, id, order)).collect();
         batch.sort_unstable();
         let seqs: Vec<SeqNo> = batch.iter().map(|(seq, ..)| *seq).collect();
-        let writing = self.writing.lock();
+        // Only a tidying up moves what waits, and none begins while something is fired.
         if seqs.last() >= Some(&self.wal.marks().durable) {
             self.wal.sync()?;
         }
@@ -217,7 +215,6 @@ impl Schedule {
                 Some(Err(_)) | None => self.lose(*id),
             }
         }
-        drop(writing);
         self.tell_lost();
         read.sort_unstable_by_key(|(order, ..)| *order);
         let read = read.into_iter();
@@ -232,10 +229,7 @@ impl Schedule {
             from,
             ids: ids.to_vec(),
         };
-        let _writing = self.writing.lock();
-        let number = self.wal.append(&codec::encode(&entry))?.seq();
-        self.wal.sync()?;
-        Ok(number)
+        self.write_down(&entry)
     }
 
     /// Takes a firing one step on.
@@ -247,7 +241,6 @@ impl Schedule {
     ) -> Result<Step, Error> {
         open.state = match (&open.state, lane) {
             (Progress::Known { .. }, lane) => {
-                let _writing = self.writing.lock();
                 self.conclude(open, lane)?;
                 return Ok(Step::Last);
             }
@@ -283,6 +276,17 @@ impl Schedule {
         self.wake(&open.ids);
     }
 
+    /// Appends a mark, and waits until it is on disk. Meanwhile others may append: what they append means
+    /// the same in front of a mark as behind it. Not so a record that is appended again, which waits anew if
+    /// it stands behind *fired*; but only a tidying up does that, and none begins while something is fired.
+    fn write_down(&self, mark: &Entry) -> Result<SeqNo, Error> {
+        let writing = self.writing.lock();
+        let number = self.wal.append(&codec::encode(mark))?.seq();
+        drop(writing);
+        self.wal.sync()?;
+        Ok(number)
+    }
+
     /// Step 3.
     fn conclude(&self, open: &Firing, lane: Option<&Lane>) -> Result<(), Error> {
         let firing = open.number;
@@ -292,8 +296,7 @@ impl Schedule {
         } else {
             Entry::CalledOff { firing }
         };
-        drop(self.wal.append(&codec::encode(&entry))?);
-        self.wal.sync()?;
+        self.write_down(&entry)?;
         if is_there {
             let mut state = self.state.lock();
             open.ids.iter().for_each(|id| state.index.remove(*id));

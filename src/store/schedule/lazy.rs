@@ -18,7 +18,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{SCHEDULE, Schedule, ScheduleOptions, Scheduled, Whereabouts};
+use super::{Patience, SCHEDULE, Schedule, ScheduleOptions, Scheduled, Whereabouts};
 use crate::{
     message::{Due, MessageRef},
     store::{Error, Lane, Store, StoreOptions, clock::Clock, make_directory, sync_directory},
@@ -177,7 +177,7 @@ impl Store {
     ///
     /// Panics if there are no messages.
     pub fn schedule(&self, lane: &Lane, messages: &[MessageRef<'_>]) -> Result<Ticket<'_>, Error> {
-        self.add_to_schedule(lane, messages, true)
+        self.add_to_schedule(lane, messages, Patience::ForRoom)
     }
 
     /// [`schedule`](Self::schedule) that does not block.
@@ -194,17 +194,35 @@ impl Store {
         lane: &Lane,
         messages: &[MessageRef<'_>],
     ) -> Result<Ticket<'_>, Error> {
-        self.add_to_schedule(lane, messages, false)
+        self.add_to_schedule(lane, messages, Patience::None)
+    }
+
+    /// [`try_schedule`](Self::try_schedule) that waits for its turn where others append at the same time, but
+    /// not for memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_schedule`](Self::try_schedule).
+    ///
+    /// # Panics
+    ///
+    /// As [`schedule`](Self::schedule).
+    pub fn schedule_in_turn(
+        &self,
+        lane: &Lane,
+        messages: &[MessageRef<'_>],
+    ) -> Result<Ticket<'_>, Error> {
+        self.add_to_schedule(lane, messages, Patience::ForTurn)
     }
 
     fn add_to_schedule(
         &self,
         lane: &Lane,
         messages: &[MessageRef<'_>],
-        block: bool,
+        patience: Patience,
     ) -> Result<Ticket<'_>, Error> {
         let schedule = self.schedule.get(&self.clock)?;
-        let (ticket, is_next) = schedule.add(lane, messages, &self.clock, block)?;
+        let (ticket, is_next) = schedule.add(lane, messages, &self.clock, patience)?;
         if is_next {
             self.schedule.bell.ring();
         }

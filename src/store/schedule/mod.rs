@@ -24,7 +24,7 @@ mod space;
 mod tests;
 mod view;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -45,6 +45,21 @@ use index::{Index, Slip};
 
 /// The directory of the schedule log.
 pub(super) const SCHEDULE: &str = "schedule";
+
+/// How long who does not wait gives others to append theirs: far longer than that takes, and shorter than
+/// any sync that they may wait for.
+const TURN: Duration = Duration::from_millis(1);
+
+/// What one who appends waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Patience {
+    /// Nothing.
+    None,
+    /// Whoever appends now; not for memory.
+    ForTurn,
+    /// Memory, too.
+    ForRoom,
+}
 
 /// What waits for its time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -73,7 +88,8 @@ pub(super) struct Schedule {
     segment_size: u64,
     /// What is on its way to a lane; held by who fires.
     firing: Mutex<Option<Firing>>,
-    /// Held while entries are appended.
+    /// Held while entries are appended: over a sync only where memory is short, or records are appended
+    /// again.
     writing: Mutex<()>,
     state: Mutex<State>,
     /// Who waits for a record to be fired, by its id.
@@ -254,9 +270,9 @@ impl Schedule {
         lane: &Lane,
         messages: &[MessageRef<'_>],
         clock: &Clock,
-        block: bool,
+        patience: Patience,
     ) -> Result<(Ticket<'_>, bool), Error> {
-        let added = self.append(lane, messages, clock, block);
+        let added = self.append(lane, messages, clock, patience);
         // Making room may have found some lost.
         self.tell_lost();
         added
@@ -267,7 +283,7 @@ impl Schedule {
         lane: &Lane,
         messages: &[MessageRef<'_>],
         clock: &Clock,
-        block: bool,
+        patience: Patience,
     ) -> Result<(Ticket<'_>, bool), Error> {
         let now = clock.now();
         let accepted = Accepted::at(&now);
@@ -290,12 +306,14 @@ impl Schedule {
             waits.push((times, entry.len() as u64));
             entries.push(entry);
         }
-        let _writing = self.writing.lock();
+        let _writing = match patience {
+            Patience::None => self.writing.try_lock_for(TURN).ok_or(wal::Error::Busy)?,
+            Patience::ForTurn | Patience::ForRoom => self.writing.lock(),
+        };
         self.make_room(entries.len())?;
-        let ticket = if block {
-            self.wal.append_batch(&entries)
-        } else {
-            self.wal.try_append_batch(&entries)
+        let ticket = match patience {
+            Patience::ForRoom => self.wal.append_batch(&entries),
+            Patience::None | Patience::ForTurn => self.wal.try_append_batch(&entries),
         }?;
         let mut state = self.state.lock();
         let place = state.lanes.place(lane.name());

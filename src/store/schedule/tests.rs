@@ -3,7 +3,9 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread,
+    time::Duration,
 };
 
 use super::{
@@ -238,6 +240,37 @@ fn a_lane_that_refuses_does_not_hold_up_another_one() {
     );
     assert_eq!((other.totals().queued, store.scheduled().waiting), (1, 2));
     assert_eq!(store.scheduled().why, Some(refused.to_string()));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it calls the system")]
+fn who_does_not_wait_waits_for_nobody_who_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    schedule(&store, &["a"]);
+    let message = MessageRef {
+        due: Some(Due::After(0)),
+        ..MessageRef::to("t")
+    };
+    let others = store.schedule.open.get().unwrap();
+    let (tell, told) = mpsc::channel();
+    let writing = others.writing.lock();
+    let heard = thread::scope(|scope| {
+        let store = &store;
+        scope.spawn(move || {
+            let refused = store.try_schedule(store.lane(), &[message]).map(drop);
+            tell.send(refused).unwrap();
+        });
+        let heard = told.recv_timeout(Duration::from_secs(30));
+        drop(writing);
+        heard
+    });
+    assert!(
+        matches!(heard, Ok(Err(Error::Log(wal::Error::Busy)))),
+        "{heard:?}"
+    );
+    drop(store.try_schedule(store.lane(), &[message]).unwrap());
+    assert_eq!(store.scheduled().waiting, 2);
 }
 
 /// An announcement that was not followed by anything does not count, whatever comes behind it.
