@@ -33,7 +33,7 @@ impl Producer {
         let lane = self.lane(place);
         let scheduled = schedule(&self.shared().store, lane, messages);
         let range = scheduled
-            .map_err(|error| SendError::of(lane, error))?
+            .map_err(|error| self.not_sent(lane, error))?
             .range();
         Ok(Receipt {
             is_scheduled: true,

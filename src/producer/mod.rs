@@ -251,7 +251,7 @@ impl Producer {
                 let range = ticket.range();
                 Ok(self.receipt(place, range.start, range.end))
             }
-            Err(error) => Err(SendError::of(lane, error)),
+            Err(error) => Err(self.not_sent(lane, error)),
         }
     }
 
@@ -274,7 +274,7 @@ impl Producer {
             oldest
                 .reaching(Durability::Disk)
                 .await
-                .map_err(|error| SendError::of(lane, error.into()))?;
+                .map_err(|error| self.not_sent(lane, error.into()))?;
         }
     }
 
@@ -309,13 +309,21 @@ impl Producer {
         }
         let appended = lane.append_batch(&named);
         let range = appended
-            .map_err(|error| SendError::of(lane, error))?
+            .map_err(|error| self.not_sent(lane, error))?
             .range();
         Ok(self.receipt(place, range.start, range.end))
     }
 
     fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
+    }
+
+    /// What a lane said. One that is closed while somebody waits for its space says that it failed.
+    fn not_sent(&self, lane: &Lane, error: store::Error) -> SendError {
+        match SendError::of(lane, error) {
+            SendError::Failed { .. } if !self.shared().takes_records() => SendError::Closed,
+            error => error,
+        }
     }
 
     fn check_open(&self) -> Result<(), SendError> {
