@@ -170,7 +170,7 @@ const OLDER: [Older; 7] = [
     (
         "KAFKA_RETRY_BACKOFF",
         "retry.backoff.initial",
-        same,
+        |text| millis_of(text).map(|millis| format!("{millis}ms")),
         "a duration such as \"100ms\"",
     ),
     (
@@ -188,10 +188,19 @@ const OLDER: [Older; 7] = [
     (
         "KAFKA_FLUSH_TIMEOUT",
         "kafka.properties.linger.ms",
-        |text| value::duration(text).map(|time: Duration| time.as_millis().to_string()),
+        |text| millis_of(text).map(|millis| millis.to_string()),
         "a duration such as \"1s\"",
     ),
 ];
+
+/// A duration as the older service writes it, which knows fractions (`1.5s`) and a bare 0.
+fn millis_of(text: &str) -> Option<u128> {
+    let text = text.trim();
+    let fraction = || Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok();
+    let time = value::duration(text).or_else(fraction);
+    let zero = || (text == "0").then_some(Duration::ZERO);
+    Some(time.or_else(zero)?.as_millis())
+}
 
 fn same(text: &str) -> Option<String> {
     Some(text.to_owned())
@@ -205,6 +214,29 @@ mod tests {
     fn only_names_are_printed() {
         let printed = format!("{:?}", Environment::of([("SECRET", "hunter2")]));
         assert_eq!(printed, "{\"SECRET\"}");
+    }
+
+    #[test]
+    fn a_topic_with_a_dot_in_it_is_one_name() {
+        let (given, problems) =
+            Environment::of([("FERRYLOG__TOPICS__LEDGER.V2__CLUSTER", "audit")]).read();
+        assert!(problems.is_empty());
+        assert_eq!(given[0].key, "topics.\"ledger.v2\".cluster");
+    }
+
+    #[test]
+    fn durations_of_the_older_service_are_understood() {
+        for (text, millis) in [
+            ("100ms", Some(100)),
+            ("1.5s", Some(1500)),
+            ("1m30s", Some(90_000)),
+            ("0", Some(0)),
+            ("soon", None),
+            ("-1s", None),
+            ("5", None),
+        ] {
+            assert_eq!(millis_of(text), millis, "{text}");
+        }
     }
 
     #[test]

@@ -369,8 +369,15 @@ mod tests {
     #[test]
     fn any_other_property_of_librdkafka_is_taken() {
         with("compression.type", "zstd").check().unwrap();
-        with("sasl.mechanisms", "SCRAM-SHA-256").check().unwrap();
-        with("security.protocol", "sasl_ssl").check().unwrap();
+        let mut settings = with("sasl.mechanisms", "SCRAM-SHA-256");
+        for (name, value) in [
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.username", "gateway"),
+            ("sasl.password", "hunter2"),
+        ] {
+            settings.properties.push((name.into(), value.into()));
+        }
+        settings.check().unwrap();
     }
 
     #[test]

@@ -5,20 +5,20 @@
 //! oldest record of its partition and source that waits; a partition's records go to its parking
 //! log from the oldest waiting one on, and past it again only when that log is empty.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::health::{Attempted, Health, HoldReason, Phase, SILENT};
+use super::health::{Health, HoldReason, Phase, SILENT};
 use super::hold::tells_of_missing;
 use super::place::Placed;
+use super::retry::Attempted;
 use super::settle::WINDOW_MAX;
 use super::shipper::Shipper;
 use super::source::Source;
 use super::tend::Answer;
 use super::topics::Topic;
 use super::{Error, Sink};
-use crate::store::{Entry, ParkingLog, Stream};
+use crate::store::{Entry, Stream};
 use crate::wal::{Class, SeqNo};
 
 /// How often held partitions are looked after, unless something changed.
@@ -427,56 +427,6 @@ impl<'a, S: Sink> Shipper<'a, S> {
         // What is shipped from a parking log is never read from its lane again.
         for lane in lanes {
             self.sources[lane].stream.save_cursor()?;
-        }
-        Ok(())
-    }
-
-    /// Meets the parking logs of earlier runs, and what of their records the lanes do not know to
-    /// be there.
-    pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
-        let store = self.store;
-        let mut logs: Vec<_> = store.parking_logs().collect();
-        logs.sort_by_key(|log| log.partition().is_none());
-        let has_shared = |own: &ParkingLog| {
-            let its = (None, own.lane(), own.topic());
-            store
-                .parking_logs()
-                .any(|log| (log.partition(), log.lane(), log.topic()) == its)
-        };
-        let mut of_own = HashSet::new();
-        for log in logs {
-            let is_its = |lane: &&crate::store::Lane| lane.name() == log.lane();
-            let Some(place) = self.lanes.iter().position(is_its) else {
-                continue;
-            };
-            let lane = self.lanes[place];
-            let stream = Stream::of_parking(lane, log);
-            let marks = stream.marks();
-            let low = lane.marks().acked;
-            let mut reader = stream.reader(marks.first);
-            let (mut moved, mut parked, mut lost) = (HashSet::new(), (0, 0), Vec::new());
-            // Only what a topic's partitions share goes on to one of their own.
-            let is_own = log.partition().is_some();
-            let is_compared = is_own && has_shared(log);
-            while let Some(entry) = stream.next_readable(&mut reader, &mut lost)? {
-                if entry.origin >= low {
-                    self.sources[place].moved.insert(entry.origin);
-                }
-                if entry.seq >= marks.acked {
-                    parked.0 += u64::try_from(entry.raw.len()).unwrap_or(0);
-                    parked.1 += 1;
-                    let it = (place, entry.origin);
-                    if is_compared {
-                        of_own.insert(it);
-                    } else if !is_own && of_own.contains(&it) {
-                        moved.insert(entry.seq);
-                    }
-                }
-            }
-            let source = self.add_source(stream, place);
-            self.parked_bytes += parked.0;
-            let source = &mut self.sources[source];
-            (source.moved, source.parked, source.lost) = (moved, parked, lost);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
 pub(super) use super::hold::{HoldReason, reason_of};
-use super::retry::{RetryPolicy, WAIT_MAX};
+use super::retry::{Attempted, RetryPolicy, WAIT_MAX};
 use super::settle::State;
 use crate::kafka::Failure;
 use crate::wal::SeqNo;
@@ -42,10 +42,6 @@ const LOSSES_TELL: u32 = 2;
 /// The same as the first, for a piece that a suspicion began the search with, and for a record that was
 /// found so.
 pub(super) const SUSPICION_CONFIRMED: u32 = 1;
-
-/// Another record of the partition proves that a refused one is to blame only if it was handed over
-/// so soon after: in a longer time what was refused may be over, and nobody to blame.
-const PROOF_MILLIS: u32 = 1000;
 
 /// Records that must be taken as one piece before a search is over.
 const PROBATION: usize = 1024;
@@ -129,38 +125,6 @@ pub(super) struct Health {
     judged: Option<(usize, SeqNo, u32)>,
     /// The record that was refused alone, not for itself.
     pub(super) attempted: Option<Attempted>,
-}
-
-/// A record that was refused alone for what says nothing about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Attempted {
-    pub(super) source: usize,
-    pub(super) seq: SeqNo,
-    /// How often.
-    pub(super) count: u32,
-    /// How often it may be.
-    pub(super) most: u32,
-    /// With what, the last time.
-    pub(super) failure: Failure,
-    /// When, the last time.
-    pub(super) at_millis: u32,
-}
-
-impl Attempted {
-    pub(super) fn is(&self, source: usize, seq: SeqNo) -> bool {
-        (self.source, self.seq) == (source, seq)
-    }
-
-    /// Whether another record of its partition that is handed over then, and taken, proves that it is
-    /// to blame.
-    pub(super) fn is_proved_by(&self, handed_over_millis: u32) -> bool {
-        self.is_tried_enough() && handed_over_millis.wrapping_sub(self.at_millis) < PROOF_MILLIS
-    }
-
-    /// Whether it was refused as often as it may be.
-    pub(super) fn is_tried_enough(&self) -> bool {
-        self.count >= self.most
-    }
 }
 
 impl Health {
@@ -511,6 +475,7 @@ impl Health {
 mod tests {
     use super::*;
     use crate::kafka::{ErrorClass, Persistence};
+    use crate::ship::retry::PROOF_MILLIS;
 
     fn failure(class: ErrorClass) -> Failure {
         Failure {

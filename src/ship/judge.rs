@@ -8,10 +8,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::health::{Attempted, HoldReason, Phase, Piece, STORM, reason_of};
+use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
-
-use super::retry::{Decide, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
+use super::retry::{Attempted, Decide, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
 use super::shipper::Shipper;
 use super::storm;
 use super::{Error, OnBadTimestamp, Sink, overrides};
@@ -163,12 +162,7 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let policy = self.policy(source, &entry);
-        let most = match policy.on_exhausted {
-            // A proof would let the record behind it pass, and nothing follows from it.
-            OnExhausted::Halt => u32::MAX,
-            _ => policy.max_attempts,
-        };
-        let millis = self.millis(now);
+        let (most, millis) = (policy.attempts(), self.millis(now));
         let health = &mut self.health[index];
         health.attempt(source, refused.first, failure.clone(), most, millis);
         health.hold(reason_of(failure), &policy, now, super::tend::random());

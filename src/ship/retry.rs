@@ -68,6 +68,15 @@ impl fmt::Debug for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// After how many trials the record behind it is tried, to prove which one is to blame. That one passes
+    /// by it, so where nothing follows from the proof there is none.
+    pub(super) fn attempts(&self) -> u32 {
+        match self.on_exhausted {
+            OnExhausted::Halt => u32::MAX,
+            _ => self.max_attempts,
+        }
+    }
+
     /// The wait before the next try, after so many failures in a row. `random` is evenly spread
     /// over all of `u64`.
     pub(super) fn wait(&self, failures: u32, random: u64) -> Duration {
@@ -85,6 +94,42 @@ impl RetryPolicy {
         } else {
             longest
         }
+    }
+}
+
+/// Another record of the partition proves that a refused one is to blame only if it was handed over
+/// so soon after: in a longer time what was refused may be over, and nobody to blame.
+pub(super) const PROOF_MILLIS: u32 = 1000;
+
+/// A record that was refused alone for what says nothing about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attempted {
+    pub(super) source: usize,
+    pub(super) seq: SeqNo,
+    /// How often.
+    pub(super) count: u32,
+    /// How often it may be.
+    pub(super) most: u32,
+    /// With what, the last time.
+    pub(super) failure: Failure,
+    /// When, the last time.
+    pub(super) at_millis: u32,
+}
+
+impl Attempted {
+    pub(super) fn is(&self, source: usize, seq: SeqNo) -> bool {
+        (self.source, self.seq) == (source, seq)
+    }
+
+    /// Whether another record of its partition that is handed over then, and taken, proves that it is
+    /// to blame.
+    pub(super) fn is_proved_by(&self, handed_over_millis: u32) -> bool {
+        self.is_tried_enough() && handed_over_millis.wrapping_sub(self.at_millis) < PROOF_MILLIS
+    }
+
+    /// Whether it was refused as often as it may be.
+    pub(super) fn is_tried_enough(&self) -> bool {
+        self.count >= self.most
     }
 }
 

@@ -1,7 +1,7 @@
 //! Several sources of one lane: its parking logs, and the two streams of a `live_first` lane.
 //!
-//! Owns in which order they are served, which partition's records go by which parking log, and
-//! when the newest records become a stream of their own.
+//! Owns in which order they are served, which partition's records go by which parking log, also over
+//! a restart, and when the newest records become a stream of their own.
 //! Must not know what becomes of a record.
 //!
 //! When the link comes up and a `live_first` lane is far behind, what waits becomes *backlog*: the
@@ -19,13 +19,14 @@
 //! The records of a partition in its own parking log are older than those in the one that its topic
 //! shares, and those are older than the lane's: each go behind the older ones.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sink;
 use super::shipper::Shipper;
 use super::source::Source;
-use crate::store::{Order, Stream};
+use super::{Error, Sink};
+use crate::store::{Lane, Order, ParkingLog, Stream};
 
 /// Most sources of a lane's own log at a time. With more outages than that in one backlog the live
 /// source does not jump but reads on: each hole costs a range in the log's cursor.
@@ -100,6 +101,56 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.sources.push(Source::new(stream, lane));
         self.arrange(lane);
         self.sources.len() - 1
+    }
+
+    /// Meets the parking logs of earlier runs, and what of their records the lanes do not know to
+    /// be there.
+    pub(super) fn meet_parked(&mut self) -> Result<(), Error> {
+        let store = self.store;
+        let mut logs: Vec<_> = store.parking_logs().collect();
+        logs.sort_by_key(|log| log.partition().is_none());
+        let has_shared = |own: &ParkingLog| {
+            let its = (None, own.lane(), own.topic());
+            store
+                .parking_logs()
+                .any(|log| (log.partition(), log.lane(), log.topic()) == its)
+        };
+        let mut of_own = HashSet::new();
+        for log in logs {
+            let is_its = |lane: &&Lane| lane.name() == log.lane();
+            let Some(place) = self.lanes.iter().position(is_its) else {
+                continue;
+            };
+            let lane = self.lanes[place];
+            let stream = Stream::of_parking(lane, log);
+            let marks = stream.marks();
+            let low = lane.marks().acked;
+            let mut reader = stream.reader(marks.first);
+            let (mut moved, mut parked, mut lost) = (HashSet::new(), (0, 0), Vec::new());
+            // Only what a topic's partitions share goes on to one of their own.
+            let is_own = log.partition().is_some();
+            let is_compared = is_own && has_shared(log);
+            while let Some(entry) = stream.next_readable(&mut reader, &mut lost)? {
+                if entry.origin >= low {
+                    self.sources[place].moved.insert(entry.origin);
+                }
+                if entry.seq >= marks.acked {
+                    parked.0 += u64::try_from(entry.raw.len()).unwrap_or(0);
+                    parked.1 += 1;
+                    let it = (place, entry.origin);
+                    if is_compared {
+                        of_own.insert(it);
+                    } else if !is_own && of_own.contains(&it) {
+                        moved.insert(entry.seq);
+                    }
+                }
+            }
+            let source = self.add_source(stream, place);
+            self.parked_bytes += parked.0;
+            let source = &mut self.sources[source];
+            (source.moved, source.parked, source.lost) = (moved, parked, lost);
+        }
+        Ok(())
     }
 
     /// Everything of a topic goes to the parking log that its partitions share. Where one has
@@ -258,7 +309,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         };
         let index = match (self.topics.get(log.topic()), log.partition()) {
             (Some(topic), Some(number)) if number < topic.count => topic.index(number),
-            (Some(topic), None) if topic.count == 0 => topic.nowhere(),
+            (Some(topic), _) if topic.count == 0 => topic.nowhere(),
             _ => return false,
         };
         !self.health[index].is_flowing()
