@@ -107,6 +107,8 @@ impl<S: Sink> Shipper<'_, S> {
     /// The record waits behind the reader.
     fn leave(&mut self, source: usize, index: usize, entry: &Entry) -> Placed {
         self.note(source, index, entry);
+        // Else all may seem to wait for a person, and nobody has asked whether it is to be parked.
+        self.needs_care |= self.sources[source].behind(index).is_none();
         self.sources[source].leave(index, entry.seq);
         Placed::Done
     }

@@ -301,7 +301,10 @@ fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_th
         let store = gateway.store;
         let drained = ship::drain_into(store, &mut gateway, &options, &stop, &mut |_| {}).unwrap();
         let totals = store.lane().totals();
-        assert!(!drained.is_empty && totals.queued == 0, "{totals:?}");
+        assert!(
+            !drained.is_empty && totals.queued == 0,
+            "{drained:?} {totals:?}"
+        );
         assert!(totals.moved > 3000, "{totals:?}");
         // The store as a whole still has them.
         let all = store.totals();
