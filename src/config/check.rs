@@ -7,13 +7,12 @@ use std::fmt::Display;
 
 use serde_json::Value as Json;
 
-use super::convert::add_route;
 use super::error::Problem;
-use super::keys::{Config, KEY_FILE, LANES, ROUTES};
+use super::keys::{Config, KEY_FILE, LANES};
 use super::load::Loaded;
 use super::path;
 use super::value::Value;
-use crate::event::{self, Routes};
+use crate::event;
 use crate::kafka::{self, Settings};
 use crate::message;
 use crate::ship::exactly_once;
@@ -312,11 +311,8 @@ impl Check<'_> {
             };
             self.refused(key, error);
         }
-        let mut routes = Routes::none();
-        for (pattern, topic) in self.config().routes.clone() {
-            if let Err(error) = add_route(&mut routes, &pattern, &topic) {
-                self.refused(&format!("{ROUTES}.{pattern}"), error);
-            }
+        for (key, error) in self.config().read_routes().1 {
+            self.refused(&key, error);
         }
     }
 

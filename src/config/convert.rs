@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Error, Place, Problem};
 use super::keys::{
-    ClusterConfig, Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, TenantConfig, TopicConfig,
+    ClusterConfig, Config, DEFAULT_ROUTE, LaneConfig, LinkConfig, ROUTES, TenantConfig, TopicConfig,
 };
 use super::secret::Property;
 use super::section::Section;
@@ -206,19 +206,27 @@ impl Config {
     #[must_use]
     pub fn event_routes(&self) -> Routes {
         // What is wrong is refused where it comes in.
-        self.checked_routes().unwrap_or_default()
+        self.read_routes().0
     }
 
-    /// The same, or which of a program's own routes is wrong. Those of a file were looked at when it was loaded.
-    pub(crate) fn checked_routes(&self) -> Result<Routes, Error> {
-        let mut routes = Routes::default();
+    /// The same, and what is wrong: each key, and why.
+    pub(crate) fn read_routes(&self) -> (Routes, Vec<(String, event::Error)>) {
+        let (mut routes, mut wrong) = (Routes::default(), Vec::new());
         for (pattern, topic) in &self.routes {
-            add_route(&mut routes, pattern, topic).map_err(|error| {
-                let key = format!("routes.\"{pattern}\"");
-                Problem::new(&Place::Default, &key, format!("is refused: {error}"))
-            })?;
+            if let Err(error) = add_route(&mut routes, pattern, topic) {
+                wrong.push((format!("{ROUTES}.{pattern}"), error));
+            }
         }
-        Ok(routes)
+        (routes, wrong)
+    }
+
+    /// Refuses a program's own routes that are wrong. Those of a file were looked at when it was loaded.
+    pub(crate) fn check_routes(&self) -> Result<(), Error> {
+        let (_, wrong) = self.read_routes();
+        wrong.into_iter().next().map_or(Ok(()), |(key, error)| {
+            let reason = format!("is refused: {error}");
+            Err(Problem::new(&Place::Default, &key, reason).into())
+        })
     }
 
     fn reached_at(
@@ -255,11 +263,7 @@ impl Config {
 }
 
 /// Adds what one key of `[routes]` says.
-pub(super) fn add_route(
-    routes: &mut Routes,
-    pattern: &str,
-    topic: &str,
-) -> Result<(), event::Error> {
+fn add_route(routes: &mut Routes, pattern: &str, topic: &str) -> Result<(), event::Error> {
     match pattern {
         DEFAULT_ROUTE => routes.set_default(Some(topic).filter(|topic| !topic.is_empty())),
         _ => routes.set(pattern, topic),

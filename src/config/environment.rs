@@ -77,19 +77,20 @@ impl Environment {
             let place = Place::Environment {
                 variable: name.clone(),
             };
+            let key = || path::join(&path);
             match (path::look(&path), value) {
                 (Known::Key, Some(value)) => given.push(Given {
-                    key: path::join(&path),
+                    key: key(),
                     raw: Raw::Plain(value.clone()),
                     place,
                     is_substituted: false,
                 }),
                 (Known::Key, None) => {
-                    problems.push(Problem::new(&place, &path.join("."), "is no UTF-8"));
+                    problems.push(Problem::new(&place, &key(), "is no UTF-8"));
                 }
                 (Known::Section, _) => {
                     let reason = "is a section: a variable gives one value";
-                    problems.push(Problem::new(&place, &path.join("."), reason));
+                    problems.push(Problem::new(&place, &key(), reason));
                 }
                 (known, _) => problems.push(unknown(known, &path, &place)),
             }

@@ -3,7 +3,7 @@
 //! Pure. Owns what is said about a name that is no key. Must not know where keys are read from.
 
 use super::error::{Place, Problem};
-use super::path::Known;
+use super::path::{self, Known};
 use super::value::Raw;
 
 /// What somebody wrote.
@@ -18,8 +18,8 @@ pub(super) struct Given {
 }
 
 /// What is wrong with a path that leads to no key.
-pub(super) fn unknown(known: Known, path: &[String], place: &Place) -> Problem {
-    let key = path.join(".");
+pub(super) fn unknown(known: Known, names_to_it: &[String], place: &Place) -> Problem {
+    let key = path::join(names_to_it);
     let names = match known {
         Known::Unknown(names) => names,
         Known::Later(part) => {
@@ -28,7 +28,7 @@ pub(super) fn unknown(known: Known, path: &[String], place: &Place) -> Problem {
         }
         Known::Key | Known::Section => Vec::new(),
     };
-    let last = path.last().map_or("", String::as_str);
+    let last = names_to_it.last().map_or("", String::as_str);
     let near = nearest(last, &names).map(|near| format!(", is `{near}` meant?"));
     let near = near.unwrap_or_default();
     let allowed = match names.as_slice() {

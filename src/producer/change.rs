@@ -129,7 +129,7 @@ mod configured {
     impl Shipping {
         /// As a configuration says, whose routes are right, too.
         fn of(config: &Config) -> Result<Self, OpenError> {
-            let routes = config.checked_routes();
+            let routes = config.check_routes();
             routes.map_err(OpenError::Configuration)?;
             let clusters = config.clusters();
             let missing = || config::Error::missing("kafka.bootstrap_servers");

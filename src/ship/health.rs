@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
 pub(super) use super::hold::{HoldReason, reason_of};
-use super::retry::{Attempted, RetryPolicy, WAIT_MAX};
+use super::retry::{Attempted, Judged, RetryPolicy, WAIT_MAX};
 use super::settle::State;
 use crate::kafka::Failure;
 use crate::wal::SeqNo;
@@ -121,8 +121,8 @@ pub(super) struct Health {
     next_trial: Instant,
     /// Records refused for themselves since anything was acknowledged.
     pub(super) verdicts: u32,
-    /// The last one of them: its source, its number, and how often.
-    judged: Option<(usize, SeqNo, u32)>,
+    /// By source and number.
+    judged: Judged<(usize, SeqNo)>,
     /// The record that was refused alone, not for itself.
     pub(super) attempted: Option<Attempted>,
 }
@@ -139,18 +139,16 @@ impl Health {
             failures: 0,
             next_trial: now,
             verdicts: 0,
-            judged: None,
+            judged: Judged::NONE,
             attempted: None,
         }
     }
 
     /// A record was refused for itself; returns how often. It is one more only the first time.
     pub(super) fn judged(&mut self, source: usize, seq: SeqNo) -> u32 {
-        let before = self.judged.filter(|(s, n, _)| (*s, *n) == (source, seq));
-        let count = before.map_or(0, |(.., count)| count);
-        self.verdicts += u32::from(count == 0);
-        self.judged = Some((source, seq, count.saturating_add(1)));
-        count.saturating_add(1)
+        let count = self.judged.again((source, seq));
+        self.verdicts += u32::from(count == 1);
+        count
     }
 
     pub(super) fn is_flowing(&self) -> bool {

@@ -133,6 +133,24 @@ impl Attempted {
     }
 }
 
+/// The record that was refused for itself last, and how often.
+#[derive(Clone, Debug)]
+pub(super) struct Judged<K>(Option<(K, u32)>);
+
+impl<K> Judged<K> {
+    pub(super) const NONE: Self = Self(None);
+}
+
+impl<K: PartialEq> Judged<K> {
+    /// One was refused for itself; returns how often this one was in a row.
+    pub(super) fn again(&mut self, record: K) -> u32 {
+        let before = self.0.take().filter(|(judged, _)| *judged == record);
+        let count = before.map_or(1, |(_, count)| count.saturating_add(1));
+        self.0 = Some((record, count));
+        count
+    }
+}
+
 /// What becomes of a record that is refused for what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -189,8 +189,9 @@ impl Flight {
     }
 
     /// A record that waits is in its log no more, which knows what became of it.
-    pub(super) fn pass(&mut self, token: u64) {
-        if let Some((_, state @ State::Waiting)) = self.at(token) {
+    pub(super) fn pass(&mut self, seq: SeqNo) {
+        let token = self.find(seq).map(|(token, _)| token);
+        if let Some((_, state @ State::Waiting)) = token.and_then(|token| self.at(token)) {
             *state = State::Told;
         }
     }

@@ -6,57 +6,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ferrylog::kafka::{Breaks, Report};
 use ferrylog::message::MessageRef;
-use ferrylog::ship::{self, OnExhausted, OnTooSlow, Recovery, ShipOptions, Sink, Until};
+use ferrylog::ship::{self, OnExhausted, OnTooSlow, Recovery, ShipOptions, Until};
 use ferrylog::store::{Lane, LaneOptions, Store, StoreOptions};
 use ferrylog::wal::{OnFull, Options};
 
-use crate::sink::{Fault, Scripted, forward};
+use crate::sink::{Fault, Passing, Scripted};
 use crate::support::{Scratch, options};
 
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
-/// A cluster to which something happens as time passes since it was asked first.
-struct Passing<F> {
-    cluster: Scripted,
-    began: Option<Instant>,
-    happens: F,
+/// What happens one after the other, each when so many milliseconds have passed.
+struct Steps<const COUNT: usize> {
+    at_millis: [u128; COUNT],
+    next: usize,
 }
 
-impl<F: FnMut(&mut Scripted, Duration)> Passing<F> {
-    fn new(cluster: Scripted, happens: F) -> Passing<F> {
-        Passing {
-            cluster,
-            began: None,
-            happens,
-        }
-    }
-}
-
-impl<F: FnMut(&mut Scripted, Duration)> Sink for Passing<F> {
-    forward!(cluster: send begin_piece end_piece in_flight partitions trouble probe rebuild address);
-
-    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
-        let since = self.began.get_or_insert_with(Instant::now).elapsed();
-        (self.happens)(&mut self.cluster, since);
-        self.cluster.poll(timeout, reports);
+impl<const COUNT: usize> Steps<COUNT> {
+    fn at(at_millis: [u128; COUNT]) -> Self {
+        Self { at_millis, next: 0 }
     }
 
-    fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
-        self.cluster.leaderless(topic, timeout)
-    }
-
-    fn rebuild_careful(&mut self) {
-        self.cluster.rebuild_careful();
-    }
-
-    fn breaks(&mut self, is_careful: bool) -> Breaks {
-        self.cluster.breaks(is_careful)
-    }
-
-    fn be_patient(&mut self, patience: Duration) {
-        self.cluster.be_patient(patience);
+    /// The one whose time has come.
+    fn due(&mut self, since: Duration) -> Option<usize> {
+        let at = *self.at_millis.get(self.next)?;
+        let step = self.next;
+        self.next += usize::from(since.as_millis() >= at);
+        (self.next > step).then_some(step)
     }
 }
 
@@ -140,19 +116,15 @@ fn what_is_left_of_a_held_partition_when_its_oldest_were_dropped_goes_in_order()
     let mut cluster = Scripted::new(1, 2);
     cluster.flaky = (0..100).chain(3_100..3_200).collect();
     let stop = AtomicBool::new(false);
-    let mut step = 0;
+    let mut steps = Steps::at([500, 1500, 2000, 5000]);
     let mut passing = Passing::new(cluster, |cluster: &mut Scripted, since| {
-        let millis = [500, 1500, 2000, 5000];
-        if step == millis.len() || since < Duration::from_millis(millis[step]) {
-            return;
+        match steps.due(since) {
+            Some(0) => scratch.fill_with("t", 3_500, &[7; 1000]),
+            Some(1) => put(lane, "held", 1, 200..210),
+            Some(2) => cluster.flaky.clear(),
+            Some(_) => stop.store(true, Ordering::Relaxed),
+            None => {}
         }
-        match step {
-            0 => scratch.fill_with("t", 3_500, &[7; 1000]),
-            1 => put(lane, "held", 1, 200..210),
-            2 => cluster.flaky.clear(),
-            _ => stop.store(true, Ordering::Relaxed),
-        }
-        step += 1;
     });
     let store = &scratch.store;
     ship::drain_into(store, &mut passing, &patient(), &stop, &mut |_| {}).unwrap();
@@ -205,41 +177,35 @@ fn a_shared_parking_log_takes_nothing_of_partitions_that_are_there() {
 /// Its partition has no leader: what is on its way there is in doubt when the shared log begins.
 #[test]
 fn a_shared_parking_log_that_begins_beside_records_on_their_way_lets_none_pass_them() {
-    for seed in 0..1 {
-        let scratch = Scratch::new();
-        let lane = scratch.store.lane();
-        put(lane, "t", 0, 0..50);
-        put(lane, "t", 7, 50..51);
-        let is_gone = Arc::new(AtomicBool::new(true));
-        let mut cluster = Scripted::new(seed, 2);
-        cluster.leaderless = Some((0, Arc::clone(&is_gone)));
-        let mut options = patient();
-        options.park_after = Duration::from_secs(8);
-        let stop = AtomicBool::new(false);
-        let mut step = 0;
-        let mut passing = Passing::new(cluster, |cluster: &mut Scripted, since| {
-            let millis = [6_000, 9_500, 10_000, 12_000];
-            if step == millis.len() || since < Duration::from_millis(millis[step]) {
-                return;
+    let scratch = Scratch::new();
+    let lane = scratch.store.lane();
+    put(lane, "t", 0, 0..50);
+    put(lane, "t", 7, 50..51);
+    let is_gone = Arc::new(AtomicBool::new(true));
+    let mut cluster = Scripted::new(0, 2);
+    cluster.leaderless = Some((0, Arc::clone(&is_gone)));
+    let mut options = patient();
+    options.park_after = Duration::from_secs(8);
+    let stop = AtomicBool::new(false);
+    let mut steps = Steps::at([6_000, 9_500, 10_000, 12_000]);
+    let mut passing = Passing::new(cluster, |cluster: &mut Scripted, since| {
+        match steps.due(since) {
+            Some(0) => put(lane, "t", 0, 51..61),
+            Some(1) => {
+                put(lane, "t", 1, 61..62);
+                cluster.faults.push_back((0, Fault::Spent));
             }
-            match step {
-                0 => put(lane, "t", 0, 51..61),
-                1 => {
-                    put(lane, "t", 1, 61..62);
-                    cluster.faults.push_back((0, Fault::Spent));
-                }
-                2 => is_gone.store(false, Ordering::Relaxed),
-                _ => stop.store(true, Ordering::Relaxed),
-            }
-            step += 1;
-        });
-        ship::drain_into(&scratch.store, &mut passing, &options, &stop, &mut |_| {}).unwrap();
-        let arrived = first_copies(&passing.cluster, "t", 0);
-        assert!(
-            arrived.iter().copied().eq((0..50).chain(51..61)),
-            "{seed}: {arrived:?}"
-        );
-    }
+            Some(2) => is_gone.store(false, Ordering::Relaxed),
+            Some(_) => stop.store(true, Ordering::Relaxed),
+            None => {}
+        }
+    });
+    ship::drain_into(&scratch.store, &mut passing, &options, &stop, &mut |_| {}).unwrap();
+    let arrived = first_copies(&passing.cluster, "t", 0);
+    assert!(
+        arrived.iter().copied().eq((0..50).chain(51..61)),
+        "{arrived:?}"
+    );
 }
 
 #[test]

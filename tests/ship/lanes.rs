@@ -16,7 +16,7 @@ use ferrylog::wal::{Durability, Options};
 use tempfile::TempDir;
 
 use crate::random::Random;
-use crate::sink::{Fault, Scripted, forward};
+use crate::sink::{Fault, Passing, Scripted, forward};
 use crate::support::options;
 
 fn quick() -> Options {
@@ -329,32 +329,6 @@ fn both_streams_are_parked_while_their_topic_is_missing_and_arrive_once_it_is_th
 
 /// A topic is missing while its records come, which are read and left behind; it appears when all others
 /// were written a while ago.
-struct LateTopic<'a> {
-    sink: Scripted,
-    store: &'a Store,
-    others: usize,
-    idle_polls: u32,
-}
-
-impl Sink for LateTopic<'_> {
-    forward!(sink: send begin_piece end_piece in_flight partitions trouble probe rebuild address);
-
-    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
-        self.sink.poll(timeout, reports);
-        // When the link is up: what waited then is not far behind.
-        if self.others == 0 && self.sink.written_count > 0 {
-            self.others = 10_100;
-            fill(self.store, "t", 10_000, 10);
-            fill(self.store, "late", 14_000, 10);
-        } else if self.sink.written_count == self.others {
-            self.idle_polls += 1;
-            if self.idle_polls == 20 {
-                self.sink.missing.clear();
-            }
-        }
-    }
-}
-
 #[test]
 fn what_was_read_and_left_behind_is_of_one_stream_though_the_link_goes_while_it_is_read_again() {
     for seed in 0..2 {
@@ -363,12 +337,20 @@ fn what_was_read_and_left_behind_is_of_one_stream_though_the_link_goes_while_it_
         let mut sink = Scripted::new(seed, 1);
         sink.missing.insert("late".to_owned());
         sink.faults.push_back((10_800, Fault::Link { polls: 30 }));
-        let mut late = LateTopic {
-            sink,
-            store: &store,
-            others: 0,
-            idle_polls: 0,
-        };
+        let (mut others, mut idle_polls) = (0, 0);
+        let mut late = Passing::new(sink, |cluster: &mut Scripted, _| {
+            // When the link is up: what waited then is not far behind.
+            if others == 0 && cluster.sent_count > 0 {
+                others = 10_100;
+                fill(&store, "t", 10_000, 10);
+                fill(&store, "late", 14_000, 10);
+            } else if cluster.written_count == others {
+                idle_polls += 1;
+                if idle_polls == 20 {
+                    cluster.missing.clear();
+                }
+            }
+        });
         let mut options = options();
         options.park_after = Duration::from_secs(3600);
         options.until = ship::Until::Stopped;
@@ -377,8 +359,8 @@ fn what_was_read_and_left_behind_is_of_one_stream_though_the_link_goes_while_it_
             stop.fetch_or(progress.queued == 0, Ordering::Relaxed);
         };
         ship::drain_into(&store, &mut late, &options, &stop, &mut progress).unwrap();
-        assert!(late.sink.faults.is_empty());
-        let written = &late.sink.by_topic[&("late".to_owned(), 0)];
+        assert!(late.cluster.faults.is_empty());
+        let written = &late.cluster.by_topic[&("late".to_owned(), 0)];
         assert!(written.iter().copied().eq(10_100..24_100), "seed {seed}");
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{
     self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Report, SendError,
@@ -77,6 +77,26 @@ macro_rules! forward {
     (@rebuild $to:ident) => {
         fn rebuild(&mut self) -> Result<(), ferrylog::kafka::Error> {
             self.$to.rebuild()
+        }
+    };
+    (@leaderless $to:ident) => {
+        fn leaderless(&mut self, topic: &str, timeout: std::time::Duration) -> Vec<u32> {
+            self.$to.leaderless(topic, timeout)
+        }
+    };
+    (@rebuild_careful $to:ident) => {
+        fn rebuild_careful(&mut self) {
+            self.$to.rebuild_careful();
+        }
+    };
+    (@breaks $to:ident) => {
+        fn breaks(&mut self, is_careful: bool) -> ferrylog::kafka::Breaks {
+            self.$to.breaks(is_careful)
+        }
+    };
+    (@be_patient $to:ident) => {
+        fn be_patient(&mut self, patience: std::time::Duration) {
+            self.$to.be_patient(patience);
         }
     };
     (@address $to:ident) => {
@@ -598,5 +618,33 @@ impl Sink for Scripted {
 
     fn address(&self) -> &str {
         "scripted:9092"
+    }
+}
+
+/// A cluster to which something happens as time passes since it was asked first.
+pub(crate) struct Passing<F> {
+    pub(crate) cluster: Scripted,
+    began: Option<Instant>,
+    happens: F,
+}
+
+impl<F: FnMut(&mut Scripted, Duration)> Passing<F> {
+    pub(crate) fn new(cluster: Scripted, happens: F) -> Passing<F> {
+        Passing {
+            cluster,
+            began: None,
+            happens,
+        }
+    }
+}
+
+impl<F: FnMut(&mut Scripted, Duration)> Sink for Passing<F> {
+    forward!(cluster: send begin_piece end_piece in_flight partitions leaderless trouble breaks);
+    forward!(cluster: be_patient probe rebuild rebuild_careful address);
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        let since = self.began.get_or_insert_with(Instant::now).elapsed();
+        (self.happens)(&mut self.cluster, since);
+        self.cluster.poll(timeout, reports);
     }
 }

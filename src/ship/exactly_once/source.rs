@@ -14,7 +14,7 @@ use super::transact::Carried;
 use crate::ship::bisect::Bisect;
 use crate::ship::health::HoldReason;
 use crate::ship::hold::tells_of_missing;
-use crate::ship::retry::WAIT_MAX;
+use crate::ship::retry::{Judged, WAIT_MAX};
 use crate::ship::{Held, RetryPolicy};
 use crate::store::{self, Entry, Lane, LaneReader, Store, Stream};
 use crate::wal::{Gap, LogId, SeqNo};
@@ -36,8 +36,7 @@ pub(super) struct Source<'a> {
     pub(super) hold: Option<Hold>,
     /// The refusals of its oldest record, if it is refused for now.
     pub(super) attempted: Option<Attempted>,
-    /// The record that was refused for itself last, and how often.
-    judged: Option<(SeqNo, u32)>,
+    pub(super) judged: Judged<SeqNo>,
     /// Whether something of it was committed in this run.
     pub(super) has_taken: bool,
     /// Trials in a row in which it said nothing.
@@ -124,7 +123,7 @@ impl<'a> Source<'a> {
             is_suspicion: false,
             hold: None,
             attempted: None,
-            judged: None,
+            judged: Judged::NONE,
             has_taken: false,
             silences: 0,
             is_active: stream.totals().queued > 0,
@@ -140,14 +139,6 @@ impl<'a> Source<'a> {
         self.settled_below = self.settled_below.max(read);
         self.pending = None;
         self.reader = self.stream.reader(self.stream.marks().acked);
-    }
-
-    /// A record was refused for itself; returns how often.
-    pub(super) fn judged(&mut self, seq: SeqNo) -> u32 {
-        let before = self.judged.filter(|(judged, _)| *judged == seq);
-        let count = before.map_or(1, |(_, count)| count.saturating_add(1));
-        self.judged = Some((seq, count));
-        count
     }
 
     /// Whether it is held because it said nothing.

@@ -46,7 +46,7 @@ impl Committer<'_> {
         } else if self.policy(&entry).on_poison == OnPoison::Halt {
             HoldReason::Halted(failure)
         } else {
-            let attempts = self.sources[self.current].judged(entry.seq);
+            let attempts = self.sources[self.current].judged.again(entry.seq);
             let earlier = || {
                 // Where their log cannot be opened, this one finds no place there either.
                 let letters = self.store.dead_letters_if_any().ok().flatten();

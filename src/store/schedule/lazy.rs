@@ -289,9 +289,9 @@ impl Store {
     /// is not known any more.
     #[must_use]
     pub fn fired(&self, number: SeqNo) -> Option<(&Lane, SeqNo)> {
-        match self.schedule.open.get()?.find(number) {
-            Whereabouts::InLane { lane, seq } => Some((self.lane_named(&lane)?, seq)),
-            Whereabouts::Waits | Whereabouts::Lost | Whereabouts::Forgotten => None,
+        match self.where_now(number).ok()?? {
+            Fired::To(lane, seq) => Some((lane, seq)),
+            Fired::Never(_) => None,
         }
     }
 
@@ -302,18 +302,10 @@ impl Store {
     ///
     /// As [`outcome`](Self::outcome).
     pub fn outcome_of_scheduled(&self, number: SeqNo) -> Result<Option<Class>, Error> {
-        let Some(schedule) = self.schedule.open.get() else {
-            return Ok(Some(Class::Unknown));
-        };
-        match schedule.find(number) {
-            Whereabouts::Waits if schedule.wal.is_shut() => Err(wal::Error::Closed.into()),
-            Whereabouts::Waits => Ok(None),
-            Whereabouts::InLane { lane, seq } => match self.lane_named(&lane) {
-                Some(lane) => self.outcome(lane, seq),
-                None => Ok(Some(Class::Unknown)),
-            },
-            Whereabouts::Lost => Ok(Some(Class::Lost)),
-            Whereabouts::Forgotten => Ok(Some(Class::Unknown)),
+        match self.where_now(number)? {
+            Some(Fired::To(lane, seq)) => self.outcome(lane, seq),
+            Some(Fired::Never(class)) => Ok(Some(class)),
+            None => Ok(None),
         }
     }
 
@@ -356,36 +348,43 @@ impl Store {
         self.schedule.open.get()?.wal.failure()
     }
 
-    /// Where a scheduled record stands, once it was fired, or what became of it else.
+    /// Where a scheduled record stands, once it was fired, or what became of it else; `None` while it waits.
+    fn where_now(&self, number: SeqNo) -> Result<Option<Fired<'_>>, Error> {
+        let unknown = Fired::Never(Class::Unknown);
+        let Some(schedule) = self.schedule.open.get() else {
+            return Ok(Some(unknown));
+        };
+        Ok(Some(match schedule.find(number) {
+            Whereabouts::InLane { lane, seq } => {
+                let lane = self.lane_named(&lane);
+                lane.map_or(unknown, |lane| Fired::To(lane, seq))
+            }
+            Whereabouts::Lost => Fired::Never(Class::Lost),
+            Whereabouts::Forgotten => unknown,
+            // Whoever closes the log wakes those who registered before that.
+            Whereabouts::Waits if schedule.wal.is_shut() => {
+                return Err(wal::Error::Closed.into());
+            }
+            Whereabouts::Waits => return Ok(None),
+        }))
+    }
+
+    /// The same for a future, which is woken while it waits.
     pub(in crate::store) fn poll_fired<'a>(
         &'a self,
         number: SeqNo,
         watched: &mut Option<Watched<'a>>,
         waker: &Waker,
     ) -> Result<Poll<Fired<'a>>, Error> {
-        let unknown = Fired::Never(Class::Unknown);
-        let Some(schedule) = self.schedule.open.get() else {
-            return Ok(Poll::Ready(unknown));
-        };
-        let mut found = schedule.find(number);
-        if found == Whereabouts::Waits {
+        let mut found = self.where_now(number)?;
+        if found.is_none()
+            && let Some(schedule) = self.schedule.open.get()
+        {
             // Anew each time: who was woken stands in the list no more. Then it is looked at once more: it
             // may have been fired before this.
             *watched = Some(schedule.watch.add(number, waker));
-            found = schedule.find(number);
+            found = self.where_now(number)?;
         }
-        Ok(match found {
-            Whereabouts::InLane { lane, seq } => {
-                let lane = self.lane_named(&lane);
-                Poll::Ready(lane.map_or(unknown, |lane| Fired::To(lane, seq)))
-            }
-            Whereabouts::Lost => Poll::Ready(Fired::Never(Class::Lost)),
-            Whereabouts::Forgotten => Poll::Ready(unknown),
-            // Whoever closes the log wakes those who registered before that.
-            Whereabouts::Waits if schedule.wal.is_shut() => {
-                return Err(wal::Error::Closed.into());
-            }
-            Whereabouts::Waits => Poll::Pending,
-        })
+        Ok(found.map_or(Poll::Pending, Poll::Ready))
     }
 }
