@@ -1,10 +1,10 @@
-//! How fast a lane drains, at least once and exactly once, beside a bare librdkafka producer on the same topic of the same broker;
-//! and how much memory the program takes for it.
+//! How fast a lane drains, at least once and exactly once, beside a bare librdkafka producer on the same topic of the same broker,
+//! which is measured with transactions of the same size, too; and how much memory the program takes for it.
 //!
 //! `cargo bench --features kafka-tests --bench drain` prints the tables of `docs/benchmarks.md`: bare
 //! and drain alternate, medians of several rounds. The broker is a real Apache Kafka on loopback
 //! (Java 17 and Maven are needed), and shares the machine with what is measured. Each round gives one ratio. The bare producer
-//! has its records in memory and keeps nothing but a count of acknowledgements.
+//! has its records in memory and keeps nothing but a count of acknowledgements; in transactions it writes no progress.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,11 +55,14 @@ const OVERHEAD: u64 = 256;
 const ROUNDS: usize = 7;
 /// Rounds before them: the broker's Java machine compiles what it runs often, on the same cores.
 const WARMUPS: usize = 2;
-/// Rows of the table: the header, and which of a round's runs are bare, drain and exactly once.
-const ROWS: [(&str, usize, usize, usize); 3] = [
-    ("on neither", 0, 1, 2),
-    ("on both", 3, 4, 5),
-    ("on ours alone", 0, 4, 5),
+/// Records of a transaction, on either side.
+const TRANSACTION: u64 = 50_000;
+const LONGEST: Duration = Duration::from_secs(60);
+/// Rows of the table: the header, and where in a round's runs those of the bare producer begin, and ours.
+const ROWS: [(&str, usize, usize); 3] = [
+    ("on neither", 0, 2),
+    ("on both", 4, 6),
+    ("on ours alone", 0, 6),
 ];
 
 /// Backlogs whose draining is watched from outside: length and count of records.
@@ -69,9 +72,9 @@ fn main() {
     let broker = Kafka::with().measured().start();
     println!("{PARTITIONS} partitions, medians of {ROUNDS} rounds\n");
     println!(
-        "| record | compression | `ferry-id` | bare | drain | drain / bare | exactly once | exactly once / bare |"
+        "| record | compression | `ferry-id` | bare | bare, in transactions | drain | / bare | exactly once | / bare | / bare in transactions |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (len, count) in RUNS {
         for compression in ["lz4", "none"] {
             compare(&broker, compression, len, count);
@@ -85,34 +88,45 @@ fn main() {
 }
 
 fn compare(broker: &Kafka, compression: &str, len: usize, count: u64) {
-    let mut rows: [(Pairs, Pairs); ROWS.len()] = Default::default();
+    let mut rows: [[Pairs; 3]; ROWS.len()] = Default::default();
     for round in 0..WARMUPS + ROUNDS {
         broker.create_topic(TOPIC, PARTITIONS);
-        let times = [
-            produce(broker, compression, len, count, false),
-            drain(broker, compression, len, count, false),
-            drain_exactly_once(broker, compression, len, count, false),
-            produce(broker, compression, len, count, true),
-            drain(broker, compression, len, count, true),
-            drain_exactly_once(broker, compression, len, count, true),
-        ];
+        let times = [false, true].map(|with_header| {
+            [
+                produce(broker, compression, len, count, with_header, None),
+                produce(
+                    broker,
+                    compression,
+                    len,
+                    count,
+                    with_header,
+                    Some(TRANSACTION),
+                ),
+                drain(broker, compression, len, count, with_header),
+                drain_exactly_once(broker, compression, len, count, with_header),
+            ]
+        });
         broker.delete_topic(TOPIC);
         if round >= WARMUPS {
-            let rates = times.map(|time| count as f64 / time.as_secs_f64());
-            for ((drains, onces), (_, bare, drain, once)) in rows.iter_mut().zip(ROWS) {
-                drains.push(rates[drain], rates[bare]);
-                onces.push(rates[once], rates[bare]);
+            let rates = times.as_flattened();
+            let rate = |run: usize| count as f64 / rates[run].as_secs_f64();
+            for (pairs, (_, bare, ours)) in rows.iter_mut().zip(ROWS) {
+                pairs[0].push(rate(ours), rate(bare));
+                pairs[1].push(rate(ours + 1), rate(bare));
+                pairs[2].push(rate(ours + 1), rate(bare + 1));
             }
         }
     }
-    for ((drains, onces), (header, ..)) in rows.iter().zip(ROWS) {
+    for ([drain, once, within], (header, ..)) in rows.iter().zip(ROWS) {
         println!(
-            "| {len} B | {compression} | {header} | {:.0}/s | {:.0}/s | {:.2} | {:.0}/s | {:.2} |",
-            drains.limits.median(),
-            drains.figures.median(),
-            drains.ratios.median(),
-            onces.figures.median(),
-            onces.ratios.median()
+            "| {len} B | {compression} | {header} | {:.0}/s | {:.0}/s | {:.0}/s | {:.2} | {:.0}/s | {:.2} | {:.2} |",
+            drain.limits.median(),
+            within.limits.median(),
+            drain.figures.median(),
+            drain.ratios.median(),
+            once.figures.median(),
+            once.ratios.median(),
+            within.ratios.median(),
         );
     }
 }
@@ -174,7 +188,7 @@ fn drain_exactly_once(
     let drained = committed.drained;
     assert_eq!((drained.shipped, drained.is_empty), (count, true));
     assert!(
-        committed.transactions <= count.div_ceil(50_000) + 1,
+        committed.transactions <= count.div_ceil(TRANSACTION) + 1,
         "{}",
         committed.transactions
     );
@@ -250,17 +264,20 @@ impl ProducerContext for Count {
     }
 }
 
-/// Sends the records with a bare producer: librdkafka as `drain` sets it up, and nothing else.
+/// Sends the records with a bare producer: librdkafka as `drain` sets it up, and nothing else. In transactions of so many
+/// records, if any.
 fn produce(
     broker: &Kafka,
     compression: &str,
     len: usize,
     count: u64,
     with_header: bool,
+    transaction: Option<u64>,
 ) -> Duration {
     let in_flight = IN_FLIGHT / (len as u64 + OVERHEAD);
     let started = Instant::now();
-    let producer: BaseProducer<Count> = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", broker.bootstrap_servers())
         .set("acks", "all")
         .set("enable.idempotence", "true")
@@ -268,12 +285,30 @@ fn produce(
         .set("batch.size", "1000000")
         .set("compression.type", compression)
         .set("queue.buffering.max.messages", "0")
-        .set("queue.buffering.max.kbytes", "2147483647")
-        .create_with_context(Count::default())
-        .unwrap();
-    let mut value = vec![b'.'; len];
+        .set("queue.buffering.max.kbytes", "2147483647");
+    if transaction.is_some() {
+        config.set("transactional.id", "bare");
+    }
+    let producer: BaseProducer<Count> = config.create_with_context(Count::default()).unwrap();
+    if transaction.is_some() {
+        producer.init_transactions(LONGEST).unwrap();
+        producer.begin_transaction().unwrap();
+    }
     let acknowledged = || producer.context().0.load(Ordering::Relaxed);
+    let commit = |sent: u64| {
+        // Sends what lingers; `flush` and `commit_transaction` by themselves wait for up to a tenth of a second.
+        while acknowledged() < sent {
+            let _ = producer.flush(Duration::ZERO);
+            producer.poll(Duration::from_millis(1));
+        }
+        producer.commit_transaction(LONGEST).unwrap();
+    };
+    let mut value = vec![b'.'; len];
     for n in 0..count {
+        if n > 0 && transaction.is_some_and(|records| n % records == 0) {
+            commit(n);
+            producer.begin_transaction().unwrap();
+        }
         fill(&mut value, n);
         let mut record = BaseRecord::<(), [u8]>::to(TOPIC)
             .payload(&value)
@@ -301,6 +336,9 @@ fn produce(
                 producer.poll(Duration::ZERO);
             }
         }
+    }
+    if transaction.is_some() {
+        commit(count);
     }
     while acknowledged() < count {
         thread::sleep(Duration::from_millis(1));

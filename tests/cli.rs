@@ -29,7 +29,8 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ferrylog::{
     kafka::MockKafka,
-    store::Store,
+    message::{Due, MessageRef},
+    store::{Store, StoreOptions},
     wal::{Options, SeqNo},
 };
 use program::{ferrylog, run, run_on, start};
@@ -270,6 +271,35 @@ fn what_is_due_later_waits_in_the_store_and_goes_when_it_is_due() {
     assert!(
         both.exit == Some(2) && both.err.contains("--acks"),
         "{both:?}"
+    );
+}
+
+#[test]
+fn drain_names_what_is_due_and_has_no_lane_to_go_to() {
+    let (_dir, data) = new_store();
+    let mut options = StoreOptions::default();
+    let clusters = &mut options.topic_clusters;
+    clusters.insert("ledger".to_owned(), "audit".to_owned());
+    let store = Store::open_with(&data, &options).unwrap();
+    let later = MessageRef {
+        due: Some(Due::After(1)),
+        ..MessageRef::to("ledger")
+    };
+    drop(store.schedule(store.route("ledger"), &[later]).unwrap());
+    store.close().unwrap();
+    fs::remove_dir_all(data.join("lanes/default@audit")).unwrap();
+    run_on(&data, ["send", "--topic", "t"], b"1\n").expect(0);
+
+    let kafka = MockKafka::start(1).unwrap();
+    kafka.create_topic("t", 1).unwrap();
+    let servers = kafka.bootstrap_servers();
+    let drained = run(&data, ["drain", "--bootstrap-servers", &servers]);
+    assert_eq!(drained.exit, Some(1), "{drained:?}");
+    let told = "what is due does not get to its lane: the store has no lane default@audit";
+    assert!(drained.err.contains(told), "{drained:?}");
+    assert!(
+        drained.out.contains("1 record"),
+        "the rest goes: {drained:?}"
     );
 }
 

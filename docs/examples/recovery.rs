@@ -44,6 +44,8 @@ fn recover(failed: &FailedRecord<'_>) -> Recovery {
         ErrorClass::Poison => Recovery::Replace(Replacement {
             key: failed.message.key.as_ref().map(|key| key.to_vec()),
             value: Some(b"a picture that was too large".to_vec()),
+            // Those of the record.
+            headers: None,
         }),
         _ if failed.attempts < 20 => Recovery::Retry(Duration::from_secs(30)),
         // It is kept there, to be looked at and sent again.

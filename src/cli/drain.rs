@@ -141,9 +141,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     let mut lanes = store.lanes().iter();
     let mut is_whole = lanes.all(|lane| lane.opened().gaps.is_empty());
 
-    // What is due when this begins goes along; what is not, waits. Why it did not go is no reason to ship
-    // nothing else.
-    let fired = store.fire_due(&stop);
+    // What is due when this begins goes along; what is not, waits. Why it did not go is told at the end.
+    drop(store.fire_due(&stop));
 
     let mut progress = Progress::new("shipping");
     let mut newest: BTreeMap<String, ship::Progress> = BTreeMap::new();
@@ -182,8 +181,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<Exit, Ended>
     for lane in ship::lanes_of_none(&store, &clusters) {
         failures.push(nowhere(lane));
     }
+    failures.extend(store.scheduled().why.map(|why| unfired(&why)));
     store.close().map_err(store_failure)?;
-    fired.map_err(store_failure)?;
     finish(global, &all, failures, &records, is_whole)
 }
 
@@ -259,6 +258,12 @@ fn nowhere(lane: &Lane) -> Failure {
     Failure::new(Exit::Wrong, "no_cluster", message).next(format!(
         "say where it is, in the configuration: [clusters.{cluster}]"
     ))
+}
+
+/// Names what is due and did not get to its lane.
+fn unfired(why: &str) -> Failure {
+    let message = format!("what is due does not get to its lane: {why}");
+    Failure::new(Exit::Wrong, "scheduled", message)
 }
 
 /// What was shipped, to each cluster and to all.

@@ -38,12 +38,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
     check.retry();
     check.store();
     check.events();
-    if check.is_changed("dead_letter.style") && loaded.config.dead_letter.topic.is_none() {
-        check.add(
-            "dead_letter.style",
-            "is of no use without dead_letter.topic",
-        );
-    }
+    check.dead_letter();
     check.problems
 }
 
@@ -303,6 +298,25 @@ impl Check<'_> {
         );
     }
 
+    fn dead_letter(&mut self) {
+        let config = self.config();
+        let default = config.kafka.default_topic.as_deref();
+        match &config.dead_letter.topic {
+            None if self.is_changed("dead_letter.style") => {
+                self.add(
+                    "dead_letter.style",
+                    "is of no use without dead_letter.topic",
+                );
+            }
+            Some(topic) if default.is_some() && topic.of(default).ok().as_deref() == default => {
+                let reason = "is kafka.default_topic as well: what could not be delivered would be read \
+                    as if it had been";
+                self.add("dead_letter.topic", reason);
+            }
+            _ => {}
+        }
+    }
+
     fn events(&mut self) {
         if let Err(error) = self.config().event_options().check() {
             let key = match &error {
@@ -329,7 +343,12 @@ impl Check<'_> {
                 source: wal::Error::Options { reason },
             } => (self.of_log(lane, reason), reason.clone()),
             store::Error::Routing { what, reason } => (self.of_routing(what), reason.clone()),
-            _ => ("dead_letter.quota".to_owned(), error.to_string()),
+            error => {
+                let reason = error.to_string();
+                let is_quota = !reason.contains("retention");
+                let key = if is_quota { "quota" } else { "retention" };
+                (format!("dead_letter.{key}"), reason)
+            }
         };
         let told = |problem: &Problem| {
             problem
@@ -346,9 +365,12 @@ impl Check<'_> {
 
     /// The key of a lane that a complaint is about.
     fn of_lane(&self, lane: &str, reason: &str) -> String {
-        let is_weight = reason.starts_with("its weight");
+        let keys = ["weight", "expires_after"];
+        let key = keys
+            .into_iter()
+            .find(|key| reason.starts_with(&format!("its {key}")));
         let lane = format!("{LANES}.{lane}");
-        let key = format!("{lane}.{}", if is_weight { "weight" } else { "topics" });
+        let key = format!("{lane}.{}", key.unwrap_or("topics"));
         if self.loaded.is_given(&key) {
             key
         } else {
@@ -358,6 +380,9 @@ impl Check<'_> {
 
     /// The key of a tenant that a complaint is about; of a topic, or all, their section.
     fn of_routing(&self, what: &str) -> String {
+        if what == "tenant_header" {
+            return "store.tenant_header".to_owned();
+        }
         let name = what.strip_prefix("tenant ");
         match name.map(|name| name.trim_matches('"')) {
             Some(name) => format!("tenants.{name}.topic_prefix"),

@@ -135,7 +135,12 @@ fn path_of(name: &str) -> Vec<String> {
             Some(stem) => (stem, "_file"),
             None => (property.as_str(), ""),
         };
-        path.push(format!("{}{file}", stem.replace('_', ".")));
+        // The only property with an underscore of its own.
+        let stem = match stem {
+            "log_level" => stem.to_owned(),
+            stem => stem.replace('_', "."),
+        };
+        path.push(format!("{stem}{file}"));
     }
     path
 }
@@ -250,6 +255,7 @@ mod tests {
                 "KAFKA__PROPERTIES__SECURITY_PROTOCOL",
                 "kafka.properties.security.protocol",
             ),
+            ("KAFKA__PROPERTIES__LOG_LEVEL", "kafka.properties.log_level"),
             (
                 "KAFKA__PROPERTIES__SASL_PASSWORD_FILE",
                 "kafka.properties.sasl.password_file",

@@ -42,6 +42,20 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
+    fn headers(&self) -> Vec<Header<'_>> {
+        self.encoded.headers()
+    }
+
+    fn messages<'b>(
+        all: &'b [Self],
+        routes: &'b Routes,
+        headers: &'b [Vec<Header<'b>>],
+    ) -> Vec<MessageRef<'b>> {
+        let each = all.iter().zip(headers);
+        each.map(|(written, headers)| written.message(routes, headers))
+            .collect()
+    }
+
     fn message<'b>(&'b self, routes: &'b Routes, headers: &'b [Header<'b>]) -> MessageRef<'b> {
         let topic = self.event.topic.as_deref();
         let topic = topic.or_else(|| routes.topic_of(&self.event.event_type));
@@ -110,7 +124,7 @@ impl Producer {
     /// As [`send`](Self::send), and [`SendError::Event`]: it cannot be written.
     pub fn send_event(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
-        self.send(&written.message(&routes, &written.encoded.headers()))
+        self.send(&written.message(&routes, &written.headers()))
     }
 
     /// As [`send_event`](Self::send_event), and never waits: see [`try_send`](Self::try_send).
@@ -120,7 +134,7 @@ impl Producer {
     /// As [`send_event`](Self::send_event), and [`SendError::Full`] where that would wait.
     pub fn try_send_event(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
-        self.try_send(&written.message(&routes, &written.encoded.headers()))
+        self.try_send(&written.message(&routes, &written.headers()))
     }
 
     /// As [`send_event`](Self::send_event) for tasks: see [`send_async`](Self::send_async).
@@ -130,7 +144,7 @@ impl Producer {
     /// As [`send_event`](Self::send_event).
     pub async fn send_event_async(&self, event: &Event) -> Result<Receipt<'_>, SendError> {
         let (written, routes) = (self.written(event)?, self.routes());
-        let headers = written.encoded.headers();
+        let headers = written.headers();
         self.send_async(&written.message(&routes, &headers)).await
     }
 
@@ -141,16 +155,25 @@ impl Producer {
     /// As [`send_event`](Self::send_event), and [`SendError::SeveralLanes`]; one event that is refused
     /// refuses all of them.
     pub fn send_events(&self, events: &[Event]) -> Result<Receipt<'_>, SendError> {
-        let routes = self.routes();
-        let written = events.iter().map(|event| self.written(event));
-        let written: Vec<Written<'_>> = written.collect::<Result<_, _>>()?;
-        let headers = written.iter().map(|written| written.encoded.headers());
-        let headers: Vec<Vec<Header<'_>>> = headers.collect();
-        let messages = written.iter().zip(&headers);
-        let messages: Vec<MessageRef<'_>> = messages
-            .map(|(written, headers)| written.message(&routes, headers))
-            .collect();
-        self.send_batch(&messages)
+        let (written, routes) = (self.all_written(events)?, self.routes());
+        let headers: Vec<Vec<Header<'_>>> = written.iter().map(Written::headers).collect();
+        self.send_batch(&Written::messages(&written, &routes, &headers))
+    }
+
+    /// As [`send_events`](Self::send_events) for tasks: see [`send_batch_async`](Self::send_batch_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_events`](Self::send_events).
+    pub async fn send_events_async(&self, events: &[Event]) -> Result<Receipt<'_>, SendError> {
+        let (written, routes) = (self.all_written(events)?, self.routes());
+        let headers: Vec<Vec<Header<'_>>> = written.iter().map(Written::headers).collect();
+        let messages = Written::messages(&written, &routes, &headers);
+        self.send_batch_async(&messages).await
+    }
+
+    fn all_written<'e>(&self, events: &'e [Event]) -> Result<Vec<Written<'e>>, SendError> {
+        events.iter().map(|event| self.written(event)).collect()
     }
 
     /// The routes of its events.

@@ -45,7 +45,7 @@ pub use self::receipt::{Delivered, Durable, Outcome, Receipt};
 pub use self::shipping::Shipping;
 pub use self::status::{Closed, ClusterStatus, LaneStatus, Stats, Status, Trouble, Unhealthy};
 
-use self::block::block_on;
+use self::block::{block_on, on_a_thread};
 use self::due::Scheduling;
 use self::shipping::Shared;
 use crate::kafka::Settings;
@@ -133,21 +133,30 @@ impl Producer {
     /// As [`send`](Self::send), [`SendError::SeveralLanes`], [`SendError::SomeDueLater`]; a message that is refused refuses all
     /// of them.
     pub fn send_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt<'_>, SendError> {
-        self.check_open()?;
-        let interceptors = &self.shared().interceptors;
-        if !interceptors.is_empty() {
-            let run = |message| interceptors.run(&self.with_topic(message));
-            let drafts: Vec<Draft<'_>> = messages.iter().map(run).collect::<Result<_, _>>()?;
-            let headers: Vec<Vec<Header<'_>>> = drafts.iter().map(Draft::headers).collect();
-            let left = drafts.iter().zip(&headers);
-            let left: Vec<MessageRef<'_>> = left.map(|(d, headers)| d.message(headers)).collect();
-            return self.append_batch(&left);
+        let drafts = self.drafts(messages)?;
+        let headers: Vec<Vec<Header<'_>>> = drafts.iter().map(Draft::headers).collect();
+        let left = self.left(messages, &drafts, &headers);
+        self.append_batch(&left, Lane::append_batch, Store::schedule)
+    }
+
+    /// [`send_batch`](Self::send_batch) for tasks: where that would block, this is pending. Dropped
+    /// before it is ready it has appended nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_batch`](Self::send_batch).
+    pub async fn send_batch_async(
+        &self,
+        messages: &[MessageRef<'_>],
+    ) -> Result<Receipt<'_>, SendError> {
+        let drafts = self.drafts(messages)?;
+        let headers: Vec<Vec<Header<'_>>> = drafts.iter().map(Draft::headers).collect();
+        let left = self.left(messages, &drafts, &headers);
+        let append = |schedule| self.append_batch(&left, Lane::try_append_batch, schedule);
+        match left.first() {
+            Some(first) => self.when_there_is_room(first, append).await,
+            None => append(Store::try_schedule),
         }
-        if messages.iter().any(|message| message.topic.is_empty()) {
-            let routed: Vec<MessageRef<'_>> = messages.iter().map(|m| self.with_topic(m)).collect();
-            return self.append_batch(&routed);
-        }
-        self.append_batch(messages)
     }
 
     /// Waits until everything that was sent before is on disk.
@@ -163,6 +172,29 @@ impl Producer {
         }
         let schedule = self.shared().store.sync_schedule();
         flushed.and(schedule.map_err(NotDurable::from))
+    }
+
+    /// [`flush`](Self::flush) for tasks.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub async fn flush_async(&self) -> Result<(), NotDurable> {
+        let store = &self.shared().store;
+        let lanes = store.lanes().iter().map(|lane| {
+            let marks = lane.marks();
+            (marks.durable < marks.next).then(|| lane.ticket_of(marks.durable..marks.next))
+        });
+        let unsynced: Vec<Ticket<'_>> = lanes
+            .chain([store.all_unsynced_scheduled()])
+            .flatten()
+            .collect();
+        let mut flushed = Ok(());
+        for ticket in unsynced {
+            let synced = ticket.reaching(Durability::Disk).await;
+            flushed = flushed.and(synced.map(drop).map_err(NotDurable::from));
+        }
+        flushed
     }
 
     /// Takes nothing more, ships until the store is empty or the time is over, then stops shipping
@@ -196,6 +228,20 @@ impl Producer {
         let ended = shared.ended();
         let closed = shared.closed(&shared.news());
         ended.map(|()| closed).map_err(CloseError::Store)
+    }
+
+    /// [`close`](Self::close) for tasks. It goes on by itself, on a thread of its own: dropped before it
+    /// is ready, the producer closes all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    pub async fn close_async(&self, within: Duration) -> Result<Closed, CloseError> {
+        if self.shared().is_own_thread() {
+            return self.close(within);
+        }
+        let producer = self.clone();
+        on_a_thread("ferrylog close", move || producer.close(within)).await
     }
 
     /// Appends a message as the interceptors leave it.
@@ -256,16 +302,24 @@ impl Producer {
     }
 
     async fn append_async(&self, message: &MessageRef<'_>) -> Result<Receipt<'_>, SendError> {
+        let append = |schedule| self.append_to_lane(message, Lane::try_append, schedule);
+        self.when_there_is_room(message, append).await
+    }
+
+    /// Appends without blocking, again and again until there is room; `first` tells in which log.
+    async fn when_there_is_room<'a>(
+        &'a self,
+        first: &MessageRef<'_>,
+        append: impl Fn(Scheduling) -> Result<Receipt<'a>, SendError>,
+    ) -> Result<Receipt<'a>, SendError> {
         loop {
             self.check_open()?;
-            let append =
-                |schedule: Scheduling| self.append_to_lane(message, Lane::try_append, schedule);
             let full = match append(Store::try_schedule) {
                 Err(full @ SendError::Full { .. }) => full,
                 sent => return sent,
             };
-            let lane = self.lane(self.shared().store.routed(message).place);
-            let Some(oldest) = self.unsynced(lane, message) else {
+            let lane = self.lane(self.shared().store.routed(first).place);
+            let Some(oldest) = self.unsynced(lane, first) else {
                 // All is on disk by now: there is room, or it is not room that is missing. Nobody waits for a
                 // sync either who has his turn before this.
                 return append(Store::schedule_in_turn).map_err(|_| full);
@@ -278,7 +332,42 @@ impl Producer {
         }
     }
 
-    fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Receipt<'_>, SendError> {
+    /// Messages as the interceptors leave them, if there are any interceptors.
+    fn drafts<'m>(&'m self, messages: &'m [MessageRef<'m>]) -> Result<Vec<Draft<'m>>, SendError> {
+        self.check_open()?;
+        let interceptors = &self.shared().interceptors;
+        if interceptors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = |message| interceptors.run(&self.with_topic(message));
+        messages.iter().map(run).collect()
+    }
+
+    /// What is to be appended for these messages, of which the drafts were made.
+    fn left<'m>(
+        &'m self,
+        messages: &'m [MessageRef<'m>],
+        drafts: &'m [Draft<'m>],
+        headers: &'m [Vec<Header<'m>>],
+    ) -> Cow<'m, [MessageRef<'m>]> {
+        if !drafts.is_empty() {
+            let left = drafts.iter().zip(headers);
+            return left
+                .map(|(draft, headers)| draft.message(headers))
+                .collect();
+        }
+        match messages.iter().any(|message| message.topic.is_empty()) {
+            true => messages.iter().map(|m| self.with_topic(m)).collect(),
+            false => Cow::Borrowed(messages),
+        }
+    }
+
+    fn append_batch(
+        &self,
+        messages: &[MessageRef<'_>],
+        append: impl for<'a> FnOnce(&'a Lane, &[MessageRef<'_>]) -> Result<Ticket<'a>, store::Error>,
+        schedule: Scheduling,
+    ) -> Result<Receipt<'_>, SendError> {
         let Some(first) = messages.first() else {
             return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
         };
@@ -305,9 +394,9 @@ impl Producer {
         match later {
             0 => {}
             count if count < named.len() => return Err(SendError::SomeDueLater),
-            _ => return self.schedule(place, &named, Store::schedule),
+            _ => return self.schedule(place, &named, schedule),
         }
-        let appended = lane.append_batch(&named);
+        let appended = append(lane, &named);
         let range = appended
             .map_err(|error| self.not_sent(lane, error))?
             .range();

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::Producer;
+use super::block::on_a_thread;
 use super::shipping::{News, Shared};
 use crate::ship::{Counters, Held, LinkState, Progress, lanes_of_none};
 use crate::store::{DeadLetterCounts, DeadLetters, MAIN_CLUSTER, Scheduled};
@@ -270,6 +271,20 @@ impl Producer {
         let shared = self.shared();
         let deadline = Instant::now().checked_add(within);
         shared.ask(deadline, |news| shared.health(news))
+    }
+
+    /// [`health`](Self::health) for tasks, which waits on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`health`](Self::health).
+    pub async fn health_async(&self, within: Duration) -> Result<(), Unhealthy> {
+        let now = self.health(Duration::ZERO);
+        if now.is_ok() || within.is_zero() {
+            return now;
+        }
+        let producer = self.clone();
+        on_a_thread("ferrylog health", move || producer.health(within)).await
     }
 
     /// What was counted.

@@ -157,6 +157,11 @@ impl Budget {
         self.partitions[partition].in_flight -= cost;
     }
 
+    /// What is in flight.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
     /// What a partition has in flight.
     pub(super) fn of(&self, partition: usize) -> u64 {
         self.part(partition).in_flight

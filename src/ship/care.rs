@@ -44,6 +44,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.needs_care = false;
         self.cared = now;
         self.sources.iter_mut().for_each(Source::pass_dropped);
+        // What was settled, in whatever way, is not on its way any more.
+        let sources = &self.sources;
+        self.replaced
+            .retain(|(source, seq), _| sources[*source].flight.find(*seq).is_some());
         self.hold_silent(now);
         self.begin_parking(now)?;
         self.end_parking();

@@ -102,9 +102,6 @@ impl<S: Sink> Shipper<'_, S> {
                 self.doomed.push(index);
             }
         }
-        if !self.replaced.is_empty() {
-            self.replaced.remove(&(place, flown.seq));
-        }
         ends_outage
     }
 

@@ -5,12 +5,11 @@
 //! dead letters is settled only once it is durable there; where a verdict cannot be carried out,
 //! its partition is held in front of it.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::health::{HoldReason, Phase, Piece, STORM, reason_of};
 use super::place::Placed;
-use super::retry::{Attempted, Decide, OnExhausted, OnPoison, Recovery, Replacement, RetryPolicy};
+use super::retry::{Attempted, Decide, OnExhausted, OnPoison, Recovery, RetryPolicy};
 use super::shipper::Shipper;
 use super::storm;
 use super::{Error, OnBadTimestamp, Sink, overrides};
@@ -74,7 +73,8 @@ impl<S: Sink> Shipper<'_, S> {
         for refused in std::mem::take(&mut self.refusals) {
             self.counters.refused += u64::try_from(refused.count).unwrap_or(0);
             self.needs_care = true;
-            self.was_refused = true;
+            // What is sent carefully spends no producer but its own.
+            self.was_refused |= !refused.is_careful;
             match refused.failure.class {
                 ErrorClass::Held => {
                     self.hold(refused.index, reason_of(&refused.failure), now);
@@ -478,21 +478,4 @@ pub(super) fn bury(
         Err(undecodable) => add(Content::Raw(&undecodable.raw)),
     };
     added.map(drop)
-}
-
-/// What is sent as key and value: the record's own, or what a callback put in their place.
-pub(super) fn content<'m>(
-    replaced: &'m HashMap<(usize, SeqNo), Replacement>,
-    source: usize,
-    entry: &Entry,
-    message: &'m Message,
-) -> (Option<&'m [u8]>, Option<&'m [u8]>) {
-    let replaced = match replaced.is_empty() {
-        true => None,
-        false => replaced.get(&(source, entry.seq)),
-    };
-    match replaced {
-        Some(Replacement { key, value }) => (key.as_deref(), value.as_deref()),
-        None => (message.key.as_deref(), message.value.as_deref()),
-    }
 }

@@ -28,6 +28,7 @@ mod budget;
 mod care;
 mod clusters;
 mod collect;
+mod content;
 mod crew;
 pub mod dead_letter;
 mod error;

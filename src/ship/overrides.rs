@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::retry::{OnExhausted, OnPoison, RetryPolicy};
+use super::topics::Topics;
 use super::{FailedRecord, ShipOptions};
 use crate::kafka::Failure;
 use crate::message::Message;
@@ -141,6 +142,19 @@ fn tenant_of<'a>(
 ) -> (Option<&'a str>, &'a str) {
     let (told, plain) = store.told_of(message);
     (lane.parts().tenant.as_deref().or(told), plain)
+}
+
+/// How dead letters for a topic-partition wait that takes none: as records of that topic do.
+pub(super) fn of_letters(
+    options: &ShipOptions,
+    store: &Store,
+    topics: &Topics,
+    index: usize,
+) -> RetryPolicy {
+    match topics.named(index) {
+        Some((topic, ..)) => of_topic(options, store, store.route(topic), topic),
+        None => options.retry.clone(),
+    }
 }
 
 /// What a recovery callback is shown.

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::budget::{self, Room};
+use super::content::Content;
 use super::health::{HoldReason, Phase};
-use super::judge::content;
 use super::settle::{Flown, State, WINDOW_MAX};
 use super::shipper::Shipper;
 use super::source::Source;
@@ -188,17 +188,9 @@ impl<S: Sink> Shipper<'_, S> {
         let id = [(header::ID, Some(self.id.as_bytes()))];
         let time = text.as_ref().map(|t| (header::TIME, Some(t.as_bytes())));
         let id = if self.options.id_header { &id[..] } else { &[] };
-        let joined: Vec<_>;
-        let headers = if message.headers().next().is_none() && time.is_none() {
-            id
-        } else {
-            let given = message.headers().map(|h| (h.name, h.value));
-            joined = given.chain(id.iter().copied()).chain(time).collect();
-            &joined[..]
-        };
-
-        let (key, value) = content(&self.replaced, source, entry, message);
-        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let content = Content::of(&self.replaced, source, entry, message);
+        let mut joined = Vec::new();
+        let (headers, len) = (content.headers(id, time, &mut joined), content.len());
         let cost = budget::cost(len, headers);
         match self.budget.room(index, cost) {
             Room::Yes => {}
@@ -211,8 +203,8 @@ impl<S: Sink> Shipper<'_, S> {
         let sent = self.sink.send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(partition).unwrap_or(i32::MAX),
-            key,
-            value,
+            key: content.key,
+            value: content.value,
             headers,
             timestamp_millis: late.unwrap_or(message.timestamp_millis),
             token: token_of(source, known.unwrap_or_else(|| flight.next_token())),

@@ -245,6 +245,8 @@ pub struct Replacement {
     pub key: Option<Vec<u8>>,
     /// The value; `None` is Kafka's null, a tombstone.
     pub value: Option<Vec<u8>>,
+    /// The headers, by name and value; `None`: those of the record.
+    pub headers: Option<Vec<(String, Option<Vec<u8>>)>>,
 }
 
 #[cfg(test)]

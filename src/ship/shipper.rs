@@ -5,13 +5,13 @@
 //! `judge`, what is done for partitions that take nothing in `care`, and about a link or producer
 //! that fails in `tend`.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::collect::POLL_WAIT;
+use super::content::Replaced;
 use super::health::Health;
 use super::judge::Refused;
 use super::letters::Letters;
@@ -19,7 +19,6 @@ use super::link::{DrainRate, Link, Pulse, WindowClock};
 use super::place::Placed;
 use super::progress::{Counters, Drained, Lost, Progress};
 use super::restamp::TopicMemory;
-use super::retry::Replacement;
 use super::share::Share;
 use super::source::Source;
 use super::streams::Turns;
@@ -27,7 +26,6 @@ use super::topics::Topics;
 use super::{Error, ShipOptions, Sink, Until};
 use crate::kafka::Report;
 use crate::store::{DeadLetters, Lane, Now, Store, Stream};
-use crate::wal::SeqNo;
 
 /// Records handed over between two polls: reports are taken while librdkafka still has work.
 const RECORDS_PER_TURN: usize = 2048;
@@ -108,7 +106,7 @@ pub(super) struct Shipper<'a, S: Sink> {
     /// Partitions with a record to give up, because another one was taken.
     pub(super) doomed: Vec<usize>,
     /// What goes in the place of records.
-    pub(super) replaced: HashMap<(usize, SeqNo), Replacement>,
+    pub(super) replaced: Replaced,
     /// Records that were appended to a parking log in this turn: source, log, token.
     pub(super) parked: Vec<(usize, usize, u64)>,
     /// Bytes that wait in parking logs.
@@ -177,7 +175,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             is_unproven: false,
             refusals: Vec::new(),
             doomed: Vec::new(),
-            replaced: HashMap::new(),
+            replaced: Replaced::new(),
             parked: Vec::new(),
             parked_bytes: 0,
             parking_failed: None,
@@ -235,7 +233,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
     /// The loop. True when everything is empty, false when told to stop or when nothing is left
     /// but what is held.
     fn carry(&mut self) -> Result<bool, Error> {
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.is_stopped() {
             let turn = self.hand_over_if_due()?;
             let wait = match turn {
                 Turn::More => Duration::ZERO,
@@ -264,6 +262,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
             }
         }
         Ok(false)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Hands records over, unless it rests until the next beat.

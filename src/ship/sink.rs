@@ -93,6 +93,9 @@ pub trait Sink {
 /// How long the producer for what may be refused is kept without use.
 const CAREFUL_IDLE: Duration = Duration::from_secs(60);
 
+/// How long there is none after one that was spent: what spends it at once costs next to nothing.
+const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
+
 /// A Kafka cluster as a sink.
 #[derive(Debug)]
 pub struct KafkaSink {
@@ -100,12 +103,14 @@ pub struct KafkaSink {
     producer: Producer,
     /// For what may be refused, and when it was last of use.
     careful: Option<(Producer, Instant)>,
+    /// When one was spent last.
+    careful_spent: Option<Instant>,
     /// What went wrong with it, untold.
     careful_trouble: Option<Trouble>,
     /// How long its requests may take, if that is longer than usual.
     patience: Option<Duration>,
-    /// Whether it is to be replaced with the next poll.
-    gives_back: bool,
+    /// What one that was ended gave back, unreported.
+    given_back: Vec<Report>,
     prober: Prober,
 }
 
@@ -121,9 +126,10 @@ impl KafkaSink {
             settings,
             producer,
             careful: None,
+            careful_spent: None,
             careful_trouble: None,
             patience: None,
-            gives_back: false,
+            given_back: Vec::new(),
             prober: Prober::default(),
         })
     }
@@ -133,8 +139,10 @@ impl KafkaSink {
     /// The producer for what may be refused.
     fn careful(&mut self) -> Result<&mut Producer, SendError> {
         let now = Instant::now();
+        let is_soon = |spent| now.saturating_duration_since(spent) < CAREFUL_PAUSE;
         let (producer, used) = match self.careful.take() {
             Some(careful) => self.careful.insert(careful),
+            None if self.careful_spent.is_some_and(is_soon) => return Err(SendError::QueueFull),
             // Its configuration is the other one's, which was accepted.
             None => match Producer::careful(&self.settings, self.patience) {
                 Ok(producer) => self.careful.insert((producer, now)),
@@ -145,36 +153,43 @@ impl KafkaSink {
         Ok(producer)
     }
 
-    /// Takes the reports of the careful producer, and replaces it where it is spent.
+    /// Takes the reports of the careful producer, and ends it where it is spent, or of no use for long.
     fn poll_careful(&mut self, reports: &mut Vec<Report>) {
-        let Some((producer, used)) = &mut self.careful else {
+        if let Some((producer, used)) = &mut self.careful {
+            producer.poll(Duration::ZERO, reports);
+            let is_idle = producer.in_flight() == 0 && used.elapsed() > CAREFUL_IDLE;
+            let trouble = producer.trouble();
+            self.careful_trouble = trouble.clone().or(self.careful_trouble.take());
+            let spent = trouble.filter(|trouble| trouble.class == ErrorClass::Fatal);
+            if let Some(trouble) = spent {
+                self.end_careful(trouble.code, trouble.reason);
+                self.careful_spent = Some(Instant::now());
+            } else if is_idle {
+                (self.careful, self.patience) = (None, None);
+            }
+        }
+        reports.append(&mut self.given_back);
+    }
+
+    /// Ends the careful producer; what it did not report is in doubt.
+    fn end_careful(&mut self, code: i32, why: String) {
+        let Some((mut producer, _)) = self.careful.take() else {
             return;
         };
-        producer.poll(Duration::ZERO, reports);
-        let trouble = producer.trouble();
-        self.careful_trouble = trouble.clone().or(self.careful_trouble.take());
-        let spent = trouble.filter(|trouble| trouble.class == ErrorClass::Fatal);
-        let is_spent = spent.is_some() || std::mem::take(&mut self.gives_back);
-        if is_spent {
-            let failure = Failure {
-                class: ErrorClass::Fatal,
-                code: spent.as_ref().map_or(0, |trouble| trouble.code),
-                name: spent.map_or_else(String::new, |trouble| trouble.reason),
-                persistence: Persistence::Possibly,
-            };
-            let in_doubt = |token| Report {
-                token,
-                outcome: Outcome::Failed(Box::new(failure.clone())),
-            };
-            reports.extend(producer.outstanding().into_iter().map(in_doubt));
-        }
-        let is_idle = producer.in_flight() == 0 && used.elapsed() > CAREFUL_IDLE;
-        if is_spent || is_idle {
-            self.careful = None;
-        }
-        if is_idle {
-            self.patience = None;
-        }
+        producer.poll(Duration::ZERO, &mut self.given_back);
+        let failure = Failure {
+            class: ErrorClass::Fatal,
+            code,
+            name: why,
+            persistence: Persistence::Possibly,
+        };
+        let in_doubt = |token| Report {
+            token,
+            outcome: Outcome::Failed(Box::new(failure.clone())),
+        };
+        let outstanding = producer.outstanding();
+        self.given_back
+            .extend(outstanding.into_iter().map(in_doubt));
     }
 }
 
@@ -210,7 +225,7 @@ impl Sink for KafkaSink {
 
     fn in_flight(&self) -> usize {
         let careful = self.careful.as_ref().map_or(0, |(p, _)| p.in_flight());
-        self.producer.in_flight() + careful
+        self.producer.in_flight() + careful + self.given_back.len()
     }
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
@@ -223,7 +238,7 @@ impl Sink for KafkaSink {
     }
 
     fn rebuild_careful(&mut self) {
-        self.gives_back = self.careful.is_some();
+        self.end_careful(0, String::new());
     }
 
     fn breaks(&mut self, is_careful: bool) -> Breaks {
@@ -235,12 +250,8 @@ impl Sink for KafkaSink {
     }
 
     fn be_patient(&mut self, longest: Duration) {
-        if self.patience.replace(longest) == Some(longest) {
-            return;
-        }
-        match &self.careful {
-            Some((careful, _)) if careful.in_flight() > 0 => self.gives_back = true,
-            _ => self.careful = None,
+        if self.patience.replace(longest) != Some(longest) {
+            self.end_careful(0, String::new());
         }
     }
 

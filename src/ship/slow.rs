@@ -2,8 +2,9 @@
 //!
 //! Owns how such a record is recognised, and what is done about one that does not cross even so. Must
 //! not know librdkafka. A request that timed out is sent again from its first byte, for ever, and is
-//! told of no record. Invariants: only a record that was alone on its way is judged; what becomes of it
-//! is the operator's choice ([`OnTooSlow`]), and by default it is held.
+//! told of no record. Invariants: only a record that was alone on its way is judged, and only where the
+//! cluster answers once the record is off the link; what becomes of it is the operator's choice
+//! ([`OnTooSlow`]), and by default it is held.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::health::HoldReason;
 use super::settle::{Flown, State};
 use super::shipper::Shipper;
 use super::source::Source;
-use super::{OnTooSlow, Sink};
+use super::{Error, OnTooSlow, Sink};
 use crate::kafka::{ErrorClass, Failure, Persistence};
 
 /// Less does not take a link that works at all as long as a request may.
@@ -58,40 +59,53 @@ impl<S: Sink> Shipper<'_, S> {
         self.search_begins("a record takes longer than a request may");
     }
 
+    /// Whether all that is on its way is one record that may take long.
+    pub(super) fn carries_one_large(&self) -> bool {
+        let records: usize = self.health.iter().map(|health| health.outstanding).sum();
+        records + self.letters.in_flight() == 1 && self.budget.in_flight() >= LARGE
+    }
+
     /// A request of what is sent carefully timed out: what had all the time there is, and was alone, is
-    /// too slow.
-    pub(super) fn patience_ended(&mut self, now: Instant) {
-        let after = self.options.too_slow_after;
-        let after_millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    /// too slow if the link was there all the time.
+    pub(super) fn patience_ended(&mut self, now: Instant) -> Result<(), Error> {
         let millis = self.millis(now);
-        let mut is_any = false;
+        let mut ended = Vec::new();
         for index in 0..self.health.len() {
             if !self.health[index].is_tried() || !self.health[index].is_slow() {
                 continue;
             }
-            let only = self.only_one(index);
-            let has_had = |flown: &Flown| millis.wrapping_sub(flown.at_millis);
-            if only.is_some_and(|flown| has_had(&flown) < after_millis) {
-                continue;
-            }
-            is_any = true;
-            self.needs_care = true;
-            let (true, Some(flown)) = (self.health[index].blame(), only) else {
-                continue;
-            };
-            let (bytes, waited) = (u64::from(flown.len), after);
-            match self.options.on_too_slow {
-                OnTooSlow::DeadLetter => {
-                    self.health[index].piece_too_slow(failure(bytes, waited));
-                }
-                OnTooSlow::Hold => {
-                    let why = HoldReason::TooSlow { bytes, waited };
-                    self.health[index].hold_for(why, TOO_SLOW_PAUSE, now);
-                }
+            let only = self.only_one(index).map(|flown| {
+                let had = millis.wrapping_sub(flown.at_millis);
+                (Duration::from_millis(had.into()), u64::from(flown.len))
+            });
+            if only.is_none_or(|(had, _)| had >= self.options.too_slow_after) {
+                ended.push((index, only));
             }
         }
-        if is_any {
-            self.sink.rebuild_careful();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.needs_care = true;
+        // Before the cluster is asked: nothing is on the link then.
+        self.sink.rebuild_careful();
+        for (index, only) in ended {
+            if let (true, Some((had, bytes))) = (self.health[index].blame(), only)
+                && self.is_there(index, had, now)?
+            {
+                self.too_slow(index, bytes, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn too_slow(&mut self, index: usize, bytes: u64, now: Instant) {
+        let waited = self.options.too_slow_after;
+        match self.options.on_too_slow {
+            OnTooSlow::DeadLetter => self.health[index].piece_too_slow(failure(bytes, waited)),
+            OnTooSlow::Hold => {
+                let why = HoldReason::TooSlow { bytes, waited };
+                self.health[index].hold_for(why, TOO_SLOW_PAUSE, now);
+            }
         }
     }
 

@@ -8,11 +8,11 @@
 
 use std::time::Instant;
 
-use super::Sink;
 use super::health::{Health, HoldReason};
 use super::settle::State;
 use super::shipper::Shipper;
 use super::source::Source;
+use super::{Error, Sink};
 use crate::wal::SeqNo;
 
 /// librdkafka's code for a connection that was lost.
@@ -20,7 +20,7 @@ pub(super) const TRANSPORT: i32 = -195;
 
 impl<S: Sink> Shipper<'_, S> {
     /// Looks whether connections broke, and at what that says about records on their way.
-    pub(super) fn watch_breaks(&mut self, now: Instant) {
+    pub(super) fn watch_breaks(&mut self, now: Instant) -> Result<(), Error> {
         let breaks = self.sink.breaks(false);
         if breaks.timeouts > 0 {
             self.request_timed_out();
@@ -37,14 +37,15 @@ impl<S: Sink> Shipper<'_, S> {
         }
         let breaks = self.sink.breaks(true);
         if breaks.timeouts > 0 {
-            self.letter_timed_out(now);
-            self.patience_ended(now);
+            self.letter_timed_out(now)?;
+            self.patience_ended(now)?;
         }
         if breaks.losses > 0 {
             self.connection_lost(breaks.losses, true);
             self.suspect_tried(now);
             self.letters_lost(breaks.losses, now);
         }
+        Ok(())
     }
 
     fn connection_lost(&mut self, times: u32, is_tried: bool) {

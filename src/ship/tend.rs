@@ -55,7 +55,7 @@ impl<S: Sink> Shipper<'_, S> {
                 _ => _ = self.doubt.get_or_insert(trouble.reason),
             }
         }
-        self.watch_breaks(now);
+        self.watch_breaks(now)?;
         if let Some(why) = self.spent.take() {
             return self.rebuild(&why);
         }
@@ -128,10 +128,13 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let doubt = self.doubt.take();
-        if self.link.climbed(&probed, self.sink.now(), random())
-            && let Some(topic) = self.wanted()
-        {
-            self.ask(&topic, now)?;
+        let has_passed = probed.rungs.iter().all(|(_, verdict)| verdict.is_ok());
+        if self.link.climbed(&probed, self.sink.now(), random()) {
+            if self.link.is_up() && has_passed && self.carries_one_large() {
+                self.link.busy(now);
+            } else if let Some(topic) = self.wanted() {
+                self.ask(&topic, now)?;
+            }
         }
         if let Some(doubt) = doubt {
             if self.link.is_doubted() {
@@ -218,6 +221,28 @@ impl<S: Sink> Shipper<'_, S> {
             self.capture_known(topic);
             self.needs_care = true;
         }
+    }
+
+    /// Whether a link that was up since then is there now: the cluster answers about a partition's
+    /// topic. To be called when nothing is on the link but what a connection left there that was given
+    /// up, which may be what a thin one carries in seconds.
+    pub(super) fn is_there(
+        &mut self,
+        index: usize,
+        since: Duration,
+        now: Instant,
+    ) -> Result<bool, Error> {
+        let topic = self.topics.named(index).map(|(name, ..)| Arc::clone(name));
+        let Some(topic) = topic.filter(|_| self.link.up_for(now) >= since) else {
+            return Ok(false);
+        };
+        let deadline = now + SILENCE_MAX;
+        while self.sink.now() < deadline && !self.is_stopped() {
+            if self.ask(&topic, now)? != Answer::Silence {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn not_to_be_had(&mut self, topic: &Arc<str>, why: &HoldReason, now: Instant) {

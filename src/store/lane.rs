@@ -200,11 +200,21 @@ impl Lane {
     ///
     /// As [`Lane::append`]; one message that is refused refuses them all.
     pub fn append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Ticket<'_>, Error> {
-        let encoded: Vec<Encoded<'_>> = messages
-            .iter()
-            .map(|message| self.encoded(message, Wal::define, |encoded| Ok(*encoded)))
-            .collect::<Result<_, _>>()?;
-        Ok(self.wal.append_batch(&encoded)?)
+        let encode = |message| self.encoded(message, Wal::define, |encoded| Ok(*encoded));
+        let encoded: Result<Vec<_>, Error> = messages.iter().map(encode).collect();
+        Ok(self.wal.append_batch(&encoded?)?)
+    }
+
+    /// [`append_batch`](Self::append_batch) that does not block.
+    ///
+    /// # Errors
+    ///
+    /// As [`append_batch`](Self::append_batch), and [`wal::Error::Busy`] where that would block: nothing
+    /// was appended.
+    pub fn try_append_batch(&self, messages: &[MessageRef<'_>]) -> Result<Ticket<'_>, Error> {
+        let encode = |message| self.encoded(message, Wal::try_define, |encoded| Ok(*encoded));
+        let encoded: Result<Vec<_>, Error> = messages.iter().map(encode).collect();
+        Ok(self.wal.try_append_batch(&encoded?)?)
     }
 
     /// Appends, without blocking, messages that were due, with the number by which each waited: all or

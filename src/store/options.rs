@@ -210,6 +210,10 @@ impl StoreOptions {
                 let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);
                 return refused(name, reason);
             }
+            if options.expires_after.is_some_and(|after| after.is_zero()) {
+                let reason = "its expires_after is zero: no record would be shipped";
+                return refused(name, reason.into());
+            }
             options.wal.check().map_err(Error::of_lane(name))?;
         }
         let router = Router::new(self)?;

@@ -90,6 +90,9 @@ impl Router {
             let cluster = router.cluster(cluster);
             router.topic_clusters.insert(topic.as_str().into(), cluster);
         }
+        if options.tenant_header.is_empty() {
+            return Err(routing("tenant_header", "is empty, and is a header's name"));
+        }
         router.add_tenants(options)?;
         let names: Vec<&str> = lanes.iter().map(|(name, _)| *name).collect();
         router.find_places(&names);

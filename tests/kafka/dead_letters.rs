@@ -257,6 +257,19 @@ fn copies_in_each_style_are_what_a_consumer_of_the_dead_letter_topic_reads() {
                 DeadLetterStyle::Envelope => {
                     let told: Value = serde_json::from_slice(copy.value.as_ref().unwrap()).unwrap();
                     assert_eq!((&told["code"], &told["seq"]), (&10.into(), &n.into()));
+                    let text = |name: &str| told[name].as_str().unwrap().to_owned();
+                    assert_eq!(
+                        (text("topic"), &told["attempt_count"]),
+                        (topic.clone(), &1.into())
+                    );
+                    let reason = text("failure_reason");
+                    assert!(reason.contains("MessageSizeTooLarge"), "{reason}");
+                    let attempts = ["first_attempt", "last_attempt"].map(text);
+                    let is_time = |text: &String| text.parse::<jiff::Timestamp>().is_ok();
+                    assert!(
+                        attempts.iter().all(is_time) && attempts.is_sorted(),
+                        "{attempts:?}"
+                    );
                     let text = told["event"]["value_base64"].as_str().unwrap();
                     assert_eq!(BASE64.decode(text).unwrap(), value);
                 }

@@ -1,8 +1,8 @@
 //! 64 threads and 64 tasks send through one producer while the broker comes and goes, and the process
 //! is killed: what was called durable is on disk, what was called delivered is in Kafka.
 //!
-//! The producer lives in a process of its own: the same test, told by its environment to send. With
-//! `KAFKA_LONG=1` it is a minute, else a quarter of that.
+//! The producer lives in a process of its own: the same test, told by its environment to send. There are
+//! three, with `KAFKA_LONG=1` of a minute each; in the second the tasks have a runtime of several threads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::env;
@@ -45,7 +45,7 @@ fn what_128_senders_were_told_is_true_after_kills_of_the_process_and_of_the_brok
     }
     let mut random = Random(random::seed());
     let seconds = if env::var_os("KAFKA_LONG").is_some() {
-        20
+        60
     } else {
         5
     };
@@ -226,9 +226,12 @@ fn send_until_told_to_stop(arguments: &[String]) {
         })
         .collect();
     let tasks: Vec<Sender> = (THREADS..THREADS + TASKS).map(sender).collect();
+    let mut runtime = match &**run {
+        "1" => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
     threads.push(thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        runtime.unwrap().block_on(async {
+        runtime.build().unwrap().block_on(async {
             let tasks = tasks
                 .into_iter()
                 .map(|task| tokio::spawn(task.send_as_a_task()));

@@ -104,9 +104,11 @@ impl Scratch {
             drop(store.lane().append(&message).unwrap());
         }
         store.lane().sync().unwrap();
-        let timeout = plan.timeout.as_millis().to_string();
+        // A connection that is given up leaves on the line what the system holds of it: on loopback, where a
+        // segment is 64 KiB, that would be minutes.
+        let held = ("socket.send.buffer.bytes".to_owned(), "16384".to_owned());
         let settings = Settings {
-            properties: vec![("socket.timeout.ms".to_owned(), timeout)],
+            properties: vec![held],
             ..Settings::new(kafka.bootstrap_servers())
         };
         Scratch {
@@ -157,6 +159,21 @@ impl Scratch {
     }
 }
 
+/// Prints what changes, for who looks into a failure of many minutes.
+fn tell(before: &mut String, started: Instant, now: &ship::Progress) {
+    let held = now.held.iter().map(|held| held.why.kind());
+    let held: Vec<&str> = held.collect();
+    let (link, rebuilds) = (now.link_state, now.counters.rebuilds);
+    let text = format!(
+        "{} shipped, {link:?}, held {held:?}, {rebuilds} rebuilds",
+        now.shipped
+    );
+    if text != *before {
+        println!("{:.1?}: {text}; {}", started.elapsed(), now.link);
+        *before = text;
+    }
+}
+
 /// Those that need not wait for it.
 fn is_free(n: &u64) -> bool {
     n % PARTITIONS != TOO_SLOW % PARTITIONS || *n < TOO_SLOW
@@ -168,8 +185,13 @@ fn what_does_not_cross_a_thin_line_is_held_or_dead_lettered_and_what_does_with_m
     let drain = |on_too_slow| {
         let started = Instant::now();
         let (options, stop) = (scratch.options(on_too_slow), AtomicBool::new(false));
-        let settings = &scratch.settings;
-        let drained = ship::drain(&scratch.store, settings, &options, &stop, &mut |_| {});
+        let mut settings = scratch.settings.clone();
+        let timeout = scratch.plan.timeout.as_millis().to_string();
+        let timeout = ("socket.timeout.ms".to_owned(), timeout);
+        settings.properties.push(timeout);
+        let mut before = String::new();
+        let mut tell = |now: &ship::Progress| tell(&mut before, started, now);
+        let drained = ship::drain(&scratch.store, &settings, &options, &stop, &mut tell);
         println!("{:.1?}", started.elapsed());
         drained.unwrap()
     };
@@ -200,11 +222,13 @@ fn what_does_not_cross_a_thin_line_is_parked_and_its_lane_goes_on_in_transaction
         options.ship.until = until;
         options.transaction_timeout = scratch.plan.timeout;
         let stop = AtomicBool::new(false);
+        let mut before = String::new();
         let mut tell = |now: &ship::Progress| {
+            tell(&mut before, started, now);
             stop.fetch_or(stop_when(now), Ordering::Relaxed);
         };
         // There a request has as long as its transaction.
-        let settings = &Settings::new(scratch.kafka.bootstrap_servers());
+        let settings = &scratch.settings;
         let store = &scratch.store;
         let done = exactly_once::drain(store, settings, &options, &stop, &mut tell).unwrap();
         println!("{:.1?}, {} aborted", started.elapsed(), done.aborted);

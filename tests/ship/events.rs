@@ -374,6 +374,8 @@ fn a_batch_of_events_is_taken_whole_or_not_at_all() {
         let batch = [event("user.logged_in"), wrong, event("api.request")];
         let refused = producer.send_events(&batch);
         assert!(refused.is_err(), "{what}");
+        let refused = block_on(goes_anywhere(producer.send_events_async(&batch)));
+        assert!(refused.is_err(), "{what}, in a task");
         assert_eq!(producer.stats().totals.accepted, 0, "{what}");
     }
     let batch = [event("user.logged_in"), event("api.request")];
@@ -382,6 +384,8 @@ fn a_batch_of_events_is_taken_whole_or_not_at_all() {
     assert_eq!(receipt.delivered().wait(), Ok(Outcome::Shipped));
     assert_eq!(each(), [Outcome::Shipped; 2]);
     assert_eq!(producer.send_events(&[]).unwrap().outcomes().count(), 0);
+    let none = block_on(producer.send_events_async(&[])).unwrap();
+    assert_eq!(none.outcomes().count(), 0);
     for (topic, event) in ["user-events", "api-events"].iter().zip(&batch) {
         assert_eq!(only(&mock, topic).header("ce_id"), Some(&*event.id));
     }
@@ -394,10 +398,6 @@ fn events_can_be_sent_by_tasks_and_without_waiting() {
     let producer = of_service(dir.path(), &mock, EventFormat::Json);
     let producer = producer.open().unwrap();
     let event = producer.event_builder().event("a", &1).unwrap();
-    // It may be sent from one thread of a runtime to another.
-    fn goes_anywhere<T: Send>(future: T) -> T {
-        future
-    }
     let receipts = [
         block_on(goes_anywhere(producer.send_event_async(&event))).unwrap(),
         producer.try_send_event(&event).unwrap(),
@@ -523,4 +523,9 @@ fn headers_that_mean_something_to_others_pass_through() {
         assert_eq!(record.header(name), Some(name));
     }
     assert_eq!(record.header(header::ID), Some(&*receipt.id()));
+}
+
+/// It may be sent from one thread of a runtime to another.
+fn goes_anywhere<T: Send>(future: T) -> T {
+    future
 }

@@ -132,6 +132,7 @@ fn carries_out(attempts: u32, codes: &[i32]) {
             Recovery::Replace(Replacement {
                 key: None,
                 value: Some(b"instead".to_vec()),
+                headers: None,
             }),
             2,
             0,

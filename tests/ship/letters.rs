@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ferrylog::ship::dead_letter::{DeadLetterStyle, DeadLetterTopic};
-use ferrylog::ship::{self, DeadLetterShipping, Drained, Progress, ShipOptions};
+use ferrylog::ship::{self, DeadLetterShipping, Drained, Progress, RetryOverride, ShipOptions};
 use ferrylog::store::{Copied, DeadLetters, State};
 use ferrylog::wal::SeqNo;
 
-use crate::sink::{Fault, Scripted, Written};
+use crate::sink::{Fault, Passing, Scripted, Written};
 use crate::support::{Scratch, options};
 
 fn copying() -> ShipOptions {
@@ -305,6 +305,32 @@ fn letters_that_are_to_be_sent_again_are_copied_first() {
     assert_eq!((counters.replayed, counters.copied), (count, count));
     let copied: HashSet<u64> = copies(&sink).iter().map(|copy| copy.seq()).collect();
     assert_eq!(copied, poison.into_iter().collect());
+}
+
+#[test]
+fn a_letter_that_is_not_taken_is_tried_again_by_the_policy_of_its_topic() {
+    let (scratch, mut sink) = with_letters(45, 20, &[7]);
+    sink.poison.clear();
+    sink.flaky = HashSet::from([7]);
+    replay_all(&scratch);
+    let mut sink = Passing::new(sink, |cluster: &mut Scripted, since| {
+        if cluster.refusals > 3 || since > Duration::from_secs(20) {
+            cluster.flaky.clear();
+        }
+    });
+    let mut options = options();
+    options.retry.initial_backoff = Duration::from_secs(600);
+    options.retry.max_backoff = Duration::from_secs(600);
+    let mut of_topic = RetryOverride::default();
+    of_topic.initial_backoff = Some(Duration::from_millis(1));
+    of_topic.max_backoff = Some(Duration::from_millis(2));
+    options
+        .retry_overrides
+        .topics
+        .insert("t".to_owned(), of_topic);
+    let stop = AtomicBool::new(false);
+    let drained = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
+    assert_eq!(drained.unwrap().counters.replayed, 1);
 }
 
 /// The careful producer has one connection to each broker, for trials and searches as well.

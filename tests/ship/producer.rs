@@ -438,9 +438,80 @@ fn where_memory_is_used_up_try_send_says_full_and_the_others_wait() {
     for _ in 0..20 {
         drop(block_on(producer.send_async(&message)).unwrap());
         drop(producer.send(&message).unwrap());
+        let batch = block_on(producer.send_batch_async(&[message, message])).unwrap();
+        assert_eq!(batch.range().end - batch.range().start, 2);
     }
     producer.flush().unwrap();
-    assert_eq!(producer.stats().totals.accepted, sent + 40);
+    assert_eq!(producer.stats().totals.accepted, sent + 80);
+}
+
+/// As for threads: whole or not, refused as a whole, all that was sent on disk, the rest told at the end.
+#[test]
+fn a_task_sends_batches_flushes_asks_for_health_and_closes_as_a_thread_does() {
+    let mock = MockKafka::start(1).unwrap();
+    mock.create_topic("t", 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let mut options = Options::default();
+    options.durability = Durability::Memory;
+    let producer = builder(&store, &mock)
+        .store(StoreOptions::new(options))
+        .default_topic("t")
+        .open()
+        .unwrap();
+    block_on(async {
+        let values = ["1", "2", "3"].map(str::as_bytes);
+        // Some without a topic of their own.
+        let batch = ["t", "", "t"].into_iter().zip(values);
+        let batch: Vec<_> = batch
+            .map(|(topic, value)| with_value(topic, value))
+            .collect();
+        let sent = producer.send_batch_async(&batch).await.unwrap();
+        assert_eq!(sent.delivered().await, Ok(Outcome::Shipped));
+        let none = producer.send_batch_async(&[]).await.unwrap();
+        assert_eq!(none.outcomes().count(), 0);
+        let wrong = [with_value("t", b"4"), with_value("no topic", b"5")];
+        let refused = producer.send_batch_async(&wrong).await.unwrap_err();
+        assert!(matches!(refused, SendError::Invalid(_)), "{refused}");
+        producer.health_async(DEADLINE).await.unwrap();
+        mock.down().unwrap();
+        let held = producer.send_batch_async(&batch).await.unwrap();
+        producer.flush_async().await.unwrap();
+        let on_disk = pin!(held.durable()).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(on_disk, Poll::Ready(Ok(())));
+        let soon = Duration::from_millis(50);
+        until("the link is lost", || {
+            producer.health(Duration::ZERO).is_err()
+        });
+        let unhealthy = producer.health_async(soon).await.unwrap_err();
+        assert!(unhealthy.takes_records(), "{unhealthy}");
+        let closed = producer.close_async(soon).await.unwrap();
+        assert_eq!(closed.totals.queued, 3);
+        let sent = producer.send_batch_async(&batch).await;
+        assert!(matches!(sent, Err(SendError::Closed)));
+    });
+    assert_eq!(
+        Store::open(&store, Options::default())
+            .unwrap()
+            .lane()
+            .totals()
+            .queued,
+        3
+    );
+}
+
+#[test]
+fn a_close_that_nobody_waits_for_any_more_closes_all_the_same() {
+    let mock = MockKafka::start(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let producer = open(&dir.path().join("store"), &mock);
+    {
+        let closing = pin!(producer.close_async(Duration::ZERO));
+        let polled = closing.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending() || polled.is_ready());
+    }
+    until("it is closed", || producer.status().is_closed);
+    assert_eq!(producer.close(DEADLINE).unwrap().totals.queued, 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use ferrylog::store::Body;
 use ferrylog::wal::{Options, SeqNo};
 
 use crate::random::Random;
-use crate::sink::{HARMLESS, Scripted};
+use crate::sink::{HARMLESS, Scripted, Written};
 use crate::support::{Scratch, forget_cursor, options};
 
 /// First copies are in order, none comes twice, and just those of `expected` are there.
@@ -295,6 +295,7 @@ fn the_callback_decides_about_records_that_are_refused_for_what_they_are() {
     let harmless = Recovery::Replace(Replacement {
         key: None,
         value: Some(HARMLESS.to_vec()),
+        headers: Some(vec![("why".to_owned(), Some(b"repaired".to_vec()))]),
     });
     let soon = Recovery::Retry(Duration::from_millis(1));
     // The answers to the first question about a record, and to each later one.
@@ -325,6 +326,12 @@ fn the_callback_decides_about_records_that_are_refused_for_what_they_are() {
         let gone = dropped + dead > 0;
         let is_left = |n: &u64| !(gone && sink.poison.contains(n));
         check(&sink, (0..600).filter(is_left));
+        // The headers, too, are what it was answered; the identity stays.
+        let is_replaced = |record: &&Written| record.header("why").as_deref() == Some("repaired");
+        let replaced = sink.written.values().flatten().filter(is_replaced);
+        let is_in = |record: &Written| sink.poison.contains(&record.seq());
+        let replaced: Vec<bool> = replaced.map(is_in).collect();
+        assert_eq!(replaced, vec![true; if gone { 0 } else { 4 }], "{first:?}");
         assert_eq!(buried(&scratch).len() as u64, dead, "{first:?}");
         let totals = scratch.store.totals();
         assert_eq!((totals.dropped, totals.balances()), (dropped, true));

@@ -1,13 +1,16 @@
 //! A record that takes the link longer than a request may.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ferrylog::kafka::{self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence};
+use ferrylog::kafka::{Report, SendError};
 use ferrylog::message::MessageRef;
-use ferrylog::ship::{self, Drained, OnTooSlow};
+use ferrylog::ship::{self, Drained, LinkState, OnTooSlow, ShipOptions, Sink};
 
-use crate::sink::Scripted;
+use crate::sink::{Scripted, forward};
 use crate::support::{Scratch, options};
 
 const COUNT: u64 = 200;
@@ -146,4 +149,245 @@ fn a_small_record_is_never_too_slow() {
     let ended = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
     assert!(ended.is_err(), "{ended:?}");
     assert_eq!(sink.rebuild_count, 0);
+}
+
+/// What users have: 60 s for a request, 300 s at most.
+const REQUEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Bytes a second that a thin line carries.
+const RATE: u64 = 4000;
+
+/// A record that is on its way over a thin line.
+struct Crossing {
+    is_careful: bool,
+    token: u64,
+    value: Vec<u8>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    /// When its request began, and how long it has crossed since.
+    since: Instant,
+    crossed: Duration,
+}
+
+/// A thin line in a time of its own. A large record has its connection to itself for as long
+/// as it takes, and who asks there waits behind it. Whoever knocks is let in, also where the broker hangs.
+struct Thin {
+    cluster: Scripted,
+    began: Instant,
+    now: Instant,
+    crossing: Option<Crossing>,
+    /// How long a request may take that is sent carefully.
+    patience: Duration,
+    /// When the broker hangs, in seconds.
+    hangs: Range<u64>,
+    /// What a connection that is given up leaves on the line, and until when it does.
+    clogs_for: Duration,
+    clogged_until: Instant,
+    breaks: [Breaks; 2],
+    given_back: Vec<Report>,
+}
+
+impl Thin {
+    fn new(hangs: Range<u64>) -> Thin {
+        let now = Instant::now();
+        Thin {
+            cluster: Scripted::new(3, 1),
+            began: now,
+            now,
+            crossing: None,
+            patience: REQUEST,
+            hangs,
+            clogs_for: Duration::ZERO,
+            clogged_until: now,
+            breaks: Default::default(),
+            given_back: Vec::new(),
+        }
+    }
+
+    fn is_hung(&self) -> bool {
+        self.hangs.contains(&(self.now - self.began).as_secs())
+    }
+
+    fn passes(&mut self, time: Duration) {
+        let is_hung = self.is_hung();
+        self.now += time;
+        let Some(crossing) = &mut self.crossing else {
+            return;
+        };
+        if !is_hung {
+            crossing.crossed += time;
+        }
+        let limit = if crossing.is_careful {
+            self.patience
+        } else {
+            REQUEST
+        };
+        if crossing.crossed >= Duration::from_secs(crossing.value.len() as u64 / RATE) {
+            self.arrives();
+        } else if self.now - crossing.since >= limit {
+            (crossing.since, crossing.crossed) = (self.now, Duration::ZERO);
+            self.breaks[usize::from(crossing.is_careful)].timeouts += 1;
+        }
+    }
+
+    fn arrives(&mut self) {
+        let record = self.crossing.take().unwrap();
+        let headers = record.headers.iter();
+        let headers: Vec<_> = headers
+            .map(|(name, value)| (&**name, value.as_deref()))
+            .collect();
+        let outgoing = Outgoing {
+            topic: "t",
+            partition: 0,
+            key: None,
+            value: Some(&record.value),
+            headers: &headers,
+            timestamp_millis: 1,
+            token: record.token,
+            is_careful: record.is_careful,
+        };
+        while self.cluster.send(&outgoing) == Err(SendError::QueueFull) {}
+    }
+}
+
+impl Sink for Thin {
+    forward!(cluster: begin_piece end_piece trouble probe address);
+
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        let value = record.value.unwrap();
+        if value.len() < 1000 {
+            return self.cluster.send(record);
+        }
+        assert!(self.crossing.is_none(), "it is alone");
+        let headers = record.headers.iter();
+        self.crossing = Some(Crossing {
+            is_careful: record.is_careful,
+            token: record.token,
+            value: value.to_owned(),
+            headers: headers
+                .map(|&(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                .collect(),
+            since: self.now,
+            crossed: Duration::ZERO,
+        });
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration, reports: &mut Vec<Report>) {
+        self.passes(timeout);
+        if !self.is_hung() {
+            self.cluster.poll(timeout, reports);
+        }
+        reports.append(&mut self.given_back);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.cluster.in_flight() + usize::from(self.crossing.is_some()) + self.given_back.len()
+    }
+
+    fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
+        let waits = self.crossing.as_ref().is_some_and(|c| !c.is_careful);
+        if !waits && !self.is_hung() && self.now >= self.clogged_until {
+            return self.cluster.partitions(topic, timeout);
+        }
+        self.passes(timeout);
+        Err(kafka::Error::Unreachable {
+            action: "asking for the partitions",
+            timeout,
+            code: -185,
+            name: "timed out".to_owned(),
+        })
+    }
+
+    fn breaks(&mut self, is_careful: bool) -> Breaks {
+        std::mem::take(&mut self.breaks[usize::from(is_careful)])
+    }
+
+    fn be_patient(&mut self, longest: Duration) {
+        self.patience = longest;
+    }
+
+    fn rebuild_careful(&mut self) {
+        let given_back = self.crossing.take_if(|crossing| crossing.is_careful);
+        self.clogged_until = self.now + self.clogs_for;
+        let failure = Failure {
+            class: ErrorClass::Fatal,
+            code: 0,
+            name: String::new(),
+            persistence: Persistence::Possibly,
+        };
+        self.given_back.extend(given_back.map(|crossing| Report {
+            token: crossing.token,
+            outcome: Outcome::Failed(Box::new(failure)),
+        }));
+        self.cluster.rebuild_careful();
+    }
+
+    fn rebuild(&mut self) -> Result<(), kafka::Error> {
+        self.crossing.take_if(|crossing| !crossing.is_careful);
+        self.cluster.rebuild()
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        self.passes(pause);
+    }
+}
+
+/// Drains records of which the eleventh takes the line so long. What became of it, and whether the link was ever
+/// anything but up once it was.
+fn drain_thin(takes: u64, mut thin: Thin, on_too_slow: OnTooSlow) -> (Drained, Thin, bool) {
+    let scratch = Scratch::new();
+    scratch.fill_with("t", 10, b"before");
+    scratch.fill_with("t", 1, &vec![b'v'; (RATE * takes) as usize]);
+    scratch.fill_with("t", 10, b"behind");
+    let mut options = ShipOptions::default();
+    options.timeout = Some(Duration::from_secs(4000));
+    options.max_in_flight_bytes = THIN;
+    options.too_slow_after = LONGEST;
+    options.on_too_slow = on_too_slow;
+    let (stop, mut was_up, mut is_steady) = (AtomicBool::new(false), false, true);
+    let mut tell = |now: &ship::Progress| {
+        was_up |= now.link_state == LinkState::Up;
+        is_steady &= !was_up || now.link_state == LinkState::Up;
+    };
+    let drained = ship::drain_into(&scratch.store, &mut thin, &options, &stop, &mut tell).unwrap();
+    println!("{:.1?}, {:?}", thin.now - thin.began, drained.held);
+    (drained, thin, is_steady)
+}
+
+#[test]
+fn a_link_that_is_silent_behind_a_large_record_stays_up_until_that_arrives_or_is_held() {
+    for takes in [20, 50, 59, 61, 90, 250, 299] {
+        let (drained, thin, is_steady) = drain_thin(takes, Thin::new(0..0), OnTooSlow::Hold);
+        assert!(drained.is_empty && is_steady, "{takes} s");
+        check(&thin.cluster, 0..21);
+    }
+    let (drained, thin, is_steady) = drain_thin(450, Thin::new(0..0), OnTooSlow::Hold);
+    assert_eq!(drained.held[0].why.kind(), "too_slow");
+    assert!(is_steady);
+    check(&thin.cluster, 0..10);
+    // The line is busy for a while with what is of no use any more.
+    let mut thin = Thin::new(0..0);
+    thin.clogs_for = Duration::from_secs(20);
+    let (drained, thin, _) = drain_thin(450, thin, OnTooSlow::DeadLetter);
+    assert_eq!(drained.counters.dead_lettered, 1);
+    check(&thin.cluster, (0..21).filter(|n| *n != 10));
+}
+
+/// A large record is on its way when the broker hangs, or while it does so.
+#[test]
+fn a_broker_that_hangs_for_longer_than_any_request_makes_no_record_too_slow() {
+    for begins in [1, 10, 40, 70, 140] {
+        for lasts in [200, 400, 3000] {
+            let thin = Thin::new(begins..begins + lasts);
+            let (drained, thin, _) = drain_thin(90, thin, OnTooSlow::DeadLetter);
+            assert!(drained.is_empty);
+            assert_eq!(drained.counters.dead_lettered, 0, "{begins} s, {lasts} s");
+            check(&thin.cluster, 0..21);
+        }
+    }
 }

@@ -335,6 +335,22 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ),
     ("kafka.gateway = \"a b\"", "kafka.gateway", "a-z"),
     (
+        "dead_letter.retention = \"0s\"",
+        "dead_letter.retention",
+        "zero",
+    ),
+    (
+        "kafka.default_topic = \"t\"\ndead_letter.topic = \"t\"",
+        "dead_letter.topic",
+        "kafka.default_topic",
+    ),
+    (
+        "lanes.a = { topics = [\"a.*\"], expires_after = \"0s\" }",
+        "lanes.a.expires_after",
+        "zero",
+    ),
+    ("store.tenant_header = \"\"", "store.tenant_header", "empty"),
+    (
         "[events]\nformat = \"cloudevents_binary\"\nsource = \"a b\"",
         "events.source",
         "source",

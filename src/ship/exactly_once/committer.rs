@@ -19,10 +19,11 @@ use super::transact::Turn;
 use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
 use crate::kafka::{Register, Report, Settings, TransactionalProducer};
 use crate::ship::budget::Budget;
+use crate::ship::content::Replaced;
 use crate::ship::link::{Link, LinkState, Look, Pulse, WindowClock, local_minute};
 use crate::ship::restamp::TopicMemory;
 use crate::ship::topics::Topics;
-use crate::ship::{Counters, Held, Lost, Replacement};
+use crate::ship::{Counters, Held, Lost};
 use crate::store::{IntentFile, Lane, Nonce, Now, Store, Stream};
 use crate::wal::{LogId, SeqNo};
 
@@ -66,7 +67,7 @@ pub(super) struct Committer<'a> {
     /// Records that were appended to a parking log, and are not settled yet: log, number.
     pub(super) parked: Vec<(usize, SeqNo)>,
     /// What goes in the place of records, by source.
-    pub(super) replaced: HashMap<(usize, SeqNo), Replacement>,
+    pub(super) replaced: Replaced,
     /// Refused timestamps of a topic, by its number.
     pub(super) memory: HashMap<usize, TopicMemory>,
     pub(super) letters: Letters,
@@ -155,7 +156,7 @@ impl<'a> Committer<'a> {
             now: lane.now(),
             moved: HashSet::new(),
             parked: Vec::new(),
-            replaced: HashMap::new(),
+            replaced: Replaced::new(),
             memory: HashMap::new(),
             letters: Letters::new(is_first(store, lane), now),
             topics: Topics::default(),

@@ -50,17 +50,17 @@ const TWIN: &str =
 impl Committer<'_> {
     /// Makes this producer the only one with its id. False when told to stop.
     pub(super) fn connect(&mut self) -> Result<bool, Error> {
+        // A producer takes over once; what is asked after that may be asked again.
+        let mut has_taken_over = false;
         loop {
             if !self.await_turn()? {
                 return Ok(false);
             }
-            match self.producer.init(self.try_time()) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.not_connected(error)?;
-                    continue;
-                }
+            if !has_taken_over && let Err(error) = self.producer.init(self.try_time()) {
+                self.not_connected(error)?;
+                continue;
             }
+            has_taken_over = true;
             let Some(cluster_id) = self.producer.cluster_id(TRY) else {
                 self.lost("the cluster does not say which it is");
                 continue;

@@ -16,9 +16,10 @@ use super::source::{Hold, Source, stuck};
 use super::transact::{Carried, Transaction};
 use crate::kafka::{ErrorClass, Failure, Outgoing, Persistence, SendError};
 use crate::message::{Message, header};
+use crate::ship::content::Content;
 use crate::ship::health::HoldReason;
 use crate::ship::slow::TOO_SLOW_PAUSE;
-use crate::ship::{budget, judge, overrides};
+use crate::ship::{budget, overrides};
 use crate::store::{Entry, Stream};
 use crate::wal::Class;
 
@@ -340,16 +341,9 @@ impl<'a> Committer<'a> {
         let own = &own[..usize::from(self.options.ship.id_header)];
         let text = late.map(|_| message.timestamp_millis.to_string());
         let time = text.as_ref().map(|t| (header::TIME, Some(t.as_bytes())));
-        let joined: Vec<_>;
-        let headers = if message.headers().next().is_none() && time.is_none() {
-            own
-        } else {
-            let given = message.headers().map(|h| (h.name, h.value));
-            joined = given.chain(own.iter().copied()).chain(time).collect();
-            &joined[..]
-        };
-        let (key, value) = judge::content(&self.replaced, self.current, &entry, message);
-        let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let content = Content::of(&self.replaced, self.current, &entry, message);
+        let mut joined = Vec::new();
+        let (headers, len) = (content.headers(own, time, &mut joined), content.len());
         let cost = budget::cost(len, headers);
         let room = self.budget.room(place.index, cost);
         if room != budget::Room::Yes || !self.shared.has_room(now) {
@@ -359,8 +353,8 @@ impl<'a> Committer<'a> {
         let sent = self.producer.producer().send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(place.partition).unwrap_or(i32::MAX),
-            key,
-            value,
+            key: content.key,
+            value: content.value,
             headers,
             timestamp_millis: late.unwrap_or(message.timestamp_millis),
             token: u64::try_from(open.carried.len()).unwrap_or(u64::MAX),

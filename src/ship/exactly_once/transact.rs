@@ -410,7 +410,10 @@ impl Committer<'_> {
 
     /// What was committed is settled.
     fn settled(&mut self, open: &Transaction, span: Range<SeqNo>) {
-        let source = &mut self.sources[self.current];
+        let current = self.current;
+        self.replaced
+            .retain(|(source, seq), _| *source != current || *seq >= span.end);
+        let source = &mut self.sources[current];
         source.stream.settle(span, Class::Shipped);
         source.attempted = None;
         source.has_taken = true;

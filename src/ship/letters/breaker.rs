@@ -9,11 +9,11 @@
 use std::time::Instant;
 
 use super::state::{Errand, Flying, Letters};
-use crate::ship::Sink;
 use crate::ship::health::{HoldReason, SUSPICION};
 use crate::ship::shipper::Shipper;
 use crate::ship::slow::{LARGE, TIMED_OUT};
 use crate::ship::suspect::TRANSPORT;
+use crate::ship::{Error, Sink};
 
 /// So many losses in a row with a letter alone on its way are its fault. Nothing tries it again by
 /// itself, so one is not enough.
@@ -52,22 +52,28 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// A request of what is sent carefully timed out: a large letter that was alone gets all the time that
     /// there is, and is given up if that does not do. Of more it says nothing.
-    pub(in crate::ship) fn letter_timed_out(&mut self, now: Instant) {
+    pub(in crate::ship) fn letter_timed_out(&mut self, now: Instant) -> Result<(), Error> {
         let [only] = self.letters.flying[..] else {
-            return;
+            return Ok(());
         };
         if only.cost < LARGE || self.is_anything_tried() {
-            return;
+            return Ok(());
         }
         let waited = self.options.too_slow_after;
-        if now.saturating_duration_since(only.at) < waited {
+        let had = now.saturating_duration_since(only.at);
+        if had < waited {
             self.letters.slow = Some(only.seq);
             self.sink.be_patient(waited);
-            return;
+            return Ok(());
         }
-        let bytes = only.len;
-        let why = HoldReason::TooSlow { bytes, waited }.to_string();
-        self.give_up_under_way(TIMED_OUT, &why, now);
+        // Before the cluster is asked: nothing is on the link then.
+        self.sink.rebuild_careful();
+        if self.is_there(only.index, had, now)? {
+            let bytes = only.len;
+            let why = HoldReason::TooSlow { bytes, waited }.to_string();
+            self.give_up_under_way(TIMED_OUT, &why, now);
+        }
+        Ok(())
     }
 
     /// The letter that is on its way, alone, is not to be sent as it is. A copy may be a pointer.

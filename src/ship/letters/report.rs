@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::state::{End, Errand, Flying, Line};
 use crate::kafka::{ErrorClass, Failure};
-use crate::ship::Sink;
 use crate::ship::health::{HoldReason, Phase, reason_of};
 use crate::ship::progress::Held;
 use crate::ship::shipper::Shipper;
 use crate::ship::tend::random;
+use crate::ship::{Sink, overrides};
 use crate::store::{self, DeadLetters};
 use crate::wal::SeqNo;
 
@@ -158,7 +158,8 @@ impl<S: Sink> Shipper<'_, S> {
         let (since, failures) = known.map_or((now, 1), |known| {
             (known.since, known.failures.saturating_add(1))
         });
-        let next_try = now + self.options.retry.wait(failures, random());
+        let policy = overrides::of_letters(self.options, self.store, &self.topics, index);
+        let next_try = now + policy.wait(failures, random());
         let line = Line {
             why,
             since,

@@ -176,6 +176,12 @@ impl Link {
         self.settled == Settled::Up
     }
 
+    /// For how long it has been up, without a loss.
+    pub(super) fn up_for(&self, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.since);
+        if self.is_up() { since } else { Duration::ZERO }
+    }
+
     pub(super) fn why(&self) -> &str {
         &self.why
     }
@@ -291,6 +297,13 @@ impl Link {
     pub(super) fn idle(&mut self, now: Instant) {
         self.last_sign = now;
         self.last_use = now;
+    }
+
+    /// The probe passed, and the producer's own connection is busy with a record: what it is asked
+    /// would wait behind that, so its silence means nothing.
+    pub(super) fn busy(&mut self, now: Instant) {
+        self.idle(now);
+        self.against = 0;
     }
 
     /// How long the cluster has been silent while it was needed.

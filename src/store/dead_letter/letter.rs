@@ -277,7 +277,7 @@ pub struct DeadLetterOptions {
     /// Most bytes that the log takes, at least [`QUOTA_MIN`]. Default: 1 GiB. Below 1 GiB a letter has
     /// at most 1/64 of it.
     pub quota_bytes: u64,
-    /// How long a letter is kept that nobody decides about. Default: 30 days.
+    /// How long a letter is kept that nobody decides about; not zero. Default: 30 days.
     pub retention: Duration,
     /// What happens when there is no room.
     pub on_full: OnLettersFull,

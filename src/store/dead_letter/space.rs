@@ -51,6 +51,14 @@ pub(in crate::store) fn leave_room(lane: &mut wal::Options) {
 impl DeadLetterOptions {
     /// Checks everything that can be told without a disk.
     pub(in crate::store) fn check(&self) -> Result<(), Error> {
+        if self.retention.is_zero() {
+            let reason =
+                "the retention of the dead letters is zero: none would wait for a decision";
+            return Err(wal::Error::Options {
+                reason: reason.into(),
+            }
+            .into());
+        }
         segment_size(self.quota_bytes).map(drop)
     }
 }

@@ -324,6 +324,14 @@ impl Store {
         (marks.durable < marks.next).then(|| wal.ticket_of(marks.durable..marks.durable + 1))
     }
 
+    /// What of the schedule log is not on disk yet, if there is any.
+    #[must_use]
+    pub fn all_unsynced_scheduled(&self) -> Option<Ticket<'_>> {
+        let wal = &self.schedule.open.get()?.wal;
+        let marks = wal.marks();
+        (marks.durable < marks.next).then(|| wal.ticket_of(marks.durable..marks.next))
+    }
+
     /// The identity of the schedule log, if there is one.
     #[must_use]
     pub fn schedule_id(&self) -> Option<LogId> {

@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use super::{Letters, TROUBLE_PAUSE};
 use crate::kafka::{ErrorClass, Failure};
-use crate::ship::Held;
 use crate::ship::exactly_once::Error;
 use crate::ship::exactly_once::committer::{Committer, random};
 use crate::ship::exactly_once::source::Hold;
 use crate::ship::exactly_once::transact::Carried;
 use crate::ship::health::{HoldReason, reason_of};
+use crate::ship::{Held, overrides};
 use crate::store::{self, DeadLetters, IntentFile, SENT_LETTERS_MAX, SentLetters, Store};
 use crate::wal::{LogId, SeqNo};
 
@@ -184,7 +184,9 @@ impl Committer<'_> {
         now: Instant,
     ) {
         let before = self.letters.lines.remove(&index);
-        let hold = Hold::again(before, why, &self.options.ship.retry, now, random());
+        let options = &self.options.ship;
+        let policy = overrides::of_letters(options, self.store, &self.topics, index);
+        let hold = Hold::again(before, why, &policy, now, random());
         self.letters.lines.insert(index, hold);
     }
 
