@@ -230,8 +230,8 @@ impl Producer {
         ended.map(|()| closed).map_err(CloseError::Store)
     }
 
-    /// [`close`](Self::close) for tasks. It goes on by itself, on a thread of its own: dropped before it
-    /// is ready, the producer closes all the same.
+    /// [`close`](Self::close) for tasks. Once it was polled it goes on by itself, on a thread of its own:
+    /// dropped before it is ready, the producer closes all the same.
     ///
     /// # Errors
     ///

@@ -1,12 +1,13 @@
 //! `drain --exactly-once`, judged by a consumer that reads what is committed: kills at any moment,
 //! kills inside the commit, copies of a store, another cluster.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -434,6 +435,41 @@ fn a_start_in_transactions_falls_into_no_wait_of_half_a_second() {
     let slow = times.iter().filter(|time| **time >= *quickest + WAIT);
     let slow = slow.count();
     assert!(slow <= SLOW_MAX, "{slow} of {STARTS}: {times:?}");
+}
+
+/// Answers are lost from one of its first questions on, for longer than it waits for one.
+#[test]
+fn a_start_that_is_not_answered_takes_the_id_over_no_second_time() {
+    const LOST: Duration = Duration::from_secs(4);
+    let kafka = Kafka::with().relayed().start();
+    kafka.create_topic("numbers", 4);
+    let relay = kafka.relay(0);
+    for others in 0..6 {
+        let gateway = Gateway::new();
+        gateway.send("numbers", others.into(), 1);
+        relay.swallow_answers_from(Request::Metadata, others);
+        let has_ended = AtomicBool::new(false);
+        let mut told = BTreeSet::new();
+        let committed = thread::scope(|scope| {
+            scope.spawn(|| {
+                while relay.is_armed() && !has_ended.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                // The fault itself.
+                thread::sleep(LOST);
+                relay.pass();
+                relay.cut();
+            });
+            let mut tell = |now: &Progress| _ = told.insert(now.link.clone());
+            let committed = ship(&gateway, &kafka, |_| {}, &mut tell);
+            has_ended.store(true, Ordering::Relaxed);
+            committed
+        });
+        println!("{others}: {:.1?}, {told:?}", committed.drained.elapsed);
+        assert_eq!(committed.drained.shipped, 1);
+        // What librdkafka says to who takes over twice.
+        assert!(!told.iter().any(|link| link.contains("Erroneous state")));
+    }
 }
 
 #[test]

@@ -128,13 +128,27 @@ fn what_a_dead_broker_leads_waits_and_all_the_rest_goes_on() {
         scratch.store.lane().totals().queued == 0
     });
     println!("all of the dead parked after {:.1?}", started.elapsed());
+    // How long the living take for what comes now, and once both are there.
+    let alive_until = |count| {
+        let started = Instant::now();
+        scratch.fill(count);
+        shipping.wait_for("the living", |_| alive.total() >= count / 2);
+        started.elapsed()
+    };
+    let beside_dead = alive_until(3 * COUNT);
     kafka.restart();
+    shipping.wait_until_empty();
+    let beside_living = alive_until(4 * COUNT);
+    println!("{beside_dead:.1?} beside a dead broker, {beside_living:.1?} beside a living one");
+    // Any wait for the dead one would be its timeout.
+    let most = beside_living.mul_f64(1.5) + Duration::from_secs(1);
+    assert!(beside_dead < most, "the rate is not the full one");
     let progress = shipping.wait_until_empty();
     println!("all there after {:.1?}", started.elapsed());
     assert_eq!(progress.counters.dead_lettered, 0);
     println!("{:?}", shipping.end());
     for topic in ["alive", "dead"] {
-        let repeats = scratch.check(&kafka, topic, 2 * COUNT);
+        let repeats = scratch.check(&kafka, topic, 4 * COUNT);
         // What was in doubt when the broker died, once.
         assert!(repeats.runs <= 1, "{repeats:?}");
     }

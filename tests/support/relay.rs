@@ -45,6 +45,7 @@ enum Way {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Request {
     Produce = 0,
+    Metadata = 3,
     /// A commit or an abort.
     EndTxn = 26,
 }
