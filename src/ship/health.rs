@@ -264,11 +264,13 @@ impl Health {
         }
         let handed = std::mem::take(&mut search.handed);
         let is_blamed = std::mem::take(&mut search.is_blamed);
+        // Of this piece alone: it may have arrived after all.
+        let too_slow = search.too_slow.take();
         if std::mem::take(&mut search.is_in_doubt) {
             if is_blamed {
                 search.bisect.refused(handed);
             }
-            return Some(search.too_slow.take().map_or(Piece::Next, Piece::TooSlow));
+            return Some(too_slow.map_or(Piece::Next, Piece::TooSlow));
         }
         let Some(failure) = search.refused.take() else {
             search.bisect.taken(handed);
@@ -528,6 +530,26 @@ mod tests {
         assert!(!health.acknowledged(SeqNo::new(0), now));
         assert_eq!(health.piece_ended(), Some(Piece::Next));
         assert_eq!(health.allowance(2, now), 49, "half of those that are left");
+    }
+
+    #[test]
+    fn a_record_that_crossed_at_last_leaves_its_blame_to_no_other() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        health.search_slow(0, SeqNo::new(0));
+        health.handed_over(State::Tried, now);
+        health.piece_handed_over(1);
+        // Its time is over, and the acknowledgement was on its way.
+        assert!(health.blame());
+        health.piece_too_slow(failure(ErrorClass::Network));
+        health.acknowledged(SeqNo::new(0), now);
+        assert_eq!(health.piece_ended(), Some(Piece::Next));
+        // The one behind it comes back, as its producer was spent.
+        health.handed_over(State::Tried, now);
+        health.piece_handed_over(1);
+        health.piece_in_doubt();
+        health.came_back();
+        assert_eq!(health.piece_ended(), Some(Piece::Next));
     }
 
     #[test]
