@@ -237,6 +237,16 @@ impl Health {
         }
     }
 
+    /// What is under way carefully, of which this is the last, gets all the time that there is from now on.
+    pub(super) fn turns_slow(&mut self, source: usize, last: SeqNo) {
+        if let Phase::Searched(search) = &mut self.phase {
+            search.sought = Sought::Slow;
+        } else {
+            self.search_slow(source, last);
+            self.piece_handed_over(self.outstanding);
+        }
+    }
+
     /// A piece of so many records is under way.
     pub(super) fn piece_handed_over(&mut self, handed: usize) {
         if let Phase::Searched(search) = &mut self.phase {

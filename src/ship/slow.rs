@@ -8,12 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::HoldReason;
+use super::health::{Health, HoldReason};
 use super::settle::{Flown, State};
 use super::shipper::Shipper;
 use super::source::Source;
+use super::tend::SILENCE_MAX;
 use super::{Error, OnTooSlow, Sink};
-use crate::kafka::{ErrorClass, Failure, Persistence};
+use crate::kafka::{ErrorClass, Failure, Persistence, SOCKET_TIMEOUT_MAX};
 
 /// Less does not take a link that works at all as long as a request may.
 pub(super) const LARGE: u64 = 32 * 1024;
@@ -33,6 +34,11 @@ pub(super) fn failure(bytes: u64, waited: Duration) -> Failure {
         name: HoldReason::TooSlow { bytes, waited }.to_string(),
         persistence: Persistence::Possibly,
     }
+}
+
+/// For how long a record has been on its way.
+fn had(millis: u32, flown: &Flown) -> Duration {
+    Duration::from_millis(millis.wrapping_sub(flown.at_millis).into())
 }
 
 impl<S: Sink> Shipper<'_, S> {
@@ -60,9 +66,52 @@ impl<S: Sink> Shipper<'_, S> {
     }
 
     /// Whether all that is on its way is one record that may take long.
-    pub(super) fn carries_one_large(&self) -> bool {
+    fn carries_one_large(&self) -> bool {
         let records: usize = self.health.iter().map(|health| health.outstanding).sum();
         records + self.letters.in_flight() == 1 && self.budget.in_flight() >= LARGE
+    }
+
+    /// Whether that is why the cluster is silent: no longer than a request may take. What is on its way for
+    /// longer is with a producer that cannot send it.
+    pub(super) fn is_silent_behind_one(&mut self, now: Instant) -> bool {
+        if !self.carries_one_large() {
+            return false;
+        }
+        let since = match self.letters.flying_since() {
+            Some(since) => now.saturating_duration_since(since),
+            None => {
+                let owes = |health: &Health| health.outstanding > 0;
+                let index = self.health.iter().position(owes);
+                let only = index.and_then(|index| self.oldest_under_way(index));
+                let millis = self.millis(now);
+                only.map_or(Duration::ZERO, |(_, flown)| had(millis, &flown))
+            }
+        };
+        since < SOCKET_TIMEOUT_MAX + SILENCE_MAX
+    }
+
+    /// The oldest record of a partition that is on its way, and its source.
+    fn oldest_under_way(&self, index: usize) -> Option<(usize, Flown)> {
+        let oldest = |(place, source): (usize, &Source<'_>)| {
+            let flight = &source.flight;
+            let tried = flight.under_way(index, State::Tried);
+            let found = flight.under_way(index, State::InFlight).chain(tried).next();
+            found.map(|flown| (place, flown))
+        };
+        self.sources.iter().enumerate().find_map(oldest)
+    }
+
+    /// A trial, or a piece of a search, is one large record alone on its way, and its request timed out: it
+    /// gets the longest time there is. True if it is so.
+    fn turns_slow(&mut self, index: usize) -> bool {
+        if !self.link.is_up() || !self.carries_one_large() {
+            return false;
+        }
+        let Some((source, only)) = self.oldest_under_way(index) else {
+            return false;
+        };
+        self.health[index].turns_slow(source, only.seq);
+        true
     }
 
     /// A request of what is sent carefully timed out: what had all the time there is, and was alone, is
@@ -70,19 +119,22 @@ impl<S: Sink> Shipper<'_, S> {
     pub(super) fn patience_ended(&mut self, now: Instant) -> Result<(), Error> {
         let millis = self.millis(now);
         let mut ended = Vec::new();
+        let mut is_one_slow = false;
         for index in 0..self.health.len() {
-            if !self.health[index].is_tried() || !self.health[index].is_slow() {
+            if !self.health[index].is_tried() {
                 continue;
             }
-            let only = self.only_one(index).map(|flown| {
-                let had = millis.wrapping_sub(flown.at_millis);
-                (Duration::from_millis(had.into()), u64::from(flown.len))
-            });
+            if !self.health[index].is_slow() {
+                is_one_slow |= self.turns_slow(index);
+                continue;
+            }
+            let only = self.only_one(index);
+            let only = only.map(|flown| (had(millis, &flown), u64::from(flown.len)));
             if only.is_none_or(|(had, _)| had >= self.options.too_slow_after) {
                 ended.push((index, only));
             }
         }
-        if ended.is_empty() {
+        if ended.is_empty() && !is_one_slow {
             return Ok(());
         }
         self.needs_care = true;
@@ -92,7 +144,10 @@ impl<S: Sink> Shipper<'_, S> {
             if let (true, Some((had, bytes))) = (self.health[index].blame(), only)
                 && self.is_there(index, had, now)?
             {
-                self.too_slow(index, bytes, now);
+                match self.is_led(index) {
+                    true => self.too_slow(index, bytes, now),
+                    false => self.hold(index, HoldReason::NoLeader, now),
+                }
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ const PROBING_PAUSE: Duration = Duration::from_millis(2);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A link in use that is silent for this long is doubted.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How long a spent producer may still report what it knows.
 const REBUILD_GRACE: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ impl<S: Sink> Shipper<'_, S> {
         let doubt = self.doubt.take();
         let has_passed = probed.rungs.iter().all(|(_, verdict)| verdict.is_ok());
         if self.link.climbed(&probed, self.sink.now(), random()) {
-            if self.link.is_up() && has_passed && self.carries_one_large() {
+            if self.link.is_up() && has_passed && self.is_silent_behind_one(now) {
                 self.link.busy(now);
             } else if let Some(topic) = self.wanted() {
                 self.ask(&topic, now)?;
@@ -243,6 +243,15 @@ impl<S: Sink> Shipper<'_, S> {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a partition has a leader, as far as the cluster says: it may be another broker that answers.
+    pub(super) fn is_led(&mut self, index: usize) -> bool {
+        let Some((name, _, Some(number))) = self.topics.named(index) else {
+            return false;
+        };
+        let without = self.sink.leaderless(name, METADATA_TIMEOUT);
+        !without.contains(&number)
     }
 
     fn not_to_be_had(&mut self, topic: &Arc<str>, why: &HoldReason, now: Instant) {

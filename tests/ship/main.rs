@@ -40,6 +40,7 @@ mod refusals;
 mod scripted;
 mod sink;
 mod slow;
+mod stale;
 mod support;
 mod trials;
 mod world;

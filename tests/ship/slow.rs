@@ -10,7 +10,7 @@ use ferrylog::kafka::{Report, SendError};
 use ferrylog::message::MessageRef;
 use ferrylog::ship::{self, Drained, LinkState, OnTooSlow, ShipOptions, Sink};
 
-use crate::sink::{Scripted, forward};
+use crate::sink::{Passing, Scripted, forward};
 use crate::support::{Scratch, options};
 
 const COUNT: u64 = 200;
@@ -185,6 +185,10 @@ struct Thin {
     clogged_until: Instant,
     breaks: [Breaks; 2],
     given_back: Vec<Report>,
+    /// Another broker tells about topics while this one hangs.
+    others_answer: bool,
+    /// Whether that one leads nothing meanwhile, by what the other one says.
+    is_leaderless: bool,
 }
 
 impl Thin {
@@ -201,6 +205,8 @@ impl Thin {
             clogged_until: now,
             breaks: Default::default(),
             given_back: Vec::new(),
+            others_answer: false,
+            is_leaderless: false,
         }
     }
 
@@ -253,6 +259,11 @@ impl Thin {
 impl Sink for Thin {
     forward!(cluster: begin_piece end_piece trouble probe address);
 
+    fn leaderless(&mut self, _: &str, _: Duration) -> Vec<u32> {
+        let is_gone = self.is_leaderless && self.is_hung();
+        is_gone.then_some(0).into_iter().collect()
+    }
+
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         let value = record.value.unwrap();
         if value.len() < 1000 {
@@ -287,7 +298,8 @@ impl Sink for Thin {
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
         let waits = self.crossing.as_ref().is_some_and(|c| !c.is_careful);
-        if !waits && !self.is_hung() && self.now >= self.clogged_until {
+        let is_mute = self.is_hung() && !self.others_answer;
+        if !waits && !is_mute && self.now >= self.clogged_until {
             return self.cluster.partitions(topic, timeout);
         }
         self.passes(timeout);
@@ -389,5 +401,40 @@ fn a_broker_that_hangs_for_longer_than_any_request_makes_no_record_too_slow() {
             assert_eq!(drained.counters.dead_lettered, 0, "{begins} s, {lasts} s");
             check(&thin.cluster, 0..21);
         }
+    }
+}
+
+/// What is held is tried carefully, and at first with the usual time for a request.
+#[test]
+fn a_slow_record_is_found_in_a_trial_too() {
+    let scratch = filled();
+    let mut sink = Scripted::new(11, 4);
+    sink.slow = HashSet::from([90]);
+    sink.flaky = HashSet::from([90]);
+    let mut sink = Passing::new(sink, |cluster: &mut Scripted, _| {
+        if cluster.refusals > 0 {
+            cluster.flaky.clear();
+        }
+    });
+    let mut options = options();
+    options.max_in_flight_bytes = THIN;
+    options.too_slow_after = Duration::from_millis(50);
+    options.timeout = Some(Duration::from_secs(5));
+    let stop = AtomicBool::new(false);
+    let drained = ship::drain_into(&scratch.store, &mut sink, &options, &stop, &mut |_| {});
+    assert!(drained.unwrap().is_empty);
+    check(&sink.cluster, 0..COUNT);
+}
+
+/// Another broker answers about the topic meanwhile, and that nobody leads the partition.
+#[test]
+fn a_broker_that_hangs_beside_another_one_makes_no_record_too_slow() {
+    for (begins, lasts) in [(40, 400), (140, 1000)] {
+        let mut thin = Thin::new(begins..begins + lasts);
+        (thin.others_answer, thin.is_leaderless) = (true, true);
+        let (drained, thin, _) = drain_thin(90, thin, OnTooSlow::DeadLetter);
+        assert!(drained.is_empty);
+        assert_eq!(drained.counters.dead_lettered, 0, "{begins} s, {lasts} s");
+        check(&thin.cluster, 0..21);
     }
 }

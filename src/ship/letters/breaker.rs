@@ -68,7 +68,7 @@ impl<S: Sink> Shipper<'_, S> {
         }
         // Before the cluster is asked: nothing is on the link then.
         self.sink.rebuild_careful();
-        if self.is_there(only.index, had, now)? {
+        if self.is_there(only.index, had, now)? && self.is_led(only.index) {
             let bytes = only.len;
             let why = HoldReason::TooSlow { bytes, waited }.to_string();
             self.give_up_under_way(TIMED_OUT, &why, now);

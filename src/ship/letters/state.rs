@@ -154,6 +154,11 @@ impl<'a> Letters<'a> {
         self.flying.len()
     }
 
+    /// Since when the oldest of them is on its way.
+    pub(in crate::ship) fn flying_since(&self) -> Option<Instant> {
+        self.flying.iter().map(|flying| flying.at).min()
+    }
+
     /// Of these, how many are without an answer for long.
     pub(in crate::ship) fn silent(&self, now: Instant) -> usize {
         let silent = |flying: &&Flying| is_silent(flying, now);
