@@ -185,14 +185,11 @@ impl Producer {
             let marks = lane.marks();
             (marks.durable < marks.next).then(|| lane.ticket_of(marks.durable..marks.next))
         });
-        let unsynced: Vec<Ticket<'_>> = lanes
-            .chain([store.all_unsynced_scheduled()])
-            .flatten()
-            .collect();
+        let unsynced = lanes.chain([store.all_unsynced_scheduled()]).flatten();
+        let unsynced: Vec<_> = unsynced.map(Ticket::hurried).collect();
         let mut flushed = Ok(());
-        for ticket in unsynced {
-            let synced = ticket.reaching(Durability::Disk).await;
-            flushed = flushed.and(synced.map(drop).map_err(NotDurable::from));
+        for synced in unsynced {
+            flushed = flushed.and(synced.await.map(drop).map_err(NotDurable::from));
         }
         flushed
     }

@@ -280,6 +280,13 @@ impl Shared {
         }
     }
 
+    /// Has all who ask look again.
+    pub(super) fn look_again(&self) {
+        // Under the lock: who is about to wait has seen what is new, or is woken.
+        let _news = self.news.lock();
+        self.changed.notify_all();
+    }
+
     fn told(&self, place: usize, progress: &Progress) {
         let mut all = self.news.lock();
         let news = &mut all[place];

@@ -4,6 +4,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Producer;
@@ -212,6 +214,26 @@ impl fmt::Display for Unhealthy {
 
 impl Error for Unhealthy {}
 
+/// A task that asks on another thread, which is told when nobody waits for the answer any more.
+struct Asking<'a> {
+    shared: &'a Arc<Shared>,
+    is_asked: Arc<AtomicBool>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(shared: &'a Arc<Shared>) -> Self {
+        let is_asked = Arc::new(AtomicBool::new(true));
+        Self { shared, is_asked }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.is_asked.store(false, Ordering::SeqCst);
+        self.shared.look_again();
+    }
+}
+
 /// What stands for the schedule log among the lanes.
 const SCHEDULE: &str = "schedule";
 
@@ -273,7 +295,8 @@ impl Producer {
         shared.ask(deadline, |news| shared.health(news))
     }
 
-    /// [`health`](Self::health) for tasks, which waits on a thread of its own.
+    /// [`health`](Self::health) for tasks, which waits on a thread of its own. Dropped before it is ready it
+    /// asks no longer, and keeps nothing open.
     ///
     /// # Errors
     ///
@@ -283,8 +306,17 @@ impl Producer {
         if now.is_ok() || within.is_zero() {
             return now;
         }
-        let producer = self.clone();
-        on_a_thread("ferrylog health", move || producer.health(within)).await
+        // No clone, which would keep the producer open for as long as is asked.
+        let asking = Asking::new(self.shared());
+        let (shared, is_asked) = (Arc::clone(asking.shared), Arc::clone(&asking.is_asked));
+        on_a_thread("ferrylog health", move || {
+            let deadline = Instant::now().checked_add(within);
+            shared.ask(deadline, |news| match is_asked.load(Ordering::SeqCst) {
+                true => shared.health(news),
+                false => Ok(()),
+            })
+        })
+        .await
     }
 
     /// What was counted.

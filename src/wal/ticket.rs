@@ -67,6 +67,13 @@ impl<'a, F: Fs> Ticket<'a, F> {
             waits: None,
         }
     }
+
+    /// [`reaching`](Self::reaching) the disk without a wait for company ([`Options::linger`](crate::wal::Options::linger)),
+    /// as [`Wal::sync`](crate::wal::Wal::sync).
+    pub fn hurried(self) -> Acknowledged<'a, F> {
+        self.core.files.marks.set_urgent(self.end);
+        self.reaching(Durability::Disk)
+    }
 }
 
 impl<'a, F: Fs> IntoFuture for Ticket<'a, F> {

@@ -62,14 +62,15 @@ fn an_interceptor_changes_what_is_appended_however_it_is_sent() {
         producer
             .send_batch(&[unnamed, named, with_value("v", b"d")])
             .unwrap(),
+        block_on(producer.send_batch_async(&[unnamed, named])).unwrap(),
     ];
-    assert_eq!(asked.load(Ordering::SeqCst), 6, "once for each");
+    assert_eq!(asked.load(Ordering::SeqCst), 8, "once for each");
     for receipt in &receipts {
         assert_eq!(receipt.delivered().wait(), Ok(Outcome::Shipped));
     }
     let found = records(&mock, "u");
     let values: Vec<&str> = found.iter().map(|record| &*record.value).collect();
-    assert_eq!(values, ["A", "B", "C", "A", "B"]);
+    assert_eq!(values, ["A", "B", "C", "A", "B", "A", "B"]);
     for record in found.iter().chain(&records(&mock, "v")) {
         assert_eq!((record.header("site"), &record.key), (Some("17"), &None));
     }
@@ -88,7 +89,9 @@ fn what_an_interceptor_refuses_or_panics_over_is_not_appended_and_the_next_one_i
         assert_eq!(refused(producer.try_send(&empty)), "it is empty");
         let sent = block_on(producer.send_async(&empty));
         assert_eq!(refused(sent), "it is empty");
-        let sent = producer.send_batch(&[good, empty, good]);
+        let batch = [good, empty, good];
+        assert_eq!(refused(producer.send_batch(&batch)), "it is empty");
+        let sent = block_on(producer.send_batch_async(&batch));
         assert_eq!(refused(sent), "it is empty");
         let panicked = refused(producer.send(&with_value("t", b"panic")));
         assert!(panicked.contains("what is this?"), "{panicked}");

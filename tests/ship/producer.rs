@@ -501,6 +501,59 @@ fn a_task_sends_batches_flushes_asks_for_health_and_closes_as_a_thread_does() {
 }
 
 #[test]
+fn a_question_for_health_that_nobody_waits_for_any_more_keeps_nothing_open() {
+    let is_asked = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+        names.flatten().any(|name| name == "ferrylog health\n")
+    };
+    let mock = MockKafka::start(1).unwrap();
+    mock.down().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let producer = open(&store, &mock);
+    drop(producer.send(&with_value("t", b"1")).unwrap());
+    let is_well = || producer.health(Duration::ZERO).is_ok();
+    until("the link is missed", || !is_well());
+    let ask = || {
+        let mut asked = Box::pin(producer.health_async(Duration::MAX));
+        let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        asked
+    };
+    let asked = ask();
+    until("it is asked", is_asked);
+    drop(asked);
+    until("nobody asks", || !is_asked());
+    drop(ask());
+    drop(producer);
+    Store::open(&store, Options::default()).unwrap();
+}
+
+/// As for threads: others may wait for company with a sync, who flushes does not.
+#[test]
+fn a_task_that_flushes_waits_for_no_company() {
+    const LINGER: Duration = Duration::from_secs(1);
+    let mock = MockKafka::start(1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.linger = LINGER;
+    let producer = builder(&dir.path().join("store"), &mock)
+        .store(StoreOptions::new(options))
+        .open()
+        .unwrap();
+    let flushed = || {
+        drop(producer.send(&with_value("t", b"1")).unwrap());
+        let begun = Instant::now();
+        block_on(producer.flush_async()).unwrap();
+        begun.elapsed()
+    };
+    // A disk may be slow now and then.
+    let quickest = (0..5).map(|_| flushed()).min().unwrap();
+    assert!(quickest < LINGER / 2, "{quickest:?}");
+}
+
+#[test]
 fn a_close_that_nobody_waits_for_any_more_closes_all_the_same() {
     let mock = MockKafka::start(1).unwrap();
     let dir = tempfile::tempdir().unwrap();
