@@ -263,7 +263,9 @@ fn nowhere(lane: &Lane) -> Failure {
 /// Names what is due and did not get to its lane.
 fn unfired(why: &str) -> Failure {
     let message = format!("what is due does not get to its lane: {why}");
-    Failure::new(Exit::Wrong, "scheduled", message)
+    let next =
+        "nothing is lost: configure that lane, or another one of its cluster, and drain again";
+    Failure::new(Exit::Wrong, "scheduled", message).next(next)
 }
 
 /// What was shipped, to each cluster and to all.

@@ -144,7 +144,8 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// As [`send_batch`](Self::send_batch).
+    /// As [`send_batch`](Self::send_batch), and [`SendError::Full`] where a batch of nearly all the memory
+    /// of its lane finds no room because others take it first: send it again, or make it smaller.
     pub async fn send_batch_async(
         &self,
         messages: &[MessageRef<'_>],

@@ -90,6 +90,12 @@ impl<S: Sink> Shipper<'_, S> {
         since < SOCKET_TIMEOUT_MAX + SILENCE_MAX
     }
 
+    /// Whether all that is on its way is one large record that no request can still be carrying: its broker
+    /// cannot be reached, and it leaves no room for anything that would show that by its acknowledgement.
+    pub(super) fn is_stranded(&mut self, now: Instant) -> bool {
+        self.carries_one_large() && !self.is_silent_behind_one(now)
+    }
+
     /// The oldest record of a partition that is on its way, and its source.
     fn oldest_under_way(&self, index: usize) -> Option<(usize, Flown)> {
         let oldest = |(place, source): (usize, &Source<'_>)| {

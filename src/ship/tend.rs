@@ -128,13 +128,12 @@ impl<S: Sink> Shipper<'_, S> {
             return Ok(());
         };
         let doubt = self.doubt.take();
-        let has_passed = probed.rungs.iter().all(|(_, verdict)| verdict.is_ok());
-        if self.link.climbed(&probed, self.sink.now(), random()) {
-            if self.link.is_up() && has_passed && self.is_silent_behind_one(now) {
-                self.link.busy(now);
-            } else if let Some(topic) = self.wanted() {
-                self.ask(&topic, now)?;
-            }
+        if self.link.is_no_news(&probed) && self.is_silent_behind_one(now) {
+            self.link.busy(now);
+        } else if self.link.climbed(&probed, self.sink.now(), random())
+            && let Some(topic) = self.wanted()
+        {
+            self.ask(&topic, now)?;
         }
         if let Some(doubt) = doubt {
             if self.link.is_doubted() {
@@ -241,6 +240,10 @@ impl<S: Sink> Shipper<'_, S> {
             if self.ask(&topic, now)? != Answer::Silence {
                 return Ok(true);
             }
+            if matches!(self.link.state(), LinkState::Blocked(_)) {
+                break;
+            }
+            self.sink.pause(DOWN_PAUSE);
         }
         Ok(false)
     }

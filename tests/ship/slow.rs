@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence};
-use ferrylog::kafka::{Report, SendError};
+use ferrylog::kafka::{Probed, Report, SendError};
 use ferrylog::message::MessageRef;
-use ferrylog::ship::{self, Drained, LinkState, OnTooSlow, ShipOptions, Sink};
+use ferrylog::ship::{self, Drained, LinkOptions, LinkState, OnTooSlow, ShipOptions, Sink};
 
 use crate::sink::{Passing, Scripted, forward};
 use crate::support::{Scratch, options};
@@ -180,6 +180,8 @@ struct Thin {
     patience: Duration,
     /// When the broker hangs, in seconds.
     hangs: Range<u64>,
+    /// Something on the way lets no probe through.
+    is_probe_blocked: bool,
     /// What a connection that is given up leaves on the line, and until when it does.
     clogs_for: Duration,
     clogged_until: Instant,
@@ -201,6 +203,7 @@ impl Thin {
             crossing: None,
             patience: REQUEST,
             hangs,
+            is_probe_blocked: false,
             clogs_for: Duration::ZERO,
             clogged_until: now,
             breaks: Default::default(),
@@ -257,7 +260,14 @@ impl Thin {
 }
 
 impl Sink for Thin {
-    forward!(cluster: begin_piece end_piece trouble probe address);
+    forward!(cluster: begin_piece end_piece trouble address);
+
+    fn probe(&mut self, link: &LinkOptions) -> Option<Probed> {
+        match self.is_probe_blocked {
+            true => Some(Err("no route to host".to_owned()).into()),
+            false => self.cluster.probe(link),
+        }
+    }
 
     fn leaderless(&mut self, _: &str, _: Duration) -> Vec<u32> {
         let is_gone = self.is_leaderless && self.is_hung();
@@ -437,4 +447,13 @@ fn a_broker_that_hangs_beside_another_one_makes_no_record_too_slow() {
         assert_eq!(drained.counters.dead_lettered, 0, "{begins} s, {lasts} s");
         check(&thin.cluster, 0..21);
     }
+}
+
+#[test]
+fn a_slow_record_arrives_where_no_probe_gets_through() {
+    let mut thin = Thin::new(0..0);
+    thin.is_probe_blocked = true;
+    let (drained, thin, _) = drain_thin(90, thin, OnTooSlow::Hold);
+    assert!(drained.is_empty);
+    check(&thin.cluster, 0..21);
 }

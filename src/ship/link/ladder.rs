@@ -66,6 +66,11 @@ impl Ladder {
         state.why = verdict.err().map(str::to_owned);
     }
 
+    pub(super) fn has_passed(&self, rung: Rung) -> bool {
+        let mut rungs = self.rungs.iter();
+        rungs.any(|state| state.rung == rung && state.passed > 0)
+    }
+
     /// Since when the probe passes, by all of its rungs; `None` if it fails or was never made.
     pub(super) fn passes_since(&self) -> Option<Instant> {
         let climbed = |state: &&RungState| state.rung != Rung::Metadata && state.since.is_some();

@@ -299,8 +299,17 @@ impl Link {
         self.last_use = now;
     }
 
-    /// The probe passed, and the producer's own connection is busy with a record: what it is asked
-    /// would wait behind that, so its silence means nothing.
+    /// Whether a probe of a link that is up says nothing against it: each rung passed, or never did, as where
+    /// something on the way lets no probe through.
+    pub(super) fn is_no_news(&self, probed: &Probed) -> bool {
+        let is_none = |(rung, verdict): &(Rung, Result<(), String>)| {
+            verdict.is_ok() || !self.ladder.has_passed(*rung)
+        };
+        self.is_up() && probed.rungs.iter().all(is_none)
+    }
+
+    /// The producer's own connection is busy with a record: what it is asked would wait behind that, so its
+    /// silence means nothing.
     pub(super) fn busy(&mut self, now: Instant) {
         self.idle(now);
         self.against = 0;
