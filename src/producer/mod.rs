@@ -36,6 +36,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::builder::Builder;
@@ -52,6 +53,9 @@ use crate::kafka::Settings;
 use crate::message::{Header, MessageRef};
 use crate::store::{self, Lane, Routed, Store};
 use crate::wal::{Durability, SeqNo, Ticket};
+
+/// How long a task leaves the memory of a lane to others that were before it.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// Appends to a store and ships it to Kafka. Cheap to clone; all clones are the same producer.
 ///
@@ -144,8 +148,7 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// As [`send_batch`](Self::send_batch), and [`SendError::Full`] where a batch of nearly all the memory
-    /// of its lane finds no room because others take it first: send it again, or make it smaller.
+    /// As [`send_batch`](Self::send_batch).
     pub async fn send_batch_async(
         &self,
         messages: &[MessageRef<'_>],
@@ -320,7 +323,15 @@ impl Producer {
             let Some(oldest) = self.unsynced(lane, first) else {
                 // All is on disk by now: there is room, or it is not room that is missing. Nobody waits for a
                 // sync either who has his turn before this.
-                return append(Store::schedule_in_turn).map_err(|_| full);
+                match append(Store::schedule_in_turn) {
+                    Err(SendError::Full { .. }) if self.lacks_memory(lane, first) => {
+                        // Others took it first, or what has no number has it until a sync.
+                        on_a_thread("ferrylog room", || thread::sleep(ROOM_PAUSE)).await;
+                        continue;
+                    }
+                    Err(SendError::Full { .. }) => return Err(full),
+                    sent => return sent,
+                }
             };
             // A sync gives room. Where it is not to be waited for, this says so.
             oldest
@@ -328,6 +339,12 @@ impl Producer {
                 .await
                 .map_err(|error| self.not_sent(lane, error.into()))?;
         }
+    }
+
+    /// Whether it is the memory of its lane alone that a message waits for.
+    fn lacks_memory(&self, lane: &Lane, message: &MessageRef<'_>) -> bool {
+        let is_later = |due| !self.shared().store.is_due(due);
+        !message.due.is_some_and(is_later) && lane.shortage().is_none()
     }
 
     /// Messages as the interceptors leave them, if there are any interceptors.

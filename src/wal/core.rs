@@ -95,13 +95,13 @@ impl<F: Fs> Core<F> {
                     }
                     return Ok(staging);
                 }
-                Err(Wait::Budget) if !block => {
-                    return Err(self.full(false).unwrap_or(Error::Busy));
-                }
                 Err(Wait::Budget) => {
                     // Only a sync gives memory back.
                     self.files.marks.set_urgent(staging.next_seq);
                     self.syncer.ring();
+                    if !block {
+                        return Err(self.full(false).unwrap_or(Error::Busy));
+                    }
                     self.space.wait(&mut staging);
                 }
                 Err(Wait::Limit) => {

@@ -553,6 +553,60 @@ fn a_task_that_flushes_waits_for_no_company() {
     assert!(quickest < LINGER / 2, "{quickest:?}");
 }
 
+/// The definition of its topic takes memory that no number stands for.
+#[test]
+fn a_batch_of_a_task_waits_for_the_memory_of_its_own_new_topic() {
+    let mock = MockKafka::start(1).unwrap();
+    mock.down().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.memory_budget = 1 << 20;
+    options.max_record_bytes = 256 << 10;
+    let producer = builder(&dir.path().join("store"), &mock)
+        .store(StoreOptions::new(options))
+        .open()
+        .unwrap();
+    let value = vec![b'x'; 220 << 10];
+    drop(producer.send_batch(&[with_value("t", &value); 4]).unwrap());
+    producer.flush().unwrap();
+    let batch = [with_value("another", &value); 4];
+    drop(block_on(producer.send_batch_async(&batch)).unwrap());
+}
+
+/// Where a sync takes so little time, all is on disk again and again while others go on taking memory.
+#[test]
+fn a_batch_of_a_task_waits_for_memory_that_others_take_meanwhile() {
+    let mock = MockKafka::start(1).unwrap();
+    mock.down().unwrap();
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let dir = dir.unwrap();
+    let mut options = Options::default();
+    options.memory_budget = 1 << 20;
+    options.max_record_bytes = 256 << 10;
+    let producer = builder(&dir.path().join("store"), &mock)
+        .store(StoreOptions::new(options))
+        .open()
+        .unwrap();
+    let value = vec![b'x'; 220 << 10];
+    // Nearly all of the memory.
+    let batch = [with_value("t", &value); 4];
+    let is_over = AtomicBool::new(false);
+    let send_one_by_one = || {
+        while !is_over.load(Ordering::SeqCst) {
+            let sent = producer.send(&with_value("t", b"1")).unwrap();
+            sent.durable().wait().unwrap();
+        }
+    };
+    let sent = thread::scope(|scope| {
+        (0..3).for_each(|_| drop(scope.spawn(send_one_by_one)));
+        let mut sends = (0..300).map(|_| block_on(producer.send_batch_async(&batch)));
+        let sent = sends.try_for_each(|sent| sent.map(drop));
+        is_over.store(true, Ordering::SeqCst);
+        sent
+    });
+    sent.unwrap();
+}
+
 #[test]
 fn a_close_that_nobody_waits_for_any_more_closes_all_the_same() {
     let mock = MockKafka::start(1).unwrap();
