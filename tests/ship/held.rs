@@ -111,15 +111,15 @@ fn what_is_left_of_a_held_partition_when_its_oldest_were_dropped_goes_in_order()
     let scratch = drop_oldest();
     let lane = scratch.store.lane();
     put(lane, "held", 1, 0..100);
-    scratch.fill_with("t", 3_000, &[7; 1000]);
+    scratch.fill_with("t", 4_000, &[7; 1000]);
     put(lane, "held", 1, 100..200);
     let mut cluster = Scripted::new(1, 2);
-    cluster.flaky = (0..100).chain(3_100..3_200).collect();
+    cluster.flaky = (0..100).chain(4_100..4_200).collect();
     let stop = AtomicBool::new(false);
     let mut steps = Steps::at([500, 1500, 2000, 5000]);
     let mut passing = Passing::new(cluster, |cluster: &mut Scripted, since| {
         match steps.due(since) {
-            Some(0) => scratch.fill_with("t", 3_500, &[7; 1000]),
+            Some(0) => scratch.fill_with("t", 2_500, &[7; 1000]),
             Some(1) => put(lane, "held", 1, 200..210),
             Some(2) => cluster.flaky.clear(),
             Some(_) => stop.store(true, Ordering::Relaxed),
@@ -134,7 +134,7 @@ fn what_is_left_of_a_held_partition_when_its_oldest_were_dropped_goes_in_order()
         arrived
             .iter()
             .copied()
-            .eq((3_100..3_200).chain(6_700..6_710)),
+            .eq((4_100..4_200).chain(6_700..6_710)),
         "{arrived:?}"
     );
 }
