@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 
 /// Read at once from a fast line.
@@ -31,6 +32,12 @@ const PIECES_MAX: usize = 1024;
 
 /// How often a thread that waits for a socket looks whether it should.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Far longer than a system takes to say that it has bytes.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// As in Linux's `asm-generic/ioctls.h`.
+const TIOCOUTQ: Opcode = 0x5411;
 
 /// A direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -436,6 +443,7 @@ impl Connection {
         };
         for piece in taken {
             let Piece::Bytes(due, bytes) = piece else {
+                self.wait_for_arrival(sink);
                 return self.cut();
             };
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -455,6 +463,16 @@ impl Connection {
         }
     }
 
+    /// Until the other end's system has all that was put, or it has been gone for long: a reset takes
+    /// back what was not sent yet, which of many small pieces is most.
+    fn wait_for_arrival(&self, sink: &TcpStream) {
+        let until = Instant::now() + ARRIVES_WITHIN;
+        let is_over = || self.is_cut.load(Ordering::Relaxed) || Instant::now() > until;
+        while !is_over() && unacknowledged(sink) > 0 {
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
     /// False if the other end is gone, or the connection was cut meanwhile.
     fn put(&self, mut sink: &TcpStream, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() && !self.is_cut.load(Ordering::Relaxed) {
@@ -466,6 +484,13 @@ impl Connection {
         }
         bytes.is_empty()
     }
+}
+
+/// Bytes put into a socket that the other end's system has not said it has; none where that is gone.
+#[expect(unsafe_code, reason = "the system knows, and nothing safe asks it")]
+fn unacknowledged(socket: &TcpStream) -> i32 {
+    // SAFETY: for a socket TIOCOUTQ, which is SIOCOUTQ, writes one int (tcp(7)).
+    unsafe { ioctl(socket, Getter::<{ TIOCOUTQ }, i32>::new()) }.unwrap_or(0)
 }
 
 fn is_timeout(kind: ErrorKind) -> bool {
