@@ -121,7 +121,7 @@ pub struct Trouble {
 pub struct Producer {
     /// Before the client: that is the order in which they are dropped.
     topics: Topics,
-    inner: BaseProducer<Inbox>,
+    pub(super) inner: BaseProducer<Inbox>,
     slab: Slab,
     /// Reports of the poll in progress; kept to reuse its memory.
     batch: Vec<(usize, Outcome)>,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::LinkOptions;
 use crate::kafka::{
-    self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence, Probed, Prober, Producer,
-    Report, SendError, Settings, Trouble,
+    self, Breaks, ErrorClass, Failure, Leader, Outcome, Outgoing, Persistence, Probed, Prober,
+    Producer, Report, SendError, Settings, Trouble,
 };
 
 /// Where records go.
@@ -47,6 +47,23 @@ pub trait Sink {
     /// `timeout`.
     fn leaderless(&mut self, _topic: &str, _timeout: Duration) -> Vec<u32> {
         Vec::new()
+    }
+
+    /// Who leads a partition, asked for a few bytes. Blocks up to `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sink::partitions`]: the leader was not asked then.
+    fn leader(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        timeout: Duration,
+    ) -> Result<Leader, kafka::Error> {
+        match self.leaderless(topic, timeout).contains(&partition) {
+            true => Ok(Leader::None),
+            false => Ok(Leader::Answers),
+        }
     }
 
     /// Gives back, as in doubt, what was sent carefully and not reported.
@@ -235,6 +252,15 @@ impl Sink for KafkaSink {
     fn leaderless(&mut self, topic: &str, timeout: Duration) -> Vec<u32> {
         let asked = self.producer.partitions(topic, timeout);
         asked.map(|of| of.leaderless).unwrap_or_default()
+    }
+
+    fn leader(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        timeout: Duration,
+    ) -> Result<Leader, kafka::Error> {
+        self.producer.leader(topic, partition, timeout)
     }
 
     fn rebuild_careful(&mut self) {

@@ -3,7 +3,7 @@
 //! Owns how such a record is recognised, and what is done about one that does not cross even so. Must
 //! not know librdkafka. A request that timed out is sent again from its first byte, for ever, and is
 //! told of no record. Invariants: only a record that was alone on its way is judged, and only where the
-//! cluster answers once the record is off the link; what becomes of it is the operator's choice
+//! leader of its partition answers once the record is off the link; what becomes of it is the operator's choice
 //! ([`OnTooSlow`]), and by default it is held.
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::shipper::Shipper;
 use super::source::Source;
 use super::tend::SILENCE_MAX;
 use super::{Error, OnTooSlow, Sink};
-use crate::kafka::{ErrorClass, Failure, Persistence, SOCKET_TIMEOUT_MAX};
+use crate::kafka::{ErrorClass, Failure, Leader, Persistence, SOCKET_TIMEOUT_MAX};
 
 /// Less does not take a link that works at all as long as a request may.
 pub(super) const LARGE: u64 = 32 * 1024;
@@ -150,9 +150,11 @@ impl<S: Sink> Shipper<'_, S> {
             if let (true, Some((had, bytes))) = (self.health[index].blame(), only)
                 && self.is_there(index, had, now)?
             {
-                match self.is_led(index) {
-                    true => self.too_slow(index, bytes, now),
-                    false => self.hold(index, HoldReason::NoLeader, now),
+                match self.leader(index) {
+                    Some(Leader::Answers) => self.too_slow(index, bytes, now),
+                    Some(Leader::Silent) => self.hold(index, HoldReason::Silent, now),
+                    Some(Leader::None) => self.hold(index, HoldReason::NoLeader, now),
+                    None => {}
                 }
             }
         }

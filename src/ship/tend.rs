@@ -13,7 +13,7 @@ use super::health::HoldReason;
 use super::link::{Block, LinkState, Look, local_minute};
 use super::shipper::Shipper;
 use super::{Error, Sink};
-use crate::kafka::{self, ErrorClass, Failure, Persistence};
+use crate::kafka::{self, ErrorClass, Failure, Leader, Persistence};
 
 /// Pause while the link is down: nothing is missed, and a gateway's processor may sleep.
 const DOWN_PAUSE: Duration = Duration::from_millis(20);
@@ -23,6 +23,9 @@ const PROBING_PAUSE: Duration = Duration::from_millis(2);
 
 /// How long the cluster may take to tell about a topic; bounds how late a stop is seen.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long who leads a partition may take to answer, over a new connection on a thin link.
+pub(super) const LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A link in use that is silent for this long is doubted.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -248,13 +251,11 @@ impl<S: Sink> Shipper<'_, S> {
         Ok(false)
     }
 
-    /// Whether a partition has a leader, as far as the cluster says: it may be another broker that answers.
-    pub(super) fn is_led(&mut self, index: usize) -> bool {
-        let Some((name, _, Some(number))) = self.topics.named(index) else {
-            return false;
-        };
-        let without = self.sink.leaderless(name, METADATA_TIMEOUT);
-        !without.contains(&number)
+    /// Who leads a partition, while nothing else is on the link: it may be another broker that answered
+    /// so far. `None`: nobody tells.
+    pub(super) fn leader(&mut self, index: usize) -> Option<Leader> {
+        let (name, _, number) = self.topics.named(index)?;
+        self.sink.leader(name, number?, LEADER_TIMEOUT).ok()
     }
 
     fn not_to_be_had(&mut self, topic: &Arc<str>, why: &HoldReason, now: Instant) {

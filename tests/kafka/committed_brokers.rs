@@ -168,3 +168,42 @@ fn what_a_broker_leads_that_cannot_be_reached_is_parked_and_all_the_rest_goes_on
     });
     test.check(&kafka, 6 * COUNT);
 }
+
+/// A large record takes a thin link long, and who leads it may be silent for that alone: the leader is asked.
+#[test]
+fn a_large_record_whose_broker_cannot_be_reached_is_parked_soon_and_never_too_slow() {
+    const SMALL: u64 = 100;
+    const LARGE: usize = 40_000;
+    let (kafka, mut test) = start(Kafka::with().relayed());
+    // What is late once had the longest time.
+    test.options.ship.too_slow_after = test.options.transaction_timeout;
+    let lane = test.store.lane();
+    for n in (0..3 * SMALL).step_by(SMALL as usize) {
+        gateway::fill(lane, n..n + 1, test.seed, LARGE, |_| "dead");
+        gateway::fill(lane, n + 1..n + SMALL, test.seed, LEN, |_| "alive");
+    }
+    kafka.relay(1).black_hole();
+    let started = Instant::now();
+    test.ship(kafka.bootstrap_servers(), |now| {
+        wait_for("the rest", SOON, || now().shipped == 3 * (SMALL - 1));
+        println!("{:.1?}: {:?}", started.elapsed(), now().why);
+        wait_for("the holds", SOON, || {
+            let held = now().held;
+            let is_silent = |held: &Held| *held.topic == *"dead" && held.why.kind() == "silent";
+            !held.is_empty() && held.iter().all(is_silent)
+        });
+        assert_eq!(test.store.lane().totals().queued, 0, "it is not parked");
+        kafka.relay(1).pass();
+        wait_for("the end", 2 * SOON, || now().queued == 0);
+        println!("{:.1?}: all", started.elapsed());
+    });
+    assert_eq!(test.store.totals().dead_lettered, 0);
+    for (name, len) in [("alive", LEN), ("dead", LARGE)] {
+        let is_large = |n: &u64| n.is_multiple_of(SMALL);
+        let expected = (0..3 * SMALL).filter(|n| is_large(n) == (name == "dead"));
+        let content = |n| content_of(test.seed, n, len);
+        let log_id = lane.log_id().to_string();
+        let repeats = copies::check_those(&kafka, name, &log_id, expected.collect(), content);
+        assert_eq!(repeats.duplicates, 0, "{name}");
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence};
-use ferrylog::kafka::{Probed, Report, SendError};
+use ferrylog::kafka::{Leader, Probed, Report, SendError};
 use ferrylog::message::MessageRef;
 use ferrylog::ship::{self, Drained, LinkOptions, LinkState, OnTooSlow, ShipOptions, Sink};
 
@@ -269,9 +269,15 @@ impl Sink for Thin {
         }
     }
 
-    fn leaderless(&mut self, _: &str, _: Duration) -> Vec<u32> {
-        let is_gone = self.is_leaderless && self.is_hung();
-        is_gone.then_some(0).into_iter().collect()
+    fn leader(&mut self, _: &str, _: u32, timeout: Duration) -> Result<Leader, kafka::Error> {
+        if !self.is_hung() {
+            return Ok(Leader::Answers);
+        }
+        if self.is_leaderless {
+            return Ok(Leader::None);
+        }
+        self.passes(timeout);
+        Ok(Leader::Silent)
     }
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
@@ -436,12 +442,18 @@ fn a_slow_record_is_found_in_a_trial_too() {
     check(&sink.cluster, 0..COUNT);
 }
 
-/// Another broker answers about the topic meanwhile, and that nobody leads the partition.
+/// Another broker answers about the topic meanwhile: that nobody leads the partition, or that the one does
+/// that hangs.
 #[test]
 fn a_broker_that_hangs_beside_another_one_makes_no_record_too_slow() {
-    for (begins, lasts) in [(40, 400), (140, 1000)] {
+    for (begins, lasts, is_leaderless) in [
+        (40, 400, false),
+        (40, 400, true),
+        (140, 1000, false),
+        (140, 1000, true),
+    ] {
         let mut thin = Thin::new(begins..begins + lasts);
-        (thin.others_answer, thin.is_leaderless) = (true, true);
+        (thin.others_answer, thin.is_leaderless) = (true, is_leaderless);
         let (drained, thin, _) = drain_thin(90, thin, OnTooSlow::DeadLetter);
         assert!(drained.is_empty);
         assert_eq!(drained.counters.dead_lettered, 0, "{begins} s, {lasts} s");

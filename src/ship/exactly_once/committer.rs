@@ -14,6 +14,7 @@ use super::decide::{self, Last};
 use super::lanes::Shared;
 use super::letters::Letters;
 use super::pace::Pace;
+use super::silent::Late;
 use super::source::{self, Source};
 use super::transact::Turn;
 use super::{Committed, Drained, Error, ExactlyOnceOptions, Progress, Until};
@@ -76,6 +77,7 @@ pub(super) struct Committer<'a> {
     pub(super) leaderless: HashSet<usize>,
     /// When one of the silent logs may be tried.
     pub(super) next_silent_trial: Instant,
+    pub(super) late: Option<Late>,
     pub(super) budget: Budget,
     pub(super) pace: Pace,
     pub(super) link: Link,
@@ -162,6 +164,7 @@ impl<'a> Committer<'a> {
             topics: Topics::default(),
             leaderless: HashSet::new(),
             next_silent_trial: now,
+            late: None,
             budget: Budget::new(options.ship.max_in_flight_bytes),
             pace,
             link: Link::new(options.ship.link.backoff(), now),
@@ -251,6 +254,7 @@ impl<'a> Committer<'a> {
     fn ship(&mut self) -> Result<Ended, Error> {
         // Else what the last producer parked is read and parked once more.
         self.settle_parked()?;
+        self.judge_late()?;
         for source in &mut self.sources {
             source.rewind();
         }

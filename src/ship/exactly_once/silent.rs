@@ -2,20 +2,24 @@
 //! cannot be reached from here.
 //!
 //! Owns how it is told from a slow link, and how long a trial of it may last. Must not know why it is so.
-//! Invariants: nothing small dies of silence; it is told only of a partition that took no record of the
-//! transaction; trials of all that is silent take a tenth of the lane's time. A transaction that holds a
-//! record of such a partition cannot be committed, and one that nobody leads keeps the cluster
-//! from ending it, too: so it is parked, and each trial is short.
+//! Invariants: nothing dies of silence; it is told only of a partition that took no record of the
+//! transaction, and of a large record only by its leader's silence on a link with nothing else on it; trials
+//! of all that is silent take a tenth of the lane's time. A transaction that holds a record of such a
+//! partition cannot be committed, and one that nobody leads keeps the cluster from ending it, too: so it is
+//! parked, and each trial is short.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Error;
 use super::committer::Committer;
+use super::span::Place;
 use super::transact::{Carried, Load, Transaction};
+use crate::kafka::Leader;
 use crate::ship::health::{HoldReason, SILENT};
 use crate::ship::slow::LARGE;
+use crate::ship::tend::{LEADER_TIMEOUT, SILENCE_MAX};
 
 /// After a trial none follows for so many times as long.
 const PAUSES: u32 = 9;
@@ -42,12 +46,28 @@ pub(super) fn silent(open: &Transaction) -> Vec<Carried> {
     }
     let is_any_taken = open.progress.is_some() || first.values().any(Option::is_none);
     let is_told = is_any_taken || open.carried.len() == 1;
-    // What takes the link long is another matter: it gets more time.
-    let is_small = |carried: &Carried| u64::from(carried.cost) < LARGE;
     let silent = first.into_values().flatten();
-    silent
-        .filter(|carried| is_told && is_small(carried))
-        .collect()
+    silent.filter(|_| is_told).collect()
+}
+
+/// What takes the link long: silence alone does not tell of it.
+pub(super) fn is_large(carried: &Carried) -> bool {
+    u64::from(carried.cost) >= LARGE
+}
+
+/// Large records that a transaction was late for. They are judged by the next producer, when nothing of them
+/// is on the link any more.
+#[derive(Debug)]
+pub(super) struct Late {
+    pub(super) large: Vec<Carried>,
+    /// It was one record, alone, and had the longest time there is.
+    pub(super) is_hopeless: bool,
+    /// The log they are of.
+    pub(super) source: usize,
+    pub(super) load: Load,
+    pub(super) bytes: u64,
+    pub(super) started: Instant,
+    pub(super) ended: Instant,
 }
 
 impl Committer<'_> {
@@ -66,12 +86,71 @@ impl Committer<'_> {
 
     /// Whether a transaction is a trial of a partition that said nothing, or of what an earlier run parked.
     pub(super) fn is_silent_trial(&self, open: &Transaction) -> bool {
+        open.load == Load::Span && open.bytes < LARGE && self.is_silence_tried()
+    }
+
+    /// Whether the current log said nothing when it was last tried, or an earlier run parked it.
+    fn is_silence_tried(&self) -> bool {
         let source = &self.sources[self.current];
-        let is_silent = match &source.hold {
+        match &source.hold {
             Some(hold) => matches!(hold.why, HoldReason::Silent | HoldReason::NoLeader),
             None => self.current > 0 && !source.has_taken,
+        }
+    }
+
+    /// A trial of a large record would last long: it is not begun while nobody answers for its partition. True
+    /// if that is so.
+    pub(super) fn is_vain(&mut self, place: Place) -> bool {
+        let pending = self.sources[self.current].pending.as_ref();
+        let len = pending.map_or(0, |entry| {
+            u64::try_from(entry.raw.len()).unwrap_or(u64::MAX)
+        });
+        if len < LARGE || !self.is_silence_tried() {
+            return false;
+        }
+        let started = Instant::now();
+        let doublings = self.sources[self.current].silences.min(DOUBLINGS_MAX);
+        let asked = self.leader(place.index, SILENT * (1 << doublings));
+        let Some(why) = asked.and_then(reason_of) else {
+            return false;
         };
-        open.load == Load::Span && open.bytes < LARGE && is_silent
+        self.hold(self.current, why);
+        self.tried_in_vain(started);
+        true
+    }
+
+    /// Who leads a partition; `None`: nobody tells.
+    fn leader(&mut self, index: usize, timeout: Duration) -> Option<Leader> {
+        let (topic, _, partition) = self.topics.named(index)?;
+        let producer = self.producer.producer();
+        producer.leader(topic, partition?, timeout).ok()
+    }
+
+    /// Judges what the last producer was late for: it is too slow for the link, or its leader is silent.
+    pub(super) fn judge_late(&mut self) -> Result<(), Error> {
+        // If it took long to get here the link was lost, and nothing is known.
+        let is_news = |late: &Late| late.ended.elapsed() < SILENCE_MAX;
+        let Some(late) = self.late.take().filter(is_news) else {
+            return Ok(());
+        };
+        self.current = late.source;
+        for &carried in &late.large {
+            if self.is_stopped() || !is_news(&late) {
+                break;
+            }
+            let Some(leader) = self.leader(carried.index(), LEADER_TIMEOUT) else {
+                break;
+            };
+            match reason_of(leader) {
+                Some(why) => {
+                    self.pace.begin_anew();
+                    self.hold_one(carried, why, late.load, late.started)?;
+                }
+                None if late.is_hopeless => self.too_slow(carried, late.bytes, late.load)?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether a silent log has to wait for its turn.
@@ -82,8 +161,8 @@ impl Committer<'_> {
     }
 
     /// A trial of a silent log was in vain: the others are next.
-    pub(super) fn tried_in_vain(&mut self, open: &Transaction) {
-        let pause = open.started.elapsed() * PAUSES;
+    pub(super) fn tried_in_vain(&mut self, started: Instant) {
+        let pause = started.elapsed() * PAUSES;
         self.next_silent_trial = Instant::now() + pause;
         let count = self.sources.iter().filter(|s| s.is_silent()).count();
         let source = &mut self.sources[self.current];
@@ -126,24 +205,42 @@ impl Committer<'_> {
                 true => HoldReason::NoLeader,
                 false => HoldReason::Silent,
             };
-            match open.load {
-                Load::Letters { .. } => {
-                    let now = Instant::now();
-                    self.hold_line(index, why, now);
-                    let pause = open.started.elapsed() * PAUSES;
-                    self.letters.pause_line(index, now + pause);
-                }
-                Load::Span | Load::Base => self.hold_alone(carried, why)?,
-            }
+            self.hold_one(carried, why, open.load, open.started)?;
         }
         Ok(())
+    }
+
+    fn hold_one(
+        &mut self,
+        carried: Carried,
+        why: HoldReason,
+        load: Load,
+        started: Instant,
+    ) -> Result<(), Error> {
+        match load {
+            Load::Letters { .. } => {
+                let (index, now) = (carried.index(), Instant::now());
+                self.hold_line(index, why, now);
+                let pause = started.elapsed() * PAUSES;
+                self.letters.pause_line(index, now + pause);
+                Ok(())
+            }
+            Load::Span | Load::Base => self.hold_alone(carried, why),
+        }
+    }
+}
+
+/// Why a partition is held by what its leader says; `None` if that answers.
+fn reason_of(leader: Leader) -> Option<HoldReason> {
+    match leader {
+        Leader::Answers => None,
+        Leader::Silent => Some(HoldReason::Silent),
+        Leader::None => Some(HoldReason::NoLeader),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::wal::SeqNo;
 
@@ -182,14 +279,10 @@ mod tests {
         // The link.
         assert_eq!(of(&[(0, false), (1, false)], false, 9), nobody);
         assert_eq!(of(&[(0, false), (1, false)], true, 9), [0, 1]);
-        // One alone, which any link carries, and one that not every link does.
+        // One alone.
         for is_progress_taken in [false, true] {
-            assert_eq!(of(&[(0, false)], is_progress_taken, LARGE - 1), [0]);
-            assert_eq!(of(&[(0, false)], is_progress_taken, LARGE), nobody);
-            assert_eq!(
-                of(&[(0, true), (1, false)], is_progress_taken, LARGE),
-                nobody
-            );
+            assert_eq!(of(&[(0, false)], is_progress_taken, 9), [0]);
+            assert_eq!(of(&[(0, true), (1, false)], is_progress_taken, LARGE), [1]);
         }
         assert_eq!(of(&[], true, 0), nobody);
     }

@@ -108,6 +108,10 @@ impl Committer<'_> {
             self.keep_passed(passed)?;
         }
         match next {
+            Next::Ready(place) if self.is_vain(place) => {
+                self.keep_passed(passed)?;
+                return Ok(Turn::Held);
+            }
             Next::Ready(_) => {}
             Next::Dry if passed > 0 => return Ok(Turn::Done),
             Next::Dry => return Ok(Turn::Dry),

@@ -5,11 +5,11 @@
 //! searched by halves, a transaction a piece.
 
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Error;
 use super::committer::Committer;
-use super::silent::silent;
+use super::silent::{Late, is_large, silent};
 use super::transact::{Carried, Load, Transaction, Turn};
 use crate::kafka::{ErrorClass, TransactionClass, TransactionError};
 use crate::ship::health::HoldReason;
@@ -97,9 +97,9 @@ impl Committer<'_> {
     }
 
     /// What was sent did not arrive in the time of a transaction: the next one is smaller, and without the
-    /// partitions that took nothing.
+    /// partitions that took nothing. What is large is judged once nothing is on the link any more.
     fn late(&mut self, mut open: Transaction) -> Result<Turn, Error> {
-        let silent = silent(&open);
+        let (large, silent): (Vec<Carried>, _) = silent(&open).into_iter().partition(is_large);
         let are_taken = open.carried.iter().all(|carried| carried.cost == 0);
         self.let_go(&mut open);
         let records = u64::try_from(open.carried.len()).unwrap_or(u64::MAX);
@@ -118,11 +118,20 @@ impl Committer<'_> {
                 self.pause(NO_PROGRESS)?;
             }
             _ if !silent.is_empty() => self.hold_silent(silent, &open)?,
-            [only] if had >= longest.min(self.pace.timeout_max()) => self.too_slow(*only, &open)?,
-            _ => {}
+            _ => {
+                self.late = Some(Late {
+                    large,
+                    is_hopeless: records == 1 && had >= longest.min(self.pace.timeout_max()),
+                    source: self.current,
+                    load: open.load,
+                    bytes: open.bytes,
+                    started: open.started,
+                    ended: Instant::now(),
+                });
+            }
         }
         if is_trial {
-            self.tried_in_vain(&open);
+            self.tried_in_vain(open.started);
         }
         Ok(Turn::Spent(open.taint.unwrap_or_else(|| {
             format!("a transaction of {records} records was not done in its time")
@@ -130,11 +139,11 @@ impl Committer<'_> {
     }
 
     /// A record did not cross the link although it was alone and had the longest time that there is.
-    fn too_slow(&mut self, only: Carried, open: &Transaction) -> Result<(), Error> {
-        let (bytes, waited) = (open.bytes, self.options.ship.too_slow_after);
+    pub(super) fn too_slow(&mut self, only: Carried, bytes: u64, load: Load) -> Result<(), Error> {
+        let waited = self.options.ship.too_slow_after;
         let why = HoldReason::TooSlow { bytes, waited };
         self.pace.begin_anew();
-        if let Load::Letters { are_copies } = open.load {
+        if let Load::Letters { are_copies } = load {
             self.letter_hopeless(only, are_copies, slow::TIMED_OUT, &why);
             return Ok(());
         }

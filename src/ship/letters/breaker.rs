@@ -9,6 +9,7 @@
 use std::time::Instant;
 
 use super::state::{Errand, Flying, Letters};
+use crate::kafka::Leader;
 use crate::ship::health::{HoldReason, SUSPICION};
 use crate::ship::shipper::Shipper;
 use crate::ship::slow::{LARGE, TIMED_OUT};
@@ -68,7 +69,8 @@ impl<S: Sink> Shipper<'_, S> {
         }
         // Before the cluster is asked: nothing is on the link then.
         self.sink.rebuild_careful();
-        if self.is_there(only.index, had, now)? && self.is_led(only.index) {
+        if self.is_there(only.index, had, now)? && self.leader(only.index) == Some(Leader::Answers)
+        {
             let bytes = only.len;
             let why = HoldReason::TooSlow { bytes, waited }.to_string();
             self.give_up_under_way(TIMED_OUT, &why, now);
