@@ -299,21 +299,17 @@ impl Check<'_> {
     }
 
     fn dead_letter(&mut self) {
-        let config = self.config();
-        let default = config.kafka.default_topic.as_deref();
-        match &config.dead_letter.topic {
-            None if self.is_changed("dead_letter.style") => {
-                self.add(
-                    "dead_letter.style",
-                    "is of no use without dead_letter.topic",
-                );
-            }
-            Some(topic) if default.is_some() && topic.of(default).ok().as_deref() == default => {
-                let reason = "is kafka.default_topic as well: what could not be delivered would be read \
-                    as if it had been";
-                self.add("dead_letter.topic", reason);
-            }
-            _ => {}
+        let key = "dead_letter.topic";
+        if self.config().dead_letter.topic.is_none() && self.is_changed("dead_letter.style") {
+            self.add(
+                "dead_letter.style",
+                "is of no use without dead_letter.topic",
+            );
+        }
+        let options = self.config().ship_options();
+        let default = self.config().kafka.default_topic.as_deref();
+        if let Some(reason) = options.dead_letters.refuses(default.unwrap_or_default()) {
+            self.add(key, reason);
         }
     }
 
@@ -331,10 +327,13 @@ impl Check<'_> {
     }
 
     fn store(&mut self) {
-        let Err(error) = self.config().store_options().check() else {
-            return;
-        };
-        let (key, reason) = match &error {
+        for error in self.config().store_options().problems() {
+            self.of_store(&error);
+        }
+    }
+
+    fn of_store(&mut self, error: &store::Error) {
+        let (key, reason) = match error {
             store::Error::Options { lane, reason } if self.config().lanes.contains_key(lane) => {
                 (self.of_lane(lane, reason), reason.clone())
             }

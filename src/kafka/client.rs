@@ -101,6 +101,10 @@ const FORBIDDEN: &[(&[&str], &str)] = &[
         &["delivery.report.only.error"],
         "a record leaves the log only by its delivery report",
     ),
+    (
+        &["debug", "log_level", "log.queue"],
+        "lost connections are counted from librdkafka's lines, which are shown nowhere; `status` says what is wrong",
+    ),
 ];
 
 impl Settings {
@@ -247,6 +251,13 @@ impl Settings {
             ));
         }
         for (property, _) in &self.properties {
+            let is_same =
+                |other: &str| other != property && main_name(other) == main_name(property);
+            if let Some((other, _)) = self.properties.iter().find(|(name, _)| is_same(name)) {
+                return bad(format!(
+                    "`{property}` and `{other}` are one property: give one of them"
+                ));
+            }
             for (names, reason) in FORBIDDEN {
                 let is_meant = |name: &&str| match name.strip_suffix('*') {
                     Some(start) => property.starts_with(start),
@@ -364,6 +375,19 @@ mod tests {
                 assert!(error.to_string().contains(name), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_property_under_two_names_is_refused_and_under_one_twice_the_last_counts() {
+        let mut settings = with("linger.ms", "7");
+        settings.properties.push(("linger.ms".into(), "9".into()));
+        let config = settings.producer_config().unwrap();
+        assert_eq!(config.get("linger.ms"), Some("9"));
+        let other = ("queue.buffering.max.ms".into(), "8".into());
+        settings.properties.push(other);
+        let error = settings.check().unwrap_err().to_string();
+        let are_named = ["linger.ms", "queue.buffering.max.ms"].map(|name| error.contains(name));
+        assert_eq!(are_named, [true, true], "{error}");
     }
 
     #[test]

@@ -176,7 +176,10 @@ impl Builder {
         let default = (DEFAULT_LANE, self.store.default.order);
         let lanes = self.store.lanes.iter();
         let lanes = lanes.map(|(name, lane)| (name.as_str(), lane.order));
-        self.shipping
-            .check(self.store.clusters(), iter::once(default).chain(lanes))
+        self.shipping.check(
+            &self.default_topic,
+            self.store.clusters(),
+            iter::once(default).chain(lanes),
+        )
     }
 }

@@ -164,8 +164,8 @@ pub enum SendError {
         /// What it said.
         reason: String,
     },
-    /// Some messages of a batch are due later and some are not: they cannot be all or nothing. Send a
-    /// batch for each.
+    /// Some messages of a batch are due later and some have no due time: they cannot be all or nothing. Send
+    /// a batch for each.
     SomeDueLater,
     /// The producer is closed, or about to be. Open another one.
     Closed,
@@ -232,9 +232,9 @@ impl fmt::Display for SendError {
                 "a batch is for one lane, and this is for {first} and {other}"
             ),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
-            Self::SomeDueLater => {
-                f.write_str("a batch is due later as a whole or not at all, and this is in part")
-            }
+            Self::SomeDueLater => f.write_str(
+                "a batch is due later as a whole or not at all, and some of this has no due time",
+            ),
             Self::Closed => f.write_str("the producer is closed"),
             Self::Failed { reason } => write!(
                 f,

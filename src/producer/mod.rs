@@ -398,18 +398,16 @@ impl Producer {
         let named = messages.iter().zip(&routed);
         let named = named.map(|(message, Routed { topic, .. })| MessageRef { topic, ..*message });
         let (lane, mut named) = (self.lane(place), named.collect::<Vec<_>>());
-        let mut later = 0;
-        for message in named.iter_mut().filter(|message| message.due.is_some()) {
-            if self.is_due(message)? {
-                message.due = None;
-            } else {
-                later += 1;
-            }
+        let (mut timed, mut later) = (0, 0);
+        for message in named.iter().filter(|message| message.due.is_some()) {
+            timed += 1;
+            later += usize::from(!self.is_due(message)?);
         }
         match later {
-            0 => {}
-            count if count < named.len() => return Err(SendError::SomeDueLater),
-            _ => return self.schedule(place, &named, schedule),
+            0 => named.iter_mut().for_each(|message| message.due = None),
+            // Which of them are due changes while there is no room; those that are go at once.
+            _ if timed == named.len() => return self.schedule(place, &named, schedule),
+            _ => return Err(SendError::SomeDueLater),
         }
         let appended = append(lane, &named);
         let range = appended

@@ -69,10 +69,11 @@ pub struct Shipping {
 }
 
 impl Shipping {
-    /// Everything that is wrong without a look at the disk, where records go to these clusters from
-    /// lanes of these orders.
+    /// Everything that is wrong without a look at the disk, where records that name no topic go to this one,
+    /// and all to these clusters from lanes of these orders.
     pub(super) fn check<'a>(
         &self,
+        default_topic: &str,
         named: impl IntoIterator<Item = &'a str>,
         lanes: impl IntoIterator<Item = (&'a str, Order)>,
     ) -> Result<(), OpenError> {
@@ -88,6 +89,13 @@ impl Shipping {
             for (lane, order) in lanes {
                 exactly_once::check_order(lane, order)?;
             }
+        }
+        let letters = &self.delivery.ship().dead_letters;
+        if let Some(reason) = letters.refuses(default_topic) {
+            return Err(OpenError::Ship(ship::Error::Option {
+                key: "dead_letter.topic",
+                reason: reason.to_owned(),
+            }));
         }
         Ok(match &self.delivery {
             Delivery::AtLeastOnce(options) => options.check(),
@@ -174,7 +182,7 @@ impl Shared {
         let lanes = self.store.lanes().iter();
         let orders = lanes.clone().map(|lane| (lane.name(), lane.order()));
         let named = lanes.filter(|lane| lane.is_configured());
-        let checked = shipping.check(named.map(Lane::cluster), orders);
+        let checked = shipping.check(&self.default_topic, named.map(Lane::cluster), orders);
         checked.map_err(ChangeError::Wrong)?;
         self.ship_by(&mut news, shipping);
         Ok(())

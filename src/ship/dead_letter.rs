@@ -104,6 +104,16 @@ impl Default for DeadLetterShipping {
     }
 }
 
+impl DeadLetterShipping {
+    /// Why copies must not go to their topic, where this one is that of records which name none.
+    pub(crate) fn refuses(&self, default_topic: &str) -> Option<&'static str> {
+        let topic = self.topic.as_ref()?.of(Some(default_topic)).ok()?;
+        (topic == default_topic).then_some(
+            "is the default topic as well: what could not be delivered would be read as if it had been",
+        )
+    }
+}
+
 /// A message to be sent for a letter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

@@ -182,48 +182,72 @@ impl StoreOptions {
     /// [`Error::Options`] names the lane and what is wrong with it, [`Error::Lane`] what its log says;
     /// [`Error::Routing`] names the topic or tenant that is wrong.
     pub fn check(&self) -> Result<(), Error> {
-        let refused = |lane: &str, reason: String| {
-            let lane = lane.chars().take(LANE_NAME_LEN_MAX).collect();
-            Err(Error::Options { lane, reason })
-        };
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that [`check`](Self::check) refuses, in its order.
+    pub(crate) fn problems(&self) -> Vec<Error> {
+        let mut problems = self.name_problems();
+        let are_named = problems.is_empty();
+        problems.extend(self.dead_letters.check().err());
+        problems.extend(self.schedule.check().err());
+        for (name, options) in self.all() {
+            if !(1..=WEIGHT_MAX).contains(&options.weight) {
+                let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);
+                problems.push(refused(name, reason));
+            }
+            if options.expires_after.is_some_and(|after| after.is_zero()) {
+                let reason = "its expires_after is zero: no record would be shipped";
+                problems.push(refused(name, reason.into()));
+            }
+            let log = options.wal.check().map_err(Error::of_lane(name));
+            problems.extend(log.err());
+        }
+        // Routes lead to lanes by their names; the lanes of tenants are as those.
+        if are_named {
+            let is_good = problems.is_empty();
+            match Router::new(self) {
+                Ok(router) if is_good => problems.extend(self.problems_of_tenants(&router)),
+                Ok(_) => {}
+                Err(error) => problems.push(error),
+            }
+        }
+        problems
+    }
+
+    fn name_problems(&self) -> Vec<Error> {
+        let mut problems = Vec::new();
         for name in self.lanes.keys() {
             if !is_lane_name(name) {
                 let reason = format!(
                     "a name is 1 to {LANE_NAME_LEN_MAX} of a-z, 0-9, '-' and '_', not {} bytes of anything",
                     name.len()
                 );
-                return refused(name, reason);
+                problems.push(refused(name, reason));
             }
             if name == DEFAULT_LANE {
-                return refused(name, "its options stand apart from the others'".into());
+                problems.push(refused(
+                    name,
+                    "its options stand apart from the others'".into(),
+                ));
             }
         }
         for (name, options) in self.all() {
             if !is_lane_name(&options.cluster) {
-                return refused(name, format!("no cluster is called {:?}", options.cluster));
+                let reason = format!("no cluster is called {:?}", options.cluster);
+                problems.push(refused(name, reason));
             }
         }
-        self.dead_letters.check()?;
-        self.schedule.check()?;
-        for (name, options) in self.all() {
-            if !(1..=WEIGHT_MAX).contains(&options.weight) {
-                let reason = format!("its weight is {}: use 1 to {WEIGHT_MAX}", options.weight);
-                return refused(name, reason);
-            }
-            if options.expires_after.is_some_and(|after| after.is_zero()) {
-                let reason = "its expires_after is zero: no record would be shipped";
-                return refused(name, reason.into());
-            }
-            options.wal.check().map_err(Error::of_lane(name))?;
-        }
-        let router = Router::new(self)?;
-        for name in router.names() {
-            let lane = self.of(name);
-            lane.wal
-                .check()
-                .map_err(Error::of_lane(&name.to_string()))?;
-        }
-        Ok(())
+        problems
+    }
+
+    /// What the quota of a tenant makes wrong.
+    fn problems_of_tenants(&self, router: &Router) -> Vec<Error> {
+        let of = |name: &LaneName| {
+            let checked = self.of(name).wal.check();
+            checked.map_err(Error::of_lane(&name.to_string())).err()
+        };
+        router.names().iter().filter_map(of).collect()
     }
 
     /// What a lane of this name is opened with: as the one that its first part names, with the quota of
@@ -264,6 +288,11 @@ impl StoreOptions {
             ..LaneOptions::new(self.default.wal.clone())
         }
     }
+}
+
+fn refused(lane: &str, reason: String) -> Error {
+    let lane = lane.chars().take(LANE_NAME_LEN_MAX).collect();
+    Error::Options { lane, reason }
 }
 
 #[cfg(test)]

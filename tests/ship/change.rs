@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ferrylog::kafka::{Consumer, MockKafka, Settings};
 use ferrylog::producer::{ChangeError, OpenError};
+use ferrylog::ship::dead_letter::DeadLetterTopic;
 use ferrylog::ship::exactly_once::ExactlyOnceOptions;
 use ferrylog::ship::{Delivery, OnExhausted};
 use ferrylog::store::{MAIN_CLUSTER, StoreOptions};
@@ -180,7 +181,9 @@ fn a_cluster_that_nobody_gave_is_given_and_taken_away_while_it_runs() {
 fn what_is_wrong_is_refused_whole_and_the_settings_before_it_go_on() {
     let (dir, mock) = (TempDir::new().unwrap(), mock());
     let decides = |_: &ferrylog::ship::FailedRecord<'_>| ferrylog::ship::Recovery::Drop;
-    let producer = builder(dir.path(), &mock).on_exhausted(decides);
+    let producer = builder(dir.path(), &mock)
+        .default_topic("t")
+        .on_exhausted(decides);
     let producer = producer.open().unwrap();
     let before = format!("{:?}", producer.shipping());
     let refused = |change: &dyn Fn(&mut ferrylog::producer::Shipping)| {
@@ -198,6 +201,11 @@ fn what_is_wrong_is_refused_whole_and_the_settings_before_it_go_on() {
         shipping.delivery.ship_mut().link.timeout = Duration::from_secs(1_000);
     });
     assert!(told.to_string().starts_with("link.timeout"), "{told}");
+    let told = refused(&|shipping| {
+        let letters = &mut shipping.delivery.ship_mut().dead_letters;
+        letters.topic = Some(DeadLetterTopic::new("t").unwrap());
+    });
+    assert!(told.to_string().starts_with("dead_letter.topic"), "{told}");
     let told = refused(&|shipping| {
         let mut once = ExactlyOnceOptions::default();
         // The cluster would abort each transaction before it is full.

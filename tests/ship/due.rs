@@ -171,9 +171,11 @@ fn a_batch_waits_as_a_whole_or_not_at_all() {
     let at_once = producer.send_batch(&[past, with_value("t", b"d")]).unwrap();
     assert!(!at_once.is_scheduled());
     assert_eq!(at_once.delivered().wait(), Ok(Outcome::Shipped));
+    // One that has become due while the others have not goes with them.
     let all = producer
-        .send_batch(&[soon("t", b"a"), soon("t", b"b")])
+        .send_batch(&[soon("t", b"a"), due("t", b"b", Due::After(0))])
         .unwrap();
+    assert!(all.is_scheduled());
     assert_eq!(all.range().end - all.range().start, 2);
     assert_eq!(all.delivered().wait(), Ok(Outcome::Shipped));
     let values: HashSet<_> = records(&mock, "t").into_iter().map(|(_, v)| v).collect();

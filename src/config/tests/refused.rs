@@ -119,6 +119,20 @@ fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_lines() {
         .collect();
     let expected = [1, 2, 3, 4].map(|line| format!("ferrylog.toml:{line}:"));
     assert_eq!(lines, expected);
+    // What the store refuses, too.
+    let told = wrong(
+        "[dead_letter]\nquota = \"1 MiB\"\n[lanes.a]\ntopics = [\"a b\"]\nweight = 1001\n\
+         expires_after = \"0s\"\n[lanes.b]\nquota = \"1 MiB\"\n",
+    );
+    let keys = told.iter().map(|line| line.split('`').nth(1).unwrap());
+    let expected = [
+        "dead_letter.quota",
+        "lanes.a.topics",
+        "lanes.a.weight",
+        "lanes.a.expires_after",
+        "lanes.b.quota",
+    ];
+    assert_eq!(keys.collect::<Vec<_>>(), expected, "{told:#?}");
 }
 
 #[test]
@@ -342,7 +356,7 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     (
         "kafka.default_topic = \"t\"\ndead_letter.topic = \"t\"",
         "dead_letter.topic",
-        "kafka.default_topic",
+        "is the default topic as well",
     ),
     (
         "lanes.a = { topics = [\"a.*\"], expires_after = \"0s\" }",
