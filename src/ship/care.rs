@@ -68,7 +68,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             let health = &self.health[index];
             if leaderless.contains(&index) {
                 self.hold(index, HoldReason::NoLeader, now);
-            } else if health.is_passed_over(self.acknowledged) || self.is_stranded(now) {
+            } else if health.is_passed_over(self.acknowledged) || self.is_stranded(index, now) {
                 self.hold(index, HoldReason::Silent, now);
             }
         }

@@ -377,6 +377,12 @@ impl Health {
         }
     }
 
+    /// Whether it is held because it does not answer, and not tried.
+    pub(super) fn is_mute(&self) -> bool {
+        let why = self.held().map(|(why, _)| why);
+        matches!(why, Some(HoldReason::Silent | HoldReason::NoLeader)) && !self.is_tried()
+    }
+
     /// How many answers it owes where it is held for that, or because of what it was given.
     pub(super) fn stuck(&self) -> usize {
         match self.held() {
@@ -422,7 +428,11 @@ impl Health {
 
     /// Whether it owes answers for too long.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= SILENT
+        self.is_silent_for(SILENT, now)
+    }
+
+    pub(super) fn is_silent_for(&self, time: Duration, now: Instant) -> bool {
+        self.outstanding > 0 && now.saturating_duration_since(self.last_sign) >= time
     }
 
     /// Whether its answer would end an outage, if nobody else had one meanwhile: `acknowledged` tells.

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::{Health, HoldReason};
+use super::health::HoldReason;
 use super::settle::{Flown, State};
 use super::shipper::Shipper;
 use super::source::Source;
@@ -22,6 +22,13 @@ pub(super) const LARGE: u64 = 32 * 1024;
 /// When one that did not cross is tried again: it keeps the link from others for as long as it may
 /// take.
 pub(super) const TOO_SLOW_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// The longest that a request may take, and as long as a link in use may be silent.
+const BUSY_MAX: Duration = SOCKET_TIMEOUT_MAX.saturating_add(SILENCE_MAX);
+
+/// What is small is without an answer for so long where its broker is gone: half of it is over when the cluster
+/// is asked.
+const SMALL_MAX: Duration = SILENCE_MAX.saturating_mul(2);
 
 /// librdkafka's code for a request that timed out.
 pub(super) const TIMED_OUT: i32 = -185;
@@ -58,42 +65,51 @@ impl<S: Sink> Shipper<'_, S> {
         if !is_large || !self.link.is_up() {
             return;
         }
-        let Some((source, only)) = self.last_under_way(index) else {
+        let Some((source, only)) = self.oldest_under_way(index) else {
             return;
         };
-        self.health[index].search_slow(source, only);
+        self.health[index].search_slow(source, only.seq);
         self.search_begins("a record takes longer than a request may");
     }
 
-    /// Whether all that is on its way is one record that may take long.
-    fn carries_one_large(&self) -> bool {
-        let records: usize = self.health.iter().map(|health| health.outstanding).sum();
-        records + self.letters.in_flight() == 1 && self.budget.in_flight() >= LARGE
+    /// For how long the one record that may take long is on its way, if it is all there is. What is silent lies
+    /// with a producer that cannot send it.
+    fn one_large(&mut self, now: Instant) -> Option<Duration> {
+        let moves = |&index: &usize| {
+            let health = &self.health[index];
+            health.outstanding > 0 && !health.is_mute()
+        };
+        let mut moving = (0..self.health.len()).filter(moves);
+        let (index, other) = (moving.next(), moving.next());
+        match (index, other, self.letters.in_flight()) {
+            (Some(index), None, 0) => {
+                let is_large = self.budget.of(index) >= LARGE;
+                let is_it = is_large && self.health[index].outstanding == 1;
+                let millis = self.millis(now);
+                let only = self.oldest_under_way(index).filter(|_| is_it)?;
+                Some(had(millis, &only.1))
+            }
+            (None, _, 1) => {
+                let (cost, since) = self.letters.oldest()?;
+                (cost >= LARGE).then(|| now.saturating_duration_since(since))
+            }
+            _ => None,
+        }
     }
 
     /// Whether that is why the cluster is silent: no longer than a request may take. What is on its way for
     /// longer is with a producer that cannot send it.
     pub(super) fn is_silent_behind_one(&mut self, now: Instant) -> bool {
-        if !self.carries_one_large() {
-            return false;
-        }
-        let since = match self.letters.flying_since() {
-            Some(since) => now.saturating_duration_since(since),
-            None => {
-                let owes = |health: &Health| health.outstanding > 0;
-                let index = self.health.iter().position(owes);
-                let only = index.and_then(|index| self.oldest_under_way(index));
-                let millis = self.millis(now);
-                only.map_or(Duration::ZERO, |(_, flown)| had(millis, &flown))
-            }
-        };
-        since < SOCKET_TIMEOUT_MAX + SILENCE_MAX
+        self.one_large(now).is_some_and(|had| had < BUSY_MAX)
     }
 
-    /// Whether all that is on its way is one large record that no request can still be carrying: its broker
-    /// cannot be reached, and it leaves no room for anything that would show that by its acknowledgement.
-    pub(super) fn is_stranded(&mut self, now: Instant) -> bool {
-        self.carries_one_large() && !self.is_silent_behind_one(now)
+    /// Whether nothing that is on its way can be with a request still: the broker of this partition cannot be
+    /// reached, and what it owes may leave no room for anything that would show that by its acknowledgement. Any
+    /// link carries what is small in that time, and this one answered meanwhile; or it is one large record.
+    pub(super) fn is_stranded(&mut self, index: usize, now: Instant) -> bool {
+        let is_small = self.budget.in_flight() < LARGE && self.link.up_for(now) >= SMALL_MAX;
+        (is_small && self.health[index].is_silent_for(SMALL_MAX, now))
+            || self.one_large(now).is_some_and(|had| had >= BUSY_MAX)
     }
 
     /// The oldest record of a partition that is on its way, and its source.
@@ -109,8 +125,8 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// A trial, or a piece of a search, is one large record alone on its way, and its request timed out: it
     /// gets the longest time there is. True if it is so.
-    fn turns_slow(&mut self, index: usize) -> bool {
-        if !self.link.is_up() || !self.carries_one_large() {
+    fn turns_slow(&mut self, index: usize, now: Instant) -> bool {
+        if !self.link.is_up() || self.one_large(now).is_none() {
             return false;
         }
         let Some((source, only)) = self.oldest_under_way(index) else {
@@ -131,11 +147,12 @@ impl<S: Sink> Shipper<'_, S> {
                 continue;
             }
             if !self.health[index].is_slow() {
-                is_one_slow |= self.turns_slow(index);
+                is_one_slow |= self.turns_slow(index, now);
                 continue;
             }
-            let only = self.only_one(index);
-            let only = only.map(|flown| (had(millis, &flown), u64::from(flown.len)));
+            let only = self.oldest_under_way(index);
+            let only = only.filter(|_| self.health[index].outstanding == 1);
+            let only = only.map(|(_, flown)| (had(millis, &flown), u64::from(flown.len)));
             if only.is_none_or(|(had, _)| had >= self.options.too_slow_after) {
                 ended.push((index, only));
             }
@@ -170,12 +187,5 @@ impl<S: Sink> Shipper<'_, S> {
                 self.health[index].hold_for(why, TOO_SLOW_PAUSE, now);
             }
         }
-    }
-
-    /// The record of a partition that is on its way carefully, if it is one.
-    fn only_one(&self, index: usize) -> Option<Flown> {
-        let tried = |source: &Source<'_>| source.flight.under_way(index, State::Tried).next();
-        let only = self.sources.iter().find_map(tried);
-        only.filter(|_| self.health[index].outstanding == 1)
     }
 }

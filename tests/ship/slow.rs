@@ -160,6 +160,7 @@ const RATE: u64 = 4000;
 
 /// A record that is on its way over a thin line.
 struct Crossing {
+    partition: i32,
     is_careful: bool,
     token: u64,
     value: Vec<u8>,
@@ -191,6 +192,9 @@ struct Thin {
     others_answer: bool,
     /// Whether that one leads nothing meanwhile, by what the other one says.
     is_leaderless: bool,
+    /// A partition whose broker takes nothing while a large record crosses; and what it was sent.
+    mute: Option<i32>,
+    owed: Vec<Crossing>,
 }
 
 impl Thin {
@@ -210,6 +214,8 @@ impl Thin {
             given_back: Vec::new(),
             others_answer: false,
             is_leaderless: false,
+            mute: None,
+            owed: Vec::new(),
         }
     }
 
@@ -240,22 +246,24 @@ impl Thin {
     }
 
     fn arrives(&mut self) {
-        let record = self.crossing.take().unwrap();
-        let headers = record.headers.iter();
-        let headers: Vec<_> = headers
-            .map(|(name, value)| (&**name, value.as_deref()))
-            .collect();
-        let outgoing = Outgoing {
-            topic: "t",
-            partition: 0,
-            key: None,
-            value: Some(&record.value),
-            headers: &headers,
-            timestamp_millis: 1,
-            token: record.token,
-            is_careful: record.is_careful,
-        };
-        while self.cluster.send(&outgoing) == Err(SendError::QueueFull) {}
+        self.mute = None;
+        for record in self.owed.drain(..).chain(self.crossing.take()) {
+            let headers = record.headers.iter();
+            let headers: Vec<_> = headers
+                .map(|(name, value)| (&**name, value.as_deref()))
+                .collect();
+            let outgoing = Outgoing {
+                topic: "t",
+                partition: record.partition,
+                key: None,
+                value: Some(&record.value),
+                headers: &headers,
+                timestamp_millis: 1,
+                token: record.token,
+                is_careful: record.is_careful,
+            };
+            while self.cluster.send(&outgoing) == Err(SendError::QueueFull) {}
+        }
     }
 }
 
@@ -282,12 +290,13 @@ impl Sink for Thin {
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), SendError> {
         let value = record.value.unwrap();
-        if value.len() < 1000 {
+        let is_mute = Some(record.partition) == self.mute;
+        if value.len() < 1000 && !is_mute {
             return self.cluster.send(record);
         }
-        assert!(self.crossing.is_none(), "it is alone");
         let headers = record.headers.iter();
-        self.crossing = Some(Crossing {
+        let record = Crossing {
+            partition: record.partition,
             is_careful: record.is_careful,
             token: record.token,
             value: value.to_owned(),
@@ -296,7 +305,12 @@ impl Sink for Thin {
                 .collect(),
             since: self.now,
             crossed: Duration::ZERO,
-        });
+        };
+        if is_mute {
+            self.owed.push(record);
+        } else {
+            assert!(self.crossing.replace(record).is_none(), "it is alone");
+        }
         Ok(())
     }
 
@@ -309,7 +323,10 @@ impl Sink for Thin {
     }
 
     fn in_flight(&self) -> usize {
-        self.cluster.in_flight() + usize::from(self.crossing.is_some()) + self.given_back.len()
+        self.cluster.in_flight()
+            + usize::from(self.crossing.is_some())
+            + self.given_back.len()
+            + self.owed.len()
     }
 
     fn partitions(&mut self, topic: &str, timeout: Duration) -> Result<u32, kafka::Error> {
@@ -336,7 +353,9 @@ impl Sink for Thin {
     }
 
     fn rebuild_careful(&mut self) {
-        let given_back = self.crossing.take_if(|crossing| crossing.is_careful);
+        let is_careful = |record: &mut Crossing| record.is_careful;
+        let given_back = self.owed.extract_if(.., is_careful);
+        let given_back = given_back.chain(self.crossing.take_if(is_careful));
         self.clogged_until = self.now + self.clogs_for;
         let failure = Failure {
             class: ErrorClass::Fatal,
@@ -346,13 +365,14 @@ impl Sink for Thin {
         };
         self.given_back.extend(given_back.map(|crossing| Report {
             token: crossing.token,
-            outcome: Outcome::Failed(Box::new(failure)),
+            outcome: Outcome::Failed(Box::new(failure.clone())),
         }));
         self.cluster.rebuild_careful();
     }
 
     fn rebuild(&mut self) -> Result<(), kafka::Error> {
         self.crossing.take_if(|crossing| !crossing.is_careful);
+        self.owed.retain(|record| record.is_careful);
         self.cluster.rebuild()
     }
 
@@ -468,4 +488,41 @@ fn a_slow_record_arrives_where_no_probe_gets_through() {
     let (drained, thin, _) = drain_thin(90, thin, OnTooSlow::Hold);
     assert!(drained.is_empty);
     check(&thin.cluster, 0..21);
+}
+
+/// A small record is without an answer, and leaves no room for a large one whose acknowledgement would tell of
+/// that.
+#[test]
+fn a_small_record_whose_broker_cannot_be_reached_holds_up_no_large_one() {
+    let scratch = Scratch::new();
+    let large = vec![b'v'; (RATE * 20) as usize];
+    let of = |partition, value| MessageRef {
+        partition: Some(partition),
+        value: Some(value),
+        ..MessageRef::to("t")
+    };
+    for n in 0..20 {
+        let message = match n {
+            5 => of(1, b"silent"),
+            15 => of(0, &large),
+            _ => of(0, b"small"),
+        };
+        drop(scratch.store.lane().append(&message).unwrap());
+    }
+    scratch.store.lane().sync().unwrap();
+    let mut thin = Thin::new(0..0);
+    (thin.cluster, thin.mute) = (Scripted::new(3, 2), Some(1));
+    let mut options = ShipOptions::default();
+    options.timeout = Some(Duration::from_secs(4000));
+    options.max_in_flight_bytes = THIN;
+    let (stop, mut was_held) = (AtomicBool::new(false), false);
+    let mut tell = |now: &ship::Progress| {
+        was_held |= now.held.iter().any(|held| held.why.kind() == "silent");
+    };
+    let drained = ship::drain_into(&scratch.store, &mut thin, &options, &stop, &mut tell).unwrap();
+    let took = thin.now - thin.began;
+    println!("{took:.1?}");
+    assert!(drained.is_empty && was_held);
+    assert!(took < Duration::from_secs(300), "{took:.1?}");
+    check(&thin.cluster, 0..20);
 }

@@ -154,9 +154,10 @@ impl<'a> Letters<'a> {
         self.flying.len()
     }
 
-    /// Since when the oldest of them is on its way.
-    pub(in crate::ship) fn flying_since(&self) -> Option<Instant> {
-        self.flying.iter().map(|flying| flying.at).min()
+    /// What the oldest of them takes of the flight budget, and since when it is on its way.
+    pub(in crate::ship) fn oldest(&self) -> Option<(u64, Instant)> {
+        let oldest = self.flying.iter().min_by_key(|flying| flying.at)?;
+        Some((oldest.cost, oldest.at))
     }
 
     /// Of these, how many are without an answer for long.
