@@ -411,6 +411,15 @@ fn a_shipper_that_ends_with_an_error_begins_again_and_the_sender_hears_nothing_o
     assert_eq!(closed.totals.queued, 1);
 }
 
+/// A producer that takes four records of 220 KiB before one is on disk.
+fn open_small(dir: &Path, mock: &MockKafka, mut options: Options) -> Producer {
+    options.memory_budget = 1 << 20;
+    options.max_record_bytes = 256 << 10;
+    let store = StoreOptions::new(options);
+    let producer = builder(&dir.join("store"), mock).store(store);
+    producer.open().unwrap()
+}
+
 #[test]
 fn where_memory_is_used_up_try_send_says_full_and_the_others_wait() {
     let mock = MockKafka::start(1).unwrap();
@@ -418,12 +427,7 @@ fn where_memory_is_used_up_try_send_says_full_and_the_others_wait() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options::default();
     options.durability = Durability::Memory;
-    options.memory_budget = 1 << 20;
-    options.max_record_bytes = 256 << 10;
-    let producer = builder(&dir.path().join("store"), &mock)
-        .store(StoreOptions::new(options))
-        .open()
-        .unwrap();
+    let producer = open_small(dir.path(), &mock, options);
     let value = vec![b'x'; 200 << 10];
     let message = with_value("t", &value);
     let mut sent = 0;
@@ -559,13 +563,7 @@ fn a_batch_of_a_task_waits_for_the_memory_of_its_own_new_topic() {
     let mock = MockKafka::start(1).unwrap();
     mock.down().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut options = Options::default();
-    options.memory_budget = 1 << 20;
-    options.max_record_bytes = 256 << 10;
-    let producer = builder(&dir.path().join("store"), &mock)
-        .store(StoreOptions::new(options))
-        .open()
-        .unwrap();
+    let producer = open_small(dir.path(), &mock, Options::default());
     let value = vec![b'x'; 220 << 10];
     drop(producer.send_batch(&[with_value("t", &value); 4]).unwrap());
     producer.flush().unwrap();
@@ -580,13 +578,7 @@ fn a_batch_of_a_task_waits_for_memory_that_others_take_meanwhile() {
     mock.down().unwrap();
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let dir = dir.unwrap();
-    let mut options = Options::default();
-    options.memory_budget = 1 << 20;
-    options.max_record_bytes = 256 << 10;
-    let producer = builder(&dir.path().join("store"), &mock)
-        .store(StoreOptions::new(options))
-        .open()
-        .unwrap();
+    let producer = open_small(dir.path(), &mock, Options::default());
     let value = vec![b'x'; 220 << 10];
     // Nearly all of the memory.
     let batch = [with_value("t", &value); 4];

@@ -17,6 +17,18 @@ use ferrylog::ship::{LinkOptions, Sink};
 
 use crate::random::Random;
 
+/// What a producer that is ended tells of a record that it did not report.
+pub(crate) fn in_doubt(token: u64) -> Report {
+    let failure = Failure {
+        class: ErrorClass::Fatal,
+        code: 0,
+        name: String::new(),
+        persistence: Persistence::Possibly,
+    };
+    let outcome = Outcome::Failed(Box::new(failure));
+    Report { token, outcome }
+}
+
 /// What a sink around another one leaves to it, by the names of the methods.
 macro_rules! forward {
     ($to:ident: $($method:ident)*) => { $(forward!(@$method $to);)* };

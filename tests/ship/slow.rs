@@ -5,12 +5,11 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ferrylog::kafka::{self, Breaks, ErrorClass, Failure, Outcome, Outgoing, Persistence};
-use ferrylog::kafka::{Leader, Probed, Report, SendError};
+use ferrylog::kafka::{self, Breaks, Leader, Outgoing, Probed, Report, SendError};
 use ferrylog::message::MessageRef;
 use ferrylog::ship::{self, Drained, LinkOptions, LinkState, OnTooSlow, ShipOptions, Sink};
 
-use crate::sink::{Passing, Scripted, forward};
+use crate::sink::{Passing, Scripted, forward, in_doubt};
 use crate::support::{Scratch, options};
 
 const COUNT: u64 = 200;
@@ -357,16 +356,8 @@ impl Sink for Thin {
         let given_back = self.owed.extract_if(.., is_careful);
         let given_back = given_back.chain(self.crossing.take_if(is_careful));
         self.clogged_until = self.now + self.clogs_for;
-        let failure = Failure {
-            class: ErrorClass::Fatal,
-            code: 0,
-            name: String::new(),
-            persistence: Persistence::Possibly,
-        };
-        self.given_back.extend(given_back.map(|crossing| Report {
-            token: crossing.token,
-            outcome: Outcome::Failed(Box::new(failure.clone())),
-        }));
+        let given_back = given_back.map(|record| in_doubt(record.token));
+        self.given_back.extend(given_back);
         self.cluster.rebuild_careful();
     }
 

@@ -3,12 +3,11 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ferrylog::kafka::{self, ErrorClass, Failure, Outcome, Outgoing, Persistence};
-use ferrylog::kafka::{Report, SendError};
+use ferrylog::kafka::{self, Outgoing, Report, SendError};
 use ferrylog::message::MessageRef;
 use ferrylog::ship::{self, ShipOptions, Sink};
 
-use crate::sink::{Scripted, forward};
+use crate::sink::{Scripted, forward, in_doubt};
 use crate::support::Scratch;
 
 /// A cluster of which some partitions swallow what they are given, in a time of its own.
@@ -85,18 +84,9 @@ impl Sink for Swallows {
 
     fn rebuild_careful(&mut self) {
         self.cluster.rebuild_careful();
-        let failure = Failure {
-            class: ErrorClass::Fatal,
-            code: 0,
-            name: String::new(),
-            persistence: Persistence::Possibly,
-        };
-        for &(token, _) in self.swallowed.iter().filter(|(_, careful)| *careful) {
-            self.given_back.push(Report {
-                token,
-                outcome: Outcome::Failed(Box::new(failure.clone())),
-            });
-        }
+        let careful = self.swallowed.iter().filter(|(_, careful)| *careful);
+        self.given_back
+            .extend(careful.map(|(token, _)| in_doubt(*token)));
         self.swallowed.retain(|(_, careful)| !careful);
     }
 
