@@ -49,7 +49,8 @@ pub trait Sink {
         Vec::new()
     }
 
-    /// Who leads a partition, asked for a few bytes. Blocks up to `timeout`.
+    /// Who leads a partition, asked for a few bytes. Blocks up to `timeout` for the cluster, and as long for
+    /// the leader.
     ///
     /// # Errors
     ///

@@ -105,10 +105,13 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// Whether nothing that is on its way can be with a request still: the broker of this partition cannot be
     /// reached, and what it owes may leave no room for anything that would show that by its acknowledgement. Any
-    /// link carries what is small in that time, and this one answered meanwhile; or it is one large record.
+    /// link carries what is small in that time, and this one answered meanwhile; else the longest time is over
+    /// that a request may take.
     pub(super) fn is_stranded(&mut self, index: usize, now: Instant) -> bool {
         let is_small = self.budget.in_flight() < LARGE && self.link.up_for(now) >= SMALL_MAX;
+        let is_up = self.link.up_for(now) >= BUSY_MAX;
         (is_small && self.health[index].is_silent_for(SMALL_MAX, now))
+            || (is_up && self.health[index].is_silent_for(BUSY_MAX, now))
             || self.one_large(now).is_some_and(|had| had >= BUSY_MAX)
     }
 
@@ -164,6 +167,8 @@ impl<S: Sink> Shipper<'_, S> {
         // Before the cluster is asked: nothing is on the link then.
         self.sink.rebuild_careful();
         for (index, only) in ended {
+            // The one before may have taken long.
+            let now = self.sink.now();
             if let (true, Some((had, bytes))) = (self.health[index].blame(), only)
                 && self.is_there(index, had, now)?
             {
