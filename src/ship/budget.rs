@@ -157,11 +157,6 @@ impl Budget {
         self.partitions[partition].in_flight -= cost;
     }
 
-    /// What is in flight.
-    pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight
-    }
-
     /// What a partition has in flight.
     pub(super) fn of(&self, partition: usize) -> u64 {
         self.part(partition).in_flight
@@ -171,11 +166,12 @@ impl Budget {
         self.partitions.get(partition).copied().unwrap_or_default()
     }
 
-    /// Draws the conclusions from what was acknowledged since; to be called once after each poll.
-    pub(super) fn measure(&mut self, now: Instant) {
+    /// Draws the conclusions from what was acknowledged since; to be called once after each poll. So much of what
+    /// is in flight lies with a producer that cannot send it, and says nothing about the link.
+    pub(super) fn measure(&mut self, stuck: u64, now: Instant) {
         if let Some(since) = self.busy_since {
             self.sample_time += now.saturating_duration_since(since);
-            self.busy_since = (self.in_flight > 0).then_some(now);
+            self.busy_since = (self.in_flight > stuck).then_some(now);
         }
         if self.sample_time >= SAMPLE && self.sample_bytes > 0 {
             let millis = u64::try_from(self.sample_time.as_millis()).unwrap_or(u64::MAX);
@@ -239,7 +235,7 @@ mod tests {
         budget.take(0, bytes, *now);
         *now += time;
         budget.acknowledge(0, bytes);
-        budget.measure(*now);
+        budget.measure(0, *now);
     }
 
     #[test]
@@ -367,6 +363,28 @@ mod tests {
             carry(&mut budget, &mut now, limit, Duration::from_millis(300));
         }
         assert!(budget.limit() > 100 * FIRST_BYTES, "{}", budget.limit());
+    }
+
+    #[test]
+    fn what_lies_with_a_producer_that_cannot_send_it_makes_no_link_thin() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(MAX);
+        budget.take(1, 1000, now);
+        for _ in 0..100 {
+            now += Duration::from_secs(60);
+            budget.take(0, 300, now);
+            now += Duration::from_millis(3);
+            budget.acknowledge(0, 300);
+            budget.measure(1000, now);
+        }
+        assert_eq!(budget.limit(), FIRST_BYTES);
+        for _ in 0..20 {
+            now += Duration::from_secs(60);
+            budget.take(0, 300, now);
+            budget.acknowledge(0, 300);
+            budget.measure(0, now);
+        }
+        assert_eq!(budget.limit(), MIN_BYTES, "it was on its way all the time");
     }
 
     /// A stall leaves a budget so small that all of it is acknowledged at once, again and again.

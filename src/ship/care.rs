@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget;
 use super::health::{Health, HoldReason, Phase, SILENT};
 use super::hold::tells_of_missing;
 use super::place::Placed;
@@ -49,6 +50,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
         self.replaced
             .retain(|(source, seq), _| sources[*source].flight.find(*seq).is_some());
         self.hold_silent(now);
+        self.end_vain_trials(now);
         self.begin_parking(now)?;
         self.end_parking();
         self.ask_again(now)?;
@@ -289,6 +291,10 @@ impl<'a, S: Sink> Shipper<'a, S> {
             // The dead letters took nothing when it was met; they may now.
             return self.bury_undecodable(source, index, &entry, now);
         };
+        let cost = budget::cost(entry.raw.len(), &[]);
+        if !self.may_be_tried(index, cost, now) {
+            return Ok(());
+        }
         if let Placed::Sent(_) = self.send(source, index, &entry, message, now)?
             && is_oldest
         {

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::bisect::{Bisect, Refusal};
-pub(super) use super::hold::{HoldReason, reason_of};
+pub(super) use super::hold::{HoldReason, reason_of, reason_of_leader};
 use super::retry::{Attempted, Judged, RetryPolicy, WAIT_MAX};
 use super::settle::State;
 use crate::kafka::Failure;
@@ -377,16 +377,16 @@ impl Health {
         }
     }
 
-    /// Whether it is held because it does not answer, and not tried.
+    /// Whether it is held because it does not answer.
     pub(super) fn is_mute(&self) -> bool {
         let why = self.held().map(|(why, _)| why);
-        matches!(why, Some(HoldReason::Silent | HoldReason::NoLeader)) && !self.is_tried()
+        matches!(why, Some(HoldReason::Silent | HoldReason::NoLeader))
     }
 
     /// How many answers it owes where it is held for that, or because of what it was given.
     pub(super) fn stuck(&self) -> usize {
         match self.held() {
-            Some((HoldReason::Silent | HoldReason::NoLeader, _)) => self.outstanding,
+            Some(_) if self.is_mute() => self.outstanding,
             None if self.is_suspicious() || self.is_slow() => self.outstanding,
             _ => 0,
         }
@@ -418,6 +418,11 @@ impl Health {
             Phase::Flowing | Phase::Searched(_) => now,
         };
         self.phase = Phase::Held { why, since };
+    }
+
+    /// Its next trial may begin.
+    pub(super) fn try_now(&mut self, now: Instant) {
+        self.next_trial = self.next_trial.min(now);
     }
 
     /// It takes what comes again.

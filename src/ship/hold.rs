@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::kafka::{ErrorClass, Failure};
+use crate::kafka::{ErrorClass, Failure, Leader};
 
 /// Why a partition is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +117,15 @@ pub(super) fn reason_of(failure: &Failure) -> HoldReason {
     match failure.class {
         ErrorClass::Held => HoldReason::Refused(failure.clone()),
         _ => HoldReason::NotNow(failure.clone()),
+    }
+}
+
+/// Why a partition is held by what is known of its leader; `None` if that answers.
+pub(super) fn reason_of_leader(leader: Leader) -> Option<HoldReason> {
+    match leader {
+        Leader::Answers => None,
+        Leader::Silent => Some(HoldReason::Silent),
+        Leader::None => Some(HoldReason::NoLeader),
     }
 }
 

@@ -53,6 +53,7 @@ mod sink;
 mod slow;
 mod source;
 mod storm;
+mod stranded;
 mod streams;
 mod suspect;
 mod tend;

@@ -117,6 +117,8 @@ pub(super) struct Shipper<'a, S: Sink> {
     /// Something changed that `care` has to look at at once.
     pub(super) needs_care: bool,
     pub(super) cared: Instant,
+    /// When a silent leader may be asked again.
+    pub(super) next_question: Instant,
     /// When the cluster was last asked for leaders.
     pub(super) asked_leaders: Option<Instant>,
 
@@ -182,6 +184,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             letters: Letters::new(now),
             needs_care: false,
             cared: now,
+            next_question: now,
             asked_leaders: None,
             id: String::new(),
             id_prefix_len: 0,
@@ -295,7 +298,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             return;
         }
         let lanes = u32::try_from(self.lanes.len()).unwrap_or(1);
-        let wait = IDLE_WAIT / lanes.max(1);
+        let wait = self.sink.rest(IDLE_WAIT) / lanes.max(1);
         let is_newest = |s: &&Source<'_>| s.stream.parked().is_none() && s.until().is_none();
         for source in self.sources.iter().filter(is_newest) {
             let position = source.position();

@@ -106,6 +106,12 @@ pub trait Sink {
     fn pause(&mut self, pause: Duration) {
         thread::sleep(pause);
     }
+
+    /// Nothing can be done for `wait` unless a record is appended: for how long to wait for one. A scripted one
+    /// that lets the time pass itself says zero.
+    fn rest(&mut self, wait: Duration) -> Duration {
+        wait
+    }
 }
 
 /// How long the producer for what may be refused is kept without use.

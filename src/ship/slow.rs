@@ -8,13 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::HoldReason;
+use super::health::{HoldReason, reason_of_leader};
 use super::settle::{Flown, State};
 use super::shipper::Shipper;
 use super::source::Source;
 use super::tend::SILENCE_MAX;
 use super::{Error, OnTooSlow, Sink};
-use crate::kafka::{ErrorClass, Failure, Leader, Persistence, SOCKET_TIMEOUT_MAX};
+use crate::kafka::{ErrorClass, Failure, Persistence, SOCKET_TIMEOUT_MAX};
 
 /// Less does not take a link that works at all as long as a request may.
 pub(super) const LARGE: u64 = 32 * 1024;
@@ -24,11 +24,7 @@ pub(super) const LARGE: u64 = 32 * 1024;
 pub(super) const TOO_SLOW_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// The longest that a request may take, and as long as a link in use may be silent.
-const BUSY_MAX: Duration = SOCKET_TIMEOUT_MAX.saturating_add(SILENCE_MAX);
-
-/// What is small is without an answer for so long where its broker is gone: half of it is over when the cluster
-/// is asked.
-const SMALL_MAX: Duration = SILENCE_MAX.saturating_mul(2);
+pub(super) const BUSY_MAX: Duration = SOCKET_TIMEOUT_MAX.saturating_add(SILENCE_MAX);
 
 /// librdkafka's code for a request that timed out.
 pub(super) const TIMED_OUT: i32 = -185;
@@ -74,10 +70,10 @@ impl<S: Sink> Shipper<'_, S> {
 
     /// For how long the one record that may take long is on its way, if it is all there is. What is silent lies
     /// with a producer that cannot send it.
-    fn one_large(&mut self, now: Instant) -> Option<Duration> {
+    pub(super) fn one_large(&mut self, now: Instant) -> Option<Duration> {
         let moves = |&index: &usize| {
             let health = &self.health[index];
-            health.outstanding > 0 && !health.is_mute()
+            health.outstanding > 0 && (health.is_tried() || !health.is_mute())
         };
         let mut moving = (0..self.health.len()).filter(moves);
         let (index, other) = (moving.next(), moving.next());
@@ -101,18 +97,6 @@ impl<S: Sink> Shipper<'_, S> {
     /// longer is with a producer that cannot send it.
     pub(super) fn is_silent_behind_one(&mut self, now: Instant) -> bool {
         self.one_large(now).is_some_and(|had| had < BUSY_MAX)
-    }
-
-    /// Whether nothing that is on its way can be with a request still: the broker of this partition cannot be
-    /// reached, and what it owes may leave no room for anything that would show that by its acknowledgement. Any
-    /// link carries what is small in that time, and this one answered meanwhile; else the longest time is over
-    /// that a request may take.
-    pub(super) fn is_stranded(&mut self, index: usize, now: Instant) -> bool {
-        let is_small = self.budget.in_flight() < LARGE && self.link.up_for(now) >= SMALL_MAX;
-        let is_up = self.link.up_for(now) >= BUSY_MAX;
-        (is_small && self.health[index].is_silent_for(SMALL_MAX, now))
-            || (is_up && self.health[index].is_silent_for(BUSY_MAX, now))
-            || self.one_large(now).is_some_and(|had| had >= BUSY_MAX)
     }
 
     /// The oldest record of a partition that is on its way, and its source.
@@ -172,10 +156,9 @@ impl<S: Sink> Shipper<'_, S> {
             if let (true, Some((had, bytes))) = (self.health[index].blame(), only)
                 && self.is_there(index, had, now)?
             {
-                match self.leader(index) {
-                    Some(Leader::Answers) => self.too_slow(index, bytes, now),
-                    Some(Leader::Silent) => self.hold(index, HoldReason::Silent, now),
-                    Some(Leader::None) => self.hold(index, HoldReason::NoLeader, now),
+                match self.leader(index).map(reason_of_leader) {
+                    Some(None) => self.too_slow(index, bytes, now),
+                    Some(Some(why)) => self.hold(index, why, now),
                     None => {}
                 }
             }

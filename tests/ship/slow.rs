@@ -1,7 +1,9 @@
 //! A record that takes the link longer than a request may.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -175,6 +177,8 @@ struct Thin {
     cluster: Scripted,
     began: Instant,
     now: Instant,
+    /// How much of it is over, for who has lent this.
+    elapsed: Rc<Cell<Duration>>,
     crossing: Option<Crossing>,
     /// How long a request may take that is sent carefully.
     patience: Duration,
@@ -191,8 +195,10 @@ struct Thin {
     others_answer: bool,
     /// Whether that one leads nothing meanwhile, by what the other one says.
     is_leaderless: bool,
-    /// A partition whose broker takes nothing while a large record crosses; and what it was sent.
+    /// A partition whose broker cannot be reached until a large record has crossed, or for so long; and what it
+    /// was sent.
     mute: Option<i32>,
+    mute_for: Duration,
     owed: Vec<Crossing>,
 }
 
@@ -203,6 +209,7 @@ impl Thin {
             cluster: Scripted::new(3, 1),
             began: now,
             now,
+            elapsed: Rc::default(),
             crossing: None,
             patience: REQUEST,
             hangs,
@@ -214,6 +221,7 @@ impl Thin {
             others_answer: false,
             is_leaderless: false,
             mute: None,
+            mute_for: Duration::MAX,
             owed: Vec::new(),
         }
     }
@@ -225,6 +233,10 @@ impl Thin {
     fn passes(&mut self, time: Duration) {
         let is_hung = self.is_hung();
         self.now += time;
+        self.elapsed.set(self.now - self.began);
+        if self.mute.is_some() && self.elapsed.get() >= self.mute_for {
+            self.arrives();
+        }
         let Some(crossing) = &mut self.crossing else {
             return;
         };
@@ -276,7 +288,11 @@ impl Sink for Thin {
         }
     }
 
-    fn leader(&mut self, _: &str, _: u32, timeout: Duration) -> Result<Leader, kafka::Error> {
+    fn leader(&mut self, _: &str, n: u32, timeout: Duration) -> Result<Leader, kafka::Error> {
+        if self.mute.is_some_and(|mute| u32::try_from(mute) == Ok(n)) {
+            self.passes(timeout);
+            return Ok(Leader::Silent);
+        }
         if !self.is_hung() {
             return Ok(Leader::Answers);
         }
@@ -373,6 +389,11 @@ impl Sink for Thin {
 
     fn pause(&mut self, pause: Duration) {
         self.passes(pause);
+    }
+
+    fn rest(&mut self, wait: Duration) -> Duration {
+        self.passes(wait);
+        Duration::ZERO
     }
 }
 
@@ -516,4 +537,98 @@ fn a_small_record_whose_broker_cannot_be_reached_holds_up_no_large_one() {
     assert!(drained.is_empty && was_held);
     assert!(took < Duration::from_secs(300), "{took:.1?}");
     check(&thin.cluster, 0..20);
+}
+
+/// What the broker of partition 1 is sent first, which cannot be reached for an hour, and whether it is one dead
+/// letter.
+struct Stranded<'a> {
+    first: &'a [(i32, usize)],
+    is_letter: bool,
+    max_in_flight: u64,
+}
+
+const HOUR: u64 = 3600;
+
+impl Stranded<'_> {
+    /// For how long nothing was shipped while a record was appended every ten seconds; in the hour, and in its
+    /// second half. And how long after that everything was.
+    fn gaps(&self) -> [u64; 3] {
+        let scratch = Scratch::new();
+        let append = |partition, value: &[u8]| {
+            let message = MessageRef {
+                partition: Some(partition),
+                value: Some(value),
+                ..MessageRef::to("t")
+            };
+            drop(scratch.store.lane().append(&message).unwrap());
+            scratch.store.lane().sync().unwrap();
+        };
+        for &(partition, len) in self.first {
+            append(partition, &vec![b'v'; len]);
+        }
+        let mut thin = Thin::new(0..0);
+        (thin.cluster, thin.mute) = (Scripted::new(3, 2), Some(1));
+        thin.mute_for = Duration::from_secs(HOUR);
+        if self.is_letter {
+            thin.cluster.poison = HashSet::from([0]);
+            scratch.drain(&mut thin.cluster).unwrap();
+            thin.cluster.poison.clear();
+            let letters = scratch.store.dead_letters().unwrap();
+            let all = letters.open_letters(|_, _, _| true);
+            assert_eq!(letters.mark_pending(&all).unwrap(), 1);
+        }
+        let mut options = ShipOptions::default();
+        options.timeout = Some(Duration::from_secs(2 * HOUR));
+        options.max_in_flight_bytes = self.max_in_flight;
+        let (stop, elapsed) = (AtomicBool::new(false), Rc::clone(&thin.elapsed));
+        let (mut appended, mut shipped, mut gaps) = (0, (0, 0), [0, 0]);
+        let mut tell = |now: &ship::Progress| {
+            let seconds = elapsed.get().as_secs();
+            if seconds >= HOUR {
+                return;
+            }
+            if seconds >= appended * 10 {
+                append(0, b"live");
+                appended += 1;
+            }
+            let gap = seconds - shipped.1;
+            gaps[0] = gap.max(gaps[0]);
+            if shipped.1 >= HOUR / 2 {
+                gaps[1] = gap.max(gaps[1]);
+            }
+            if now.shipped > shipped.0 {
+                shipped = (now.shipped, seconds);
+            }
+        };
+        let drained = ship::drain_into(&scratch.store, &mut thin, &options, &stop, &mut tell);
+        assert!(drained.unwrap().is_empty);
+        let behind = thin.elapsed.get().as_secs() - HOUR;
+        println!("{gaps:?} s, then {behind} s");
+        assert!(appended > HOUR / 20);
+        check(&thin.cluster, 0..self.first.len() as u64 + appended);
+        [gaps[0], gaps[1], behind]
+    }
+}
+
+/// Whether that is large or a lot, and whether there is room for more beside it or not.
+#[test]
+fn what_is_sent_to_a_broker_that_cannot_be_reached_holds_up_no_other_for_good() {
+    let many = [vec![(0, 10)], vec![(1, 900); 80], vec![(0, 10)]].concat();
+    let large = [(0, 10), (1, 80_000)];
+    let two = [(0, 10), (1, 33_000), (1, 33_000), (0, 10)];
+    for (first, is_letter, max_in_flight) in [
+        (&many[..], false, 64 << 20),
+        (&large, false, THIN),
+        (&two, false, 100_000),
+        (&[(1, 80_000)], true, THIN),
+    ] {
+        let stranded = Stranded {
+            first,
+            is_letter,
+            max_in_flight,
+        };
+        let [in_all, later, behind] = stranded.gaps();
+        assert!(in_all < 400 && later < 30, "{in_all} s, {later} s");
+        assert!(behind < 100, "{behind} s");
+    }
 }

@@ -104,6 +104,11 @@ impl Sink for Swallows {
     fn pause(&mut self, pause: Duration) {
         self.now += pause;
     }
+
+    fn rest(&mut self, wait: Duration) -> Duration {
+        self.now += wait;
+        Duration::ZERO
+    }
 }
 
 fn fill(scratch: &Scratch, partition: i32, count: u64, len: usize) {

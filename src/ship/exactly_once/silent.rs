@@ -17,7 +17,7 @@ use super::committer::Committer;
 use super::span::Place;
 use super::transact::{Carried, Load, Transaction};
 use crate::kafka::Leader;
-use crate::ship::health::{HoldReason, SILENT};
+use crate::ship::health::{HoldReason, SILENT, reason_of_leader};
 use crate::ship::slow::LARGE;
 use crate::ship::tend::{LEADER_TIMEOUT, SILENCE_MAX};
 
@@ -111,7 +111,7 @@ impl Committer<'_> {
         let started = Instant::now();
         let doublings = self.sources[self.current].silences.min(DOUBLINGS_MAX);
         let asked = self.leader(place.index, SILENT * (1 << doublings));
-        let Some(why) = asked.and_then(reason_of) else {
+        let Some(why) = asked.and_then(reason_of_leader) else {
             return false;
         };
         self.hold(self.current, why);
@@ -141,7 +141,7 @@ impl Committer<'_> {
             let Some(leader) = self.leader(carried.index(), LEADER_TIMEOUT) else {
                 break;
             };
-            match reason_of(leader) {
+            match reason_of_leader(leader) {
                 Some(why) => {
                     self.pace.begin_anew();
                     self.hold_one(carried, why, late.load, late.started)?;
@@ -227,15 +227,6 @@ impl Committer<'_> {
             }
             Load::Span | Load::Base => self.hold_alone(carried, why),
         }
-    }
-}
-
-/// Why a partition is held by what its leader says; `None` if that answers.
-fn reason_of(leader: Leader) -> Option<HoldReason> {
-    match leader {
-        Leader::Answers => None,
-        Leader::Silent => Some(HoldReason::Silent),
-        Leader::None => Some(HoldReason::NoLeader),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use super::state::{Errand, Flying, Letters};
+use super::state::{Errand, Flying, Letters, is_silent};
 use crate::kafka::Leader;
 use crate::ship::health::{HoldReason, SUSPICION};
 use crate::ship::shipper::Shipper;
@@ -76,6 +76,38 @@ impl<S: Sink> Shipper<'_, S> {
             self.give_up_under_way(TIMED_OUT, &why, now);
         }
         Ok(())
+    }
+
+    /// What letters take of the flight that no request can be carrying any more.
+    pub(in crate::ship) fn stranded_letters(&mut self, now: Instant) -> u64 {
+        let longest = self.stranded_after(self.letters.slow.is_some(), now);
+        let is_stranded = |f: &&Flying| now.saturating_duration_since(f.at) >= longest;
+        let stranded = self.letters.flying.iter().filter(is_stranded);
+        stranded.map(|flying| flying.cost).sum()
+    }
+
+    /// Whether a letter may be handed over for a partition that takes none. Where it would take too much of the
+    /// flight, the leader of its partition has to answer first; if not, it waits.
+    pub(super) fn may_try_letter(&mut self, index: usize, cost: u64, now: Instant) -> bool {
+        let silent = self.letters.flying.iter().filter(|f| is_silent(f, now));
+        let owed: u64 = silent.map(|flying| flying.cost).sum();
+        let is_held = self.letters.lines.contains_key(&index);
+        if !is_held || owed + cost <= self.budget.limit() / 2 {
+            return true;
+        }
+        if now < self.next_question {
+            return false;
+        }
+        let turns = self.letters.lines.len();
+        let Err((why, pause)) = self.ask_leader(index, turns, now) else {
+            return true;
+        };
+        let now = self.sink.now();
+        self.hold_line(index, why, now);
+        if let Some(line) = self.letters.lines.get_mut(&index) {
+            line.next_try = line.next_try.max(now + pause);
+        }
+        false
     }
 
     /// The letter that is on its way, alone, is not to be sent as it is. A copy may be a pointer.

@@ -218,6 +218,10 @@ impl<S: Sink> Shipper<'_, S> {
             }
             Room::No => return Sent::Waits,
         }
+        if !self.may_try_letter(index, flying.cost, now) {
+            self.pass_by(index, now);
+            return Sent::Done;
+        }
         let sent = self.sink.send(&Outgoing {
             topic: &message.topic,
             partition: i32::try_from(partition).unwrap_or(i32::MAX),

@@ -1,0 +1,120 @@
+//! What no request can be carrying any more: the cluster answers, and the broker of a partition cannot be
+//! reached.
+//!
+//! Owns when that is believed where no other partition's acknowledgement shows it, and that what lies with a
+//! producer for such a broker keeps no other from the flight for good. Must not know why the broker
+//! cannot be reached. Invariants: nothing dies of it; what silent partitions are given unasked takes a part
+//! of the flight in all; questions to their leaders take a tenth of the time.
+
+use std::time::{Duration, Instant};
+
+use super::Sink;
+use super::budget::Room;
+use super::health::{HoldReason, reason_of_leader};
+use super::shipper::Shipper;
+use super::slow::BUSY_MAX;
+use super::tend::SILENCE_MAX;
+
+/// What the flight budget lets out crosses in seconds, and a link in use is silent for a quarter of this at
+/// most before the cluster is asked.
+const STRANDED: Duration = SILENCE_MAX.saturating_mul(4);
+
+/// After a question without an answer none follows for so many times as long.
+const PAUSES: u32 = 9;
+
+/// And none for at least this long: that nobody leads a partition is told at once.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+impl<S: Sink> Shipper<'_, S> {
+    /// Whether what a partition owes can be with no request any more. It may leave no room for anything that
+    /// would show that by its acknowledgement.
+    pub(super) fn is_stranded(&mut self, index: usize, now: Instant) -> bool {
+        let longest = self.stranded_after(self.health[index].is_slow(), now);
+        self.health[index].is_silent_for(longest, now) && self.link.up_for(now) >= STRANDED
+    }
+
+    /// After which time: a large record that is alone, and one that is known as slow, may take longest.
+    pub(super) fn stranded_after(&mut self, is_slow: bool, now: Instant) -> Duration {
+        match is_slow || self.one_large(now).is_some() {
+            true => BUSY_MAX,
+            false => STRANDED,
+        }
+    }
+
+    /// What silent partitions take of the flight.
+    pub(super) fn owed_by_silent(&self) -> u64 {
+        let mute = (0..self.health.len()).filter(|&index| self.health[index].is_mute());
+        mute.map(|index| self.budget.of(index)).sum()
+    }
+
+    /// Takes trials and letters back that keep others from the flight in vain.
+    pub(super) fn end_vain_trials(&mut self, now: Instant) {
+        let mut vain = Vec::new();
+        for index in 0..self.health.len() {
+            if self.health[index].is_tried() && self.is_stranded(index, now) {
+                vain.push(index);
+            }
+        }
+        let owed: u64 = vain.iter().map(|&index| self.budget.of(index)).sum();
+        let letters = match self.link.up_for(now) >= STRANDED {
+            true => self.stranded_letters(now),
+            false => 0,
+        };
+        if owed + letters <= self.budget.limit() / 2 {
+            return;
+        }
+        self.sink.rebuild_careful();
+        for index in vain {
+            self.hold(index, HoldReason::Silent, now);
+        }
+    }
+
+    /// Whether a held partition may be given so much as a trial. Where silent ones would take too much of the
+    /// flight, its leader has to answer first.
+    pub(super) fn may_be_tried(&mut self, index: usize, cost: u64, now: Instant) -> bool {
+        let is_small = self.owed_by_silent() + cost <= self.budget.limit() / 2;
+        if is_small || !self.health[index].is_mute() {
+            return true;
+        }
+        if now < self.next_question || self.budget.room(index, cost) != Room::Yes {
+            return false;
+        }
+        let mute = self.health.iter().filter(|health| health.is_mute());
+        match self.ask_leader(index, mute.count(), now) {
+            Ok(()) => {
+                // Whatever kept them silent may be over for all.
+                let mute = self.health.iter_mut().filter(|health| health.is_mute());
+                mute.for_each(|health| health.try_now(now));
+                true
+            }
+            Err((why, pause)) => {
+                let now = self.sink.now();
+                self.health[index].hold_for(why, pause, now);
+                false
+            }
+        }
+    }
+
+    /// Asks whether the leader of a partition answers. If not: why it is held, and for how long, that each of
+    /// so many has its turn.
+    pub(super) fn ask_leader(
+        &mut self,
+        index: usize,
+        turns: usize,
+        now: Instant,
+    ) -> Result<(), (HoldReason, Duration)> {
+        let why = match self.leader(index).map(reason_of_leader) {
+            Some(None) => return Ok(()),
+            Some(Some(why)) => why,
+            None => HoldReason::Silent,
+        };
+        let asked = self.sink.now();
+        let pause = asked.saturating_duration_since(now) * PAUSES;
+        let pause = pause.max(PAUSE_MIN);
+        self.next_question = asked + pause;
+        Err((
+            why,
+            pause.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)),
+        ))
+    }
+}
