@@ -37,7 +37,7 @@ impl Producer {
             .range();
         Ok(Receipt {
             is_scheduled: true,
-            ..self.receipt(place, range.start, range.end)
+            ..self.receipt(place, range)
         })
     }
 

@@ -34,6 +34,7 @@ mod threads;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -48,6 +49,7 @@ pub use self::status::{Closed, ClusterStatus, LaneStatus, Stats, Status, Trouble
 
 use self::block::{block_on, on_a_thread};
 use self::due::Scheduling;
+use self::receipt::Origin;
 use self::shipping::Shared;
 use crate::kafka::Settings;
 use crate::message::{Header, MessageRef};
@@ -294,10 +296,7 @@ impl Producer {
         }
         let lane = self.lane(place);
         match append(lane, message) {
-            Ok(ticket) => {
-                let range = ticket.range();
-                Ok(self.receipt(place, range.start, range.end))
-            }
+            Ok(ticket) => Ok(self.receipt(place, ticket.range())),
             Err(error) => Err(self.not_sent(lane, error)),
         }
     }
@@ -384,7 +383,7 @@ impl Producer {
         schedule: Scheduling,
     ) -> Result<Receipt<'_>, SendError> {
         let Some(first) = messages.first() else {
-            return Ok(self.receipt(0, SeqNo::ZERO, SeqNo::ZERO));
+            return Ok(self.receipt(0, SeqNo::ZERO..SeqNo::ZERO));
         };
         let store = &self.shared().store;
         let place = store.routed(first).place;
@@ -413,7 +412,7 @@ impl Producer {
         let range = appended
             .map_err(|error| self.not_sent(lane, error))?
             .range();
-        Ok(self.receipt(place, range.start, range.end))
+        Ok(self.receipt(place, range))
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -449,13 +448,14 @@ impl Producer {
         &self.shared().store.lanes()[place]
     }
 
-    fn receipt(&self, lane: usize, first: SeqNo, end: SeqNo) -> Receipt<'_> {
+    #[inline]
+    fn receipt(&self, lane: usize, range: Range<SeqNo>) -> Receipt<'_> {
         Receipt {
-            shared: Cow::Borrowed(self.shared()),
+            origin: Origin::Borrowed(self.shared()),
             lane,
             is_scheduled: false,
-            first,
-            end,
+            first: range.start,
+            count: range.end.get() - range.start.get(),
         }
     }
 }

@@ -6,10 +6,9 @@
 //! Invariant: a receipt is numbers and a reference to the store. Nothing is kept for it elsewhere, so
 //! dropping it takes nothing back, and asking late is answered as well.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,13 +27,53 @@ use crate::wal::{Acknowledged, Class, Durability, SeqNo, Ticket};
 #[derive(Clone)]
 #[must_use = "that a record is on disk is known only when its receipt was asked"]
 pub struct Receipt<'a> {
-    pub(super) shared: Cow<'a, Arc<Shared>>,
+    pub(super) origin: Origin<'a>,
     /// Its place in the store.
     pub(super) lane: usize,
     /// They were due later: their numbers are the schedule's.
     pub(super) is_scheduled: bool,
     pub(super) first: SeqNo,
-    pub(super) end: SeqNo,
+    /// How many they are. Beside the first one its end would be copied with it as one word of 16 bytes, and wait
+    /// for every store before it.
+    pub(super) count: u64,
+}
+
+/// Whose records they are.
+#[derive(Clone)]
+pub(super) enum Origin<'a> {
+    Borrowed(&'a Arc<Shared>),
+    Counted(Counted),
+}
+
+/// A count that is dropped as a value. Dropped in its place it would be copied before, and the receipt that
+/// it may be in: whoever asks nothing of his would wait for every store before that.
+#[derive(Clone)]
+pub(super) struct Counted(Option<Arc<Shared>>);
+
+impl Deref for Origin<'_> {
+    type Target = Arc<Shared>;
+
+    fn deref(&self) -> &Arc<Shared> {
+        match self {
+            Origin::Borrowed(shared) => shared,
+            Origin::Counted(Counted(Some(shared))) => shared,
+            Origin::Counted(Counted(None)) => unreachable!("it is dropped"),
+        }
+    }
+}
+
+impl Drop for Counted {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            uncount(shared);
+        }
+    }
+}
+
+#[cold]
+fn uncount(shared: Arc<Shared>) {
+    drop(shared);
 }
 
 /// What became of a record in the end.
@@ -107,8 +146,11 @@ impl Receipt<'_> {
     /// ```
     pub fn into_owned(self) -> Receipt<'static> {
         Receipt {
-            shared: Cow::Owned(self.shared.into_owned()),
-            ..self
+            origin: Origin::Counted(Counted(Some(Arc::clone(&self.origin)))),
+            lane: self.lane,
+            is_scheduled: self.is_scheduled,
+            first: self.first,
+            count: self.count,
         }
     }
 
@@ -121,7 +163,7 @@ impl Receipt<'_> {
     /// Their numbers in that lane; of what was due later, in the schedule log.
     #[must_use]
     pub fn range(&self) -> Range<SeqNo> {
-        self.first..self.end
+        self.first..self.first + self.count
     }
 
     /// The identity of the first of them, as Kafka gets it in the header
@@ -129,7 +171,7 @@ impl Receipt<'_> {
     /// the [`fired_id`](Self::fired_id).
     #[must_use]
     pub fn id(&self) -> String {
-        let scheduled = self.is_scheduled.then(|| self.shared.store.schedule_id());
+        let scheduled = self.is_scheduled.then(|| self.origin.store.schedule_id());
         let log = scheduled.flatten().unwrap_or_else(|| self.at().identity());
         format!("{log}-{}", self.first)
     }
@@ -145,7 +187,7 @@ impl Receipt<'_> {
     #[must_use]
     pub fn fired_id(&self) -> Option<String> {
         let scheduled = Some(self.first).filter(|_| self.is_scheduled);
-        let (lane, seq) = self.shared.store.fired(scheduled?)?;
+        let (lane, seq) = self.origin.store.fired(scheduled?)?;
         Some(format!("{}-{seq}", lane.identity()))
     }
 
@@ -160,7 +202,7 @@ impl Receipt<'_> {
     /// `receipt.delivered().await?`. Of several records it tells the first outcome that is not
     /// [`Outcome::Shipped`]. What is due later it follows through its firing.
     pub fn delivered(&self) -> Delivered<'_> {
-        let store = &self.shared.store;
+        let store = &self.origin.store;
         let settlement = if self.is_scheduled {
             store.settlement_of_scheduled(self.range())
         } else {
@@ -172,8 +214,8 @@ impl Receipt<'_> {
     /// What became of each of them so far; `None`: nothing yet.
     pub fn outcomes(&self) -> impl Iterator<Item = Option<Outcome>> + '_ {
         let lane = self.at();
-        (self.first.get()..self.end.get()).map(move |seq| {
-            let (store, seq) = (&self.shared.store, SeqNo::new(seq));
+        (0..self.count).map(move |n| {
+            let (store, seq) = (&self.origin.store, self.first + n);
             let outcome = if self.is_scheduled {
                 store.outcome_of_scheduled(seq)
             } else {
@@ -184,11 +226,11 @@ impl Receipt<'_> {
     }
 
     fn at(&self) -> &Lane {
-        &self.shared.store.lanes()[self.lane]
+        &self.origin.store.lanes()[self.lane]
     }
 
     fn ticket(&self) -> Ticket<'_> {
-        let store = &self.shared.store;
+        let store = &self.origin.store;
         let scheduled = self
             .is_scheduled
             .then(|| store.ticket_of_scheduled(self.range()));

@@ -158,8 +158,8 @@ impl Lane {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] or [`wal::Error::TooLarge`](crate::wal::Error::TooLarge): it was not
-    /// appended and never can be. [`Error::NotDue`]: it has a due time. Any other [`Error::Log`]: the log takes nothing more.
+    /// [`Error::Invalid`] or [`wal::Error::TooLarge`](crate::wal::Error::TooLarge): it was not appended and
+    /// never can be. [`Error::NotDue`]: it has a due time. Any other [`Error::Log`]: the log takes nothing more.
     #[inline]
     pub fn append(&self, message: &MessageRef<'_>) -> Result<Ticket<'_>, Error> {
         self.encoded(message, Wal::define, |encoded| self.wal.append(encoded))
@@ -350,8 +350,7 @@ impl Lane {
         self.clock.now()
     }
 
-    /// Encodes a message and does `then` with it: handed back, it would be copied on its way, which costs
-    /// a tenth of an append.
+    /// Encodes a message and does `then` with it: a copy of it would cost a tenth of an append.
     #[inline]
     fn encoded<'a, T>(
         &self,
@@ -369,10 +368,14 @@ impl Lane {
                 self.define(message.topic, define)?
             }
         };
-        let parts = Parts::appended_at(message, topic, self.clock.uptime());
-        parts.check()?;
-        let len = parts.encoded_len();
-        Ok(then(&Encoded { parts, len })?)
+        let parts = Parts::of(message, topic);
+        let mut encoded = Encoded { parts, len: 0 };
+        if let Some(uptime) = self.clock.uptime() {
+            encoded.parts.set_uptime(uptime);
+        }
+        encoded.parts.check()?;
+        encoded.len = encoded.parts.encoded_len();
+        Ok(then(&encoded)?)
     }
 
     /// How the name of a topic that was not met yet is written in this log.

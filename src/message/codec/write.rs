@@ -42,7 +42,7 @@ pub fn encode(message: &MessageRef<'_>, topic: Topic, out: &mut [u8]) {
 pub(crate) struct Parts<'a> {
     message: &'a MessageRef<'a>,
     topic: Topic,
-    /// In place of the message's own.
+    /// Where the message has none.
     uptime: Option<Uptime>,
     /// The number by which the schedule log knew it.
     scheduled: Option<u64>,
@@ -53,17 +53,6 @@ pub(crate) struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline]
     pub(crate) fn of(message: &'a MessageRef<'a>, topic: Topic) -> Self {
-        Self::appended_at(message, topic, None)
-    }
-
-    /// With a moment of its append, unless the message has one.
-    #[inline]
-    pub(crate) fn appended_at(
-        message: &'a MessageRef<'a>,
-        topic: Topic,
-        uptime: Option<Uptime>,
-    ) -> Self {
-        let uptime = message.uptime.or(uptime);
         let part = |present: bool, flag: u64| if present { flag } else { 0 };
         let flags = part(topic == Topic::Inline, TOPIC_INLINE)
             | part(message.partition.is_some(), PARTITION)
@@ -71,15 +60,26 @@ impl<'a> Parts<'a> {
             | part(!message.headers.is_empty(), HEADERS)
             | part(message.key.is_some(), KEY)
             | part(message.value.is_some(), VALUE)
-            | part(uptime.is_some(), UPTIME)
+            | part(message.uptime.is_some(), UPTIME)
             | part(message.expires.is_some(), EXPIRES);
         Self {
             message,
             topic,
-            uptime,
+            uptime: None,
             scheduled: None,
             flags,
         }
+    }
+
+    /// The moment of its append, unless the message has one.
+    pub(crate) fn set_uptime(&mut self, uptime: Uptime) {
+        self.uptime = Some(uptime);
+        self.flags |= UPTIME;
+    }
+
+    /// The message's own, or the other one.
+    fn uptime(&self) -> Option<Uptime> {
+        self.message.uptime.or(self.uptime)
     }
 
     /// With the number by which the schedule log knew it.
@@ -134,7 +134,7 @@ impl<'a> Parts<'a> {
                 .timestamp_millis
                 .map_or(0, |t| varint_len(from_i64(t)))
             + self
-                .uptime
+                .uptime()
                 .map_or(0, |uptime| BOOT_LEN + varint_len(uptime.millis))
             + message.expires.map_or(0, |e| varint_len(from_expires(e)))
             + self.scheduled.map_or(0, varint_len)
@@ -171,7 +171,7 @@ impl<'a> Parts<'a> {
         if let Some(timestamp_millis) = message.timestamp_millis {
             out.varint(from_i64(timestamp_millis));
         }
-        if let Some(uptime) = self.uptime {
+        if let Some(uptime) = self.uptime() {
             out.bytes(&uptime.boot.to_le_bytes());
             out.varint(uptime.millis);
         }
