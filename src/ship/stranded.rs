@@ -19,11 +19,15 @@ use super::tend::SILENCE_MAX;
 /// most before the cluster is asked.
 const STRANDED: Duration = SILENCE_MAX.saturating_mul(4);
 
-/// After a question without an answer none follows for so many times as long.
-const PAUSES: u32 = 9;
-
-/// And none for at least this long: that nobody leads a partition is told at once.
+/// Between two trials in vain, or questions, it is at least this long: that nobody leads a partition is told at
+/// once.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// For how long nothing silent is tried again, nor its leader asked, after that took so long: it gets a tenth
+/// of the time.
+pub(super) fn pause_after(tried: Duration) -> Duration {
+    (tried * 9).max(PAUSE_MIN)
+}
 
 impl<S: Sink> Shipper<'_, S> {
     /// Whether what a partition owes can be with no request any more. It may leave no room for anything that
@@ -109,8 +113,7 @@ impl<S: Sink> Shipper<'_, S> {
             None => HoldReason::Silent,
         };
         let asked = self.sink.now();
-        let pause = asked.saturating_duration_since(now) * PAUSES;
-        let pause = pause.max(PAUSE_MIN);
+        let pause = pause_after(asked.saturating_duration_since(now));
         self.next_question = asked + pause;
         Err((
             why,

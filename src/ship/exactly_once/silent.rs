@@ -19,10 +19,8 @@ use super::transact::{Carried, Load, Transaction};
 use crate::kafka::Leader;
 use crate::ship::health::{HoldReason, SILENT, reason_of_leader};
 use crate::ship::slow::LARGE;
+use crate::ship::stranded::pause_after;
 use crate::ship::tend::{LEADER_TIMEOUT, SILENCE_MAX};
-
-/// After a trial none follows for so many times as long.
-const PAUSES: u32 = 9;
 
 /// Each trial of a log may last twice as long as the one before, so often: a new producer takes its time on
 /// a slow link.
@@ -162,7 +160,7 @@ impl Committer<'_> {
 
     /// A trial of a silent log was in vain: the others are next.
     pub(super) fn tried_in_vain(&mut self, started: Instant) {
-        let pause = started.elapsed() * PAUSES;
+        let pause = pause_after(started.elapsed());
         self.next_silent_trial = Instant::now() + pause;
         let count = self.sources.iter().filter(|s| s.is_silent()).count();
         let source = &mut self.sources[self.current];
@@ -221,7 +219,7 @@ impl Committer<'_> {
             Load::Letters { .. } => {
                 let (index, now) = (carried.index(), Instant::now());
                 self.hold_line(index, why, now);
-                let pause = started.elapsed() * PAUSES;
+                let pause = pause_after(started.elapsed());
                 self.letters.pause_line(index, now + pause);
                 Ok(())
             }
