@@ -5,7 +5,7 @@
 //! ever; and a fleet that comes back after an outage arrives all at once.
 //!
 //! Invariants: `in_flight` is the sum over the partitions; one record may always be in flight,
-//! however large; a partition that is not heard of holds at most its share while others have
+//! however large, beside what lies with a producer that cannot send it; a partition that is not heard of holds at most its share while others have
 //! something in flight.
 
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(super) struct Budget {
     sample_time: Duration,
     sample_bytes: u64,
     in_flight: u64,
+    /// What of it lies with a producer that cannot send it.
+    stuck: u64,
     /// Acknowledged since the beginning.
     acknowledged: u64,
     /// By the index that the caller gives to each topic-partition.
@@ -71,6 +73,7 @@ pub(super) struct Budget {
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
     in_flight: u64,
+    is_stuck: bool,
     /// What `acknowledged` was when it was last heard of.
     heard_at: Option<u64>,
 }
@@ -86,6 +89,7 @@ impl Budget {
             sample_time: Duration::ZERO,
             sample_bytes: 0,
             in_flight: 0,
+            stuck: 0,
             acknowledged: 0,
             partitions: Vec::new(),
         }
@@ -107,7 +111,7 @@ impl Budget {
     pub(super) fn room(&self, partition: usize, cost: u64) -> Room {
         let part = self.part(partition);
         let limit = self.limit();
-        if self.in_flight == 0 {
+        if self.in_flight == self.stuck {
             return Room::Yes;
         }
         if self.in_flight.saturating_add(cost) > limit {
@@ -116,10 +120,7 @@ impl Budget {
         if part.in_flight == self.in_flight || part.in_flight == 0 {
             return Room::Yes;
         }
-        let is_heard = part
-            .heard_at
-            .is_some_and(|at| self.acknowledged - at <= limit);
-        let share = match is_heard {
+        let share = match self.is_heard(partition) {
             true => limit - limit / RESERVED_SHARE,
             false => limit / PARTITION_SHARE,
         };
@@ -129,22 +130,55 @@ impl Budget {
         }
     }
 
+    /// Whether a partition was heard of before a whole budget of others was acknowledged.
+    pub(super) fn is_heard(&self, partition: usize) -> bool {
+        let heard_at = self.part(partition).heard_at;
+        heard_at.is_some_and(|at| self.acknowledged - at <= self.limit())
+    }
+
+    pub(super) fn is_stuck(&self, partition: usize) -> bool {
+        self.part(partition).is_stuck
+    }
+
+    /// Whether what a partition has in flight lies with a producer that cannot send it: it says nothing about
+    /// the link, and leaves it to others.
+    pub(super) fn set_stuck(&mut self, partition: usize, is_stuck: bool) {
+        let Some(part) = self.partitions.get_mut(partition) else {
+            return;
+        };
+        match (part.is_stuck, is_stuck) {
+            (false, true) => self.stuck += part.in_flight,
+            (true, false) => self.stuck -= part.in_flight,
+            _ => {}
+        }
+        part.is_stuck = is_stuck;
+    }
+
     /// A record was handed over.
     pub(super) fn take(&mut self, partition: usize, cost: u64, now: Instant) {
         self.busy_since.get_or_insert(now);
         if self.partitions.len() <= partition {
             self.partitions.resize(partition + 1, Part::default());
         }
-        self.partitions[partition].in_flight += cost;
+        let part = &mut self.partitions[partition];
+        part.in_flight += cost;
+        self.stuck += if part.is_stuck { cost } else { 0 };
         self.in_flight += cost;
+    }
+
+    /// It is in flight no more.
+    fn land(&mut self, partition: usize, cost: u64) {
+        assert!(self.in_flight >= cost, "more came back than was taken");
+        let part = &mut self.partitions[partition];
+        part.in_flight -= cost;
+        self.stuck -= if part.is_stuck { cost } else { 0 };
+        self.in_flight -= cost;
     }
 
     /// A record was acknowledged.
     pub(super) fn acknowledge(&mut self, partition: usize, cost: u64) {
-        assert!(self.in_flight >= cost, "more came back than was taken");
-        self.in_flight -= cost;
+        self.land(partition, cost);
         self.acknowledged += cost;
-        self.partitions[partition].in_flight -= cost;
         self.partitions[partition].heard_at = Some(self.acknowledged);
         self.sample_bytes += cost;
         self.ramp_acknowledged += cost;
@@ -152,9 +186,7 @@ impl Budget {
 
     /// A record came back: it takes nothing any more, and says nothing about the link.
     pub(super) fn give_back(&mut self, partition: usize, cost: u64) {
-        assert!(self.in_flight >= cost, "more came back than was taken");
-        self.in_flight -= cost;
-        self.partitions[partition].in_flight -= cost;
+        self.land(partition, cost);
     }
 
     /// What a partition has in flight.
@@ -166,12 +198,11 @@ impl Budget {
         self.partitions.get(partition).copied().unwrap_or_default()
     }
 
-    /// Draws the conclusions from what was acknowledged since; to be called once after each poll. So much of what
-    /// is in flight lies with a producer that cannot send it, and says nothing about the link.
-    pub(super) fn measure(&mut self, stuck: u64, now: Instant) {
+    /// Draws the conclusions from what was acknowledged since; to be called once after each poll.
+    pub(super) fn measure(&mut self, now: Instant) {
         if let Some(since) = self.busy_since {
             self.sample_time += now.saturating_duration_since(since);
-            self.busy_since = (self.in_flight > stuck).then_some(now);
+            self.busy_since = (self.in_flight > self.stuck).then_some(now);
         }
         if self.sample_time >= SAMPLE && self.sample_bytes > 0 {
             let millis = u64::try_from(self.sample_time.as_millis()).unwrap_or(u64::MAX);
@@ -235,7 +266,7 @@ mod tests {
         budget.take(0, bytes, *now);
         *now += time;
         budget.acknowledge(0, bytes);
-        budget.measure(0, *now);
+        budget.measure(*now);
     }
 
     #[test]
@@ -370,19 +401,24 @@ mod tests {
         let mut now = Instant::now();
         let mut budget = Budget::new(MAX);
         budget.take(1, 1000, now);
+        budget.set_stuck(1, true);
         for _ in 0..100 {
             now += Duration::from_secs(60);
             budget.take(0, 300, now);
             now += Duration::from_millis(3);
             budget.acknowledge(0, 300);
-            budget.measure(1000, now);
+            budget.measure(now);
         }
         assert_eq!(budget.limit(), FIRST_BYTES);
+        assert_eq!(budget.room(0, 10 * MAX), Room::Yes, "one may always go");
+        budget.set_stuck(1, false);
+        assert_eq!(budget.room(0, 10 * MAX), Room::No);
+        budget.measure(now);
         for _ in 0..20 {
             now += Duration::from_secs(60);
             budget.take(0, 300, now);
             budget.acknowledge(0, 300);
-            budget.measure(0, now);
+            budget.measure(now);
         }
         assert_eq!(budget.limit(), MIN_BYTES, "it was on its way all the time");
     }

@@ -51,6 +51,7 @@ impl<'a, S: Sink> Shipper<'a, S> {
             .retain(|(source, seq), _| sources[*source].flight.find(*seq).is_some());
         self.hold_silent(now);
         self.end_vain_trials(now);
+        self.mark_stuck(now);
         self.begin_parking(now)?;
         self.end_parking();
         self.ask_again(now)?;

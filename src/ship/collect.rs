@@ -58,7 +58,7 @@ impl<S: Sink> Shipper<'_, S> {
             self.is_unproven = false;
             self.acknowledged = Some(now);
             self.link_acknowledged(now);
-            self.budget.measure(self.owed_by_silent(), now);
+            self.budget.measure(now);
             self.tell_front();
         }
         self.mark_letters(now);

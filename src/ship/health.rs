@@ -119,6 +119,8 @@ pub(super) struct Health {
     /// Failed trials since anything was acknowledged.
     pub(super) failures: u32,
     next_trial: Instant,
+    /// Whether its leader answered before the trial that is under way.
+    pub(super) is_asked: bool,
     /// Records refused for themselves since anything was acknowledged.
     pub(super) verdicts: u32,
     /// By source and number.
@@ -138,6 +140,7 @@ impl Health {
             excuses: 0,
             failures: 0,
             next_trial: now,
+            is_asked: false,
             verdicts: 0,
             judged: Judged::NONE,
             attempted: None,
@@ -446,8 +449,7 @@ impl Health {
         self.outstanding > 0 && is_long(self.last_sign) && acknowledged.is_none_or(is_long)
     }
 
-    /// An outage is over, which one of the partitions is heard of first after: the silence of the others
-    /// begins anew.
+    /// An outage is over, after which another partition is heard of first: the silence of this one begins anew.
     pub(super) fn outage_ended(&mut self, now: Instant) {
         if self.excuses < EXCUSES_MAX {
             self.excuses += 1;
@@ -463,8 +465,7 @@ impl Health {
         }
     }
 
-    /// Whether others got an acknowledgement well after it was last heard of, and no lost connections
-    /// are why.
+    /// Whether others got an acknowledgement well after it was last heard of, and no lost connections are why.
     pub(super) fn is_passed_over(&self, acknowledged: Option<Instant>) -> bool {
         let since = |at: Instant| at.saturating_duration_since(self.last_sign);
         self.losses < LOSSES_TELL && acknowledged.is_some_and(|at| since(at) >= PASSED_OVER)

@@ -77,7 +77,12 @@ impl<S: Sink> Shipper<'_, S> {
             return self.park(source, log, index, entry, now);
         }
         match &self.health[index].phase {
-            Phase::Flowing => {}
+            Phase::Flowing => {
+                let cost = budget::cost(entry.raw.len(), &[]);
+                if !self.may_be_given(index, cost, now) {
+                    return Ok(self.leave(source, index, entry));
+                }
+            }
             Phase::Held { .. } if self.health[index].allowance(source, now) > 0 => {}
             Phase::Held { .. } | Phase::Searched(_) => {
                 return Ok(self.leave(source, index, entry));

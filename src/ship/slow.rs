@@ -71,13 +71,10 @@ impl<S: Sink> Shipper<'_, S> {
     /// For how long the one record that may take long is on its way, if it is all there is. What is silent lies
     /// with a producer that cannot send it.
     pub(super) fn one_large(&mut self, now: Instant) -> Option<Duration> {
-        let moves = |&index: &usize| {
-            let health = &self.health[index];
-            health.outstanding > 0 && (health.is_tried() || !health.is_mute())
-        };
+        let moves = |&i: &usize| self.health[i].outstanding > 0 && !self.budget.is_stuck(i);
         let mut moving = (0..self.health.len()).filter(moves);
         let (index, other) = (moving.next(), moving.next());
-        match (index, other, self.letters.in_flight()) {
+        match (index, other, self.letters.moving(now)) {
             (Some(index), None, 0) => {
                 let is_large = self.budget.of(index) >= LARGE;
                 let is_it = is_large && self.health[index].outstanding == 1;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Sink;
 use super::budget::Room;
-use super::health::{HoldReason, reason_of_leader};
+use super::health::{Health, HoldReason, reason_of_leader};
 use super::shipper::Shipper;
 use super::slow::BUSY_MAX;
 use super::tend::SILENCE_MAX;
@@ -45,8 +45,19 @@ impl<S: Sink> Shipper<'_, S> {
         }
     }
 
+    /// Leaves the flight to others where what is in it cannot be sent: what a silent partition owes, and the trial
+    /// of one that got no answer, unless its leader gave one before.
+    pub(super) fn mark_stuck(&mut self, now: Instant) {
+        for (index, health) in self.health.iter().enumerate() {
+            let is_vain = !health.is_tried() || (!health.is_asked && health.is_silent(now));
+            let owes = health.is_mute() && health.outstanding > 0;
+            let is_stuck = (owes && is_vain) || self.letters.is_stuck_at(index, now);
+            self.budget.set_stuck(index, is_stuck);
+        }
+    }
+
     /// What silent partitions take of the flight.
-    pub(super) fn owed_by_silent(&self) -> u64 {
+    fn owed_by_silent(&self) -> u64 {
         let mute = (0..self.health.len()).filter(|&index| self.health[index].is_mute());
         mute.map(|index| self.budget.of(index)).sum()
     }
@@ -77,26 +88,36 @@ impl<S: Sink> Shipper<'_, S> {
     /// flight, its leader has to answer first.
     pub(super) fn may_be_tried(&mut self, index: usize, cost: u64, now: Instant) -> bool {
         let is_small = self.owed_by_silent() + cost <= self.budget.limit() / 2;
+        self.health[index].is_asked = !is_small;
         if is_small || !self.health[index].is_mute() {
             return true;
         }
         if now < self.next_question || self.budget.room(index, cost) != Room::Yes {
             return false;
         }
+        self.answers(index, now)
+    }
+
+    /// Whether so much may be given to a partition that takes what comes: the broker that others are silent for
+    /// may be this one's, too, and nothing would be heard of anybody for long.
+    pub(super) fn may_be_given(&mut self, index: usize, cost: u64, now: Instant) -> bool {
+        let is_small = cost <= self.budget.limit() / 2;
+        is_small
+            || self.budget.is_heard(index)
+            || !self.health.iter().any(Health::is_mute)
+            || self.budget.room(index, cost) != Room::Yes
+            || self.answers(index, now)
+    }
+
+    /// Whether the leader of a partition answers. It is held if not.
+    fn answers(&mut self, index: usize, now: Instant) -> bool {
         let mute = self.health.iter().filter(|health| health.is_mute());
-        match self.ask_leader(index, mute.count(), now) {
-            Ok(()) => {
-                // Whatever kept them silent may be over for all.
-                let mute = self.health.iter_mut().filter(|health| health.is_mute());
-                mute.for_each(|health| health.try_now(now));
-                true
-            }
-            Err((why, pause)) => {
-                let now = self.sink.now();
-                self.health[index].hold_for(why, pause, now);
-                false
-            }
-        }
+        let Err((why, pause)) = self.ask_leader(index, mute.count().max(1), now) else {
+            return true;
+        };
+        let now = self.sink.now();
+        self.health[index].hold_for(why, pause, now);
+        false
     }
 
     /// Asks whether the leader of a partition answers. If not: why it is held, and for how long, that each of
@@ -108,7 +129,13 @@ impl<S: Sink> Shipper<'_, S> {
         now: Instant,
     ) -> Result<(), (HoldReason, Duration)> {
         let why = match self.leader(index).map(reason_of_leader) {
-            Some(None) => return Ok(()),
+            Some(None) => {
+                // Whatever kept others silent may be over for all.
+                let mute = self.health.iter_mut().filter(|health| health.is_mute());
+                mute.for_each(|health| health.try_now(now));
+                self.letters.try_silent_again(now);
+                return Ok(());
+            }
             Some(Some(why)) => why,
             None => HoldReason::Silent,
         };

@@ -356,7 +356,7 @@ impl Committer<'_> {
         self.reports = reports;
         self.in_flight = self.producer.producer().in_flight();
         if !is_quiet {
-            self.budget.measure(0, now);
+            self.budget.measure(now);
         }
         if let Some(trouble) = self.producer.producer().trouble() {
             if trouble.class == ErrorClass::Fatal {

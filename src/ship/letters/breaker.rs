@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::state::{Errand, Flying, Letters, is_silent};
 use crate::kafka::Leader;
-use crate::ship::health::{HoldReason, SUSPICION};
+use crate::ship::health::{Health, HoldReason, SUSPICION};
 use crate::ship::shipper::Shipper;
 use crate::ship::slow::{LARGE, TIMED_OUT};
 use crate::ship::suspect::TRANSPORT;
@@ -86,19 +86,19 @@ impl<S: Sink> Shipper<'_, S> {
         stranded.map(|flying| flying.cost).sum()
     }
 
-    /// Whether a letter may be handed over for a partition that takes none. Where it would take too much of the
-    /// flight, the leader of its partition has to answer first; if not, it waits.
+    /// Whether a letter may be handed over while some partition takes nothing. Where it would take too much of the
+    /// flight, the leader of its own has to answer first; if not, it waits.
     pub(super) fn may_try_letter(&mut self, index: usize, cost: u64, now: Instant) -> bool {
         let silent = self.letters.flying.iter().filter(|f| is_silent(f, now));
         let owed: u64 = silent.map(|flying| flying.cost).sum();
-        let is_held = self.letters.lines.contains_key(&index);
-        if !is_held || owed + cost <= self.budget.limit() / 2 {
+        let is_doubted = !self.letters.lines.is_empty() || self.health.iter().any(Health::is_mute);
+        if !is_doubted || owed + cost <= self.budget.limit() / 2 {
             return true;
         }
         if now < self.next_question {
             return false;
         }
-        let turns = self.letters.lines.len();
+        let turns = self.letters.lines.len().max(1);
         let Err((why, pause)) = self.ask_leader(index, turns, now) else {
             return true;
         };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::ship::dead_letter::LetterMessage;
 use crate::ship::health::{HoldReason, SILENT};
+use crate::ship::slow::LARGE;
 use crate::store::{self, DeadLetters};
 use crate::wal::SeqNo;
 
@@ -166,6 +167,26 @@ impl<'a> Letters<'a> {
         self.flying.iter().filter(silent).count()
     }
 
+    /// How many may be with a request: what any link carries is without an answer for long else.
+    pub(in crate::ship) fn moving(&self, now: Instant) -> usize {
+        self.flying.iter().filter(|f| !is_stuck(f, now)).count()
+    }
+
+    /// Whether one that lies with a producer that cannot send it is for this partition.
+    pub(in crate::ship) fn is_stuck_at(&self, index: usize, now: Instant) -> bool {
+        let mut flying = self.flying.iter();
+        flying.any(|f| f.index == index && is_stuck(f, now))
+    }
+
+    /// A leader answers again: what waits for one may go.
+    pub(in crate::ship) fn try_silent_again(&mut self, now: Instant) {
+        for line in self.lines.values_mut() {
+            if matches!(line.why, HoldReason::Silent | HoldReason::NoLeader) {
+                line.next_try = line.next_try.min(now);
+            }
+        }
+    }
+
     /// Whether one is on its way to this partition: nothing else may go there carefully.
     pub(in crate::ship) fn is_on_its_way(&self, index: usize) -> bool {
         self.flying.iter().any(|flying| flying.index == index)
@@ -245,4 +266,8 @@ impl<'a> Letters<'a> {
 
 pub(super) fn is_silent(flying: &Flying, now: Instant) -> bool {
     now.saturating_duration_since(flying.at) >= SILENT
+}
+
+fn is_stuck(flying: &Flying, now: Instant) -> bool {
+    flying.cost < LARGE && is_silent(flying, now)
 }
